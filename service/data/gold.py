@@ -1,0 +1,47 @@
+"""Lays gold entities over the sequences of an encoded text, and says which ones splitting or windows lose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from service.spans.types import Entity, Span
+from service.text.types import EncodedText, SequenceInput
+
+
+def gold_spans(
+    encoded: EncodedText, entities: Iterable[Entity], label_ids: Mapping[str, int]
+) -> tuple[list[list[Span]], list[Entity]]:
+    """-> the gold spans of every sequence, and the entities that no sequence holds whole.
+
+    In overlapping windows an entity is gold wherever it lies whole. It is lost when it crosses a sentence or window
+    boundary, or when its ends are not word boundaries.
+    """
+    spans: list[list[Span]] = [[] for _ in encoded.sequences]
+    lost: list[Entity] = []
+    for entity in entities:
+        found = False
+        for index, sequence in enumerate(encoded.sequences):
+            span = _span_of(sequence, entity, label_ids)
+            if span is not None:
+                spans[index].append(span)
+                found = True
+        if not found:
+            lost.append(entity)
+    return spans, lost
+
+
+def _span_of(sequence: SequenceInput, entity: Entity, label_ids: Mapping[str, int]) -> Span | None:
+    first = int(np.searchsorted(sequence.word_starts, entity.start))
+    last = int(np.searchsorted(sequence.word_ends, entity.end))
+    if first >= sequence.num_words or last >= sequence.num_words:
+        return None
+    if sequence.word_starts[first] != entity.start or sequence.word_ends[last] != entity.end:
+        return None
+    return Span(first, last + 1, label_ids[entity.label])
+
+
+def label_names(examples: Sequence[Iterable[Entity]]) -> tuple[str, ...]:
+    """The labels that occur, sorted."""
+    return tuple(sorted({entity.label for entities in examples for entity in entities}))

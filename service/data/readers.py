@@ -1,0 +1,130 @@
+"""Reads annotated files into texts with gold entities; every malformed line is refused with its file and number.
+
+A data set's words are joined by single spaces: from there on its text goes the way of any other text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import DataRefused
+from service.spans.types import Entity
+
+WordSpan = tuple[int, int, str]  # first word, behind the last word, label
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One annotated text."""
+
+    text: str
+    entities: tuple[Entity, ...]
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Read a file by its suffix (see READERS). Raises DataRefused, with file and line where one is at fault."""
+    reader = READERS.get(path.suffix)
+    if reader is None:
+        raise DataRefused(f"{path}: unknown suffix {path.suffix!r}; readers exist for {sorted(READERS)}")
+    if not path.is_file():
+        raise DataRefused(f"{path} does not exist; expected a data file, below the folder given by --data")
+    examples = [_example(words, spans) for words, spans in reader(path)]
+    if not examples:
+        raise DataRefused(f"{path} holds no sentence")
+    return examples
+
+
+def _example(words: Sequence[str], spans: Sequence[WordSpan]) -> Example:
+    starts, position = [], 0
+    for word in words:
+        starts.append(position)
+        position += len(word) + 1
+    entities = tuple(Entity(starts[first], starts[last - 1] + len(words[last - 1]), label) for first, last, label in spans)
+    return Example(" ".join(words), entities)
+
+
+def read_conll(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
+    """CoNLL columns: the word first, its tag last, tab or blanks between, an empty line behind each sentence.
+
+    Tags may be IOB1, IOB2 or BIOES (B, I, E, S; also L and U, as in BILOU): an entity begins at B or S, at a change of
+    label, and behind O or a finished entity; it ends at E or S and before the next begins. -DOCSTART- lines and
+    comments (#\\t) are passed over.
+    """
+    words: list[str] = []
+    tags: list[str] = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            columns = line.split()
+            if not columns or columns[0] == "-DOCSTART-":
+                if words:
+                    yield words, _spans_of_tags(tags)
+                words, tags = [], []
+                continue
+            if len(columns) < 2:
+                raise DataRefused(f"{path}:{number}: {line.strip()!r} has one column; expected a word and a tag")
+            _check_tag(columns[-1], path, number)
+            words.append(columns[0])
+            tags.append(columns[-1])
+    if words:
+        yield words, _spans_of_tags(tags)
+
+
+_TAG_PREFIXES = frozenset("BIESLU")
+
+
+def _check_tag(tag: str, path: Path, number: int) -> None:
+    prefix, dash, label = tag.partition("-")
+    if tag != "O" and not (prefix in _TAG_PREFIXES and dash and label):
+        raise DataRefused(f"{path}:{number}: {tag!r} is no tag; expected O, or one of B- I- E- S- (L- U-) and a label")
+
+
+def _spans_of_tags(tags: Sequence[str]) -> list[WordSpan]:
+    spans: list[WordSpan] = []
+    is_open = False
+    for index, tag in enumerate(tags):
+        prefix, _, label = tag.partition("-")
+        if tag == "O":
+            is_open = False
+            continue
+        if not is_open or prefix in "BSU" or spans[-1][2] != label:
+            spans.append((index, index + 1, label))
+        else:
+            spans[-1] = (spans[-1][0], index + 1, label)
+        is_open = prefix not in "ESLU"
+    return spans
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
+    """One object a line: {"tokens": [str, ...], "entities": [[first, behind the last, label], ...]}; may be nested."""
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+                words, entities = record["tokens"], record["entities"]
+                spans = [(first, last, label) for first, last, label in entities]
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataRefused(
+                    f'{path}:{number}: not {{"tokens": [...], "entities": [[first, behind the last, label], ...]}}: {error!r}'
+                ) from error
+            _check_record(words, spans, path, number)
+            if words:
+                yield words, spans
+
+
+def _check_record(words: object, spans: Sequence[tuple[object, object, object]], path: Path, number: int) -> None:
+    if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
+        raise DataRefused(f"{path}:{number}: tokens must be a list of strings that are not empty")
+    for first, last, label in spans:
+        if not (isinstance(first, int) and isinstance(last, int) and 0 <= first < last <= len(words)):
+            raise DataRefused(f"{path}:{number}: entity [{first}, {last}] lies outside the {len(words)} tokens")
+        if not (isinstance(label, str) and label):
+            raise DataRefused(f"{path}:{number}: the label {label!r} is not a string")
+
+
+Reader = Callable[[Path], Iterator[tuple[list[str], list[WordSpan]]]]
+READERS: Mapping[str, Reader] = {".conll": read_conll, ".txt": read_conll, ".jsonl": read_jsonl}

@@ -1,0 +1,55 @@
+"""Every error the service raises on purpose, grouped by what the caller can do about it. Knows no HTTP.
+
+    ServiceError
+      BadInput            what was sent cannot be used as it is: change it
+        TooLarge          a limit of the operator's: send less
+      ModelRefused        a model folder, tokenizer or checkpoint that cannot be trusted or does not fit
+      DataRefused         a data file with a malformed line
+      Overloaded          the queue is full: send it again later
+      NotReady            starting up or draining
+      TimedOut            the request's own time limit passed
+      PolicyConflict      somebody changed the exit policy first
+      EngineFailed        a fault of ours; the details are in the log
+"""
+
+from __future__ import annotations
+
+
+class ServiceError(Exception):
+    """Base of all; the message says what was given, what was expected and what to do."""
+
+
+class BadInput(ServiceError):
+    """What was sent cannot be used as it is."""
+
+
+class TooLarge(BadInput):
+    """What was sent is over a limit that the operator set."""
+
+
+class ModelRefused(ServiceError):
+    """A model folder, tokenizer or checkpoint that lacks or fails something."""
+
+
+class DataRefused(ServiceError):
+    """A data file that cannot be read; the message names file and line."""
+
+
+class Overloaded(ServiceError):
+    """The queue is full."""
+
+
+class NotReady(ServiceError):
+    """The service is starting up or draining."""
+
+
+class TimedOut(ServiceError):
+    """The request's own time limit passed before its answer was ready."""
+
+
+class PolicyConflict(ServiceError):
+    """The exit policy changed since the caller read it."""
+
+
+class EngineFailed(ServiceError):
+    """A fault of ours while running a request."""

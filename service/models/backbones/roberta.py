@@ -1,0 +1,19 @@
+"""RoBERTa (Liu et al. 2019): BERT whose positions begin behind the padding index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from service.models.backbones import bert
+from service.models.backbones.family import Family
+from service.models.config import EncoderConfig
+
+
+def config(theirs: Mapping[str, Any]) -> EncoderConfig:
+    """BERT's, with the position offset."""
+    return replace(bert.config(theirs), position_offset=theirs["pad_token_id"] + 1)
+
+
+FAMILY = Family("roberta", ("roberta.",), bert.EMBEDDINGS, bert.LAYERS, bert.LAYER, config)

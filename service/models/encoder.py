@@ -1,0 +1,130 @@
+"""A BERT-like encoder over packed sequences: embeddings and one layer at a time. Exits live in `biaffine`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from service.models.config import EncoderConfig
+from service.models.packed import Packed, Ragged
+from service.text.words import WORD_SHAPES
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda hidden: functional.gelu(hidden, approximate="tanh"),
+    "relu": functional.relu,
+}
+
+
+class Embeddings(nn.Module):
+    """Pieces to vectors: word piece + position + token type (+ word shape), LayerNorm, projection where widths differ."""
+
+    def __init__(self, config: EncoderConfig, word_shapes: bool, dropout: float) -> None:
+        super().__init__()
+        width = config.embedding_size
+        self.pieces = nn.Embedding(config.vocab_size, width)
+        self.positions = nn.Embedding(config.max_positions, width)
+        self.types = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
+        self.shapes = nn.Embedding(len(WORD_SHAPES), width) if word_shapes else None
+        if self.shapes is not None:
+            nn.init.zeros_(self.shapes.weight)  # a fresh one changes nothing: the pretrained encoder starts as it was
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.projection = nn.Linear(width, config.hidden_size) if width != config.hidden_size else None
+        self.dropout = nn.Dropout(dropout)
+        self._position_offset = config.position_offset
+
+    def forward(self, packed: Packed) -> Tensor:
+        """-> (pieces, hidden)"""
+        hidden: Tensor = self.pieces(packed.piece_ids) + self.positions(packed.positions + self._position_offset)
+        if self.types is not None:
+            hidden = hidden + self.types.weight[0]  # every piece is of the first type: texts are not paired
+        if self.shapes is not None:
+            hidden = hidden + self.shapes(packed.shape_ids)
+        hidden = self.dropout(self.norm(hidden))
+        return hidden if self.projection is None else self.projection(hidden)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of some rows over all rows of the same sequence."""
+
+    def __init__(self, config: EncoderConfig, dropout: float) -> None:
+        super().__init__()
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key_value = nn.Linear(config.hidden_size, 2 * config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        self._num_heads = config.num_heads
+        self._dropout = dropout
+
+    def forward(self, active: Tensor, active_rows: Ragged, hidden: Tensor, rows: Ragged) -> Tensor:
+        """active (active pieces, hidden) asks, hidden (pieces, hidden) answers -> (active pieces, hidden)
+
+        With all rows active the two are the same; an exit by word passes fewer active rows and keeps all others as keys
+        and values.
+        """
+        query = self._heads(active_rows.pad(self.query(active)))
+        key, value = (self._heads(half) for half in rows.pad(self.key_value(hidden)).chunk(2, dim=-1))
+        mask = None if rows.is_rectangular else rows.mask[:, None, None, :]
+        dropout = self._dropout if self.training else 0.0
+        context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        context = context.transpose(1, 2).flatten(2)  # (batch, longest active, hidden)
+        output: Tensor = self.output(active_rows.flatten(context))
+        return output
+
+    def _heads(self, padded: Tensor) -> Tensor:
+        """(batch, longest, heads * width) -> (batch, heads, longest, width)"""
+        return padded.unflatten(-1, (self._num_heads, -1)).transpose(1, 2)
+
+
+class EncoderLayer(nn.Module):
+    """Attention and feed-forward, each followed by a residual and a LayerNorm."""
+
+    def __init__(self, config: EncoderConfig, dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config, attention_dropout)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(dropout)
+        self._activation = _ACTIVATIONS[config.activation]
+
+    def forward(self, hidden: Tensor, rows: Ragged) -> Tensor:
+        """(pieces, hidden) -> (pieces, hidden)"""
+        attended = self.attention(hidden, rows, hidden, rows)
+        hidden = self.attention_norm(hidden + self.dropout(attended))
+        expanded = self._activation(self.up(hidden))
+        output: Tensor = self.output_norm(hidden + self.dropout(self.down(expanded)))
+        return output
+
+
+class Encoder(nn.Module):
+    """Embeddings and `num_layers` layers, run one at a time; layers count from 1."""
+
+    def __init__(
+        self, config: EncoderConfig, *, word_shapes: bool, dropout: float = 0.0, attention_dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(config, word_shapes, dropout)
+        count = 1 if config.shared_layers else config.num_layers
+        self.layers = nn.ModuleList(EncoderLayer(config, dropout, attention_dropout) for _ in range(count))
+        self._shared_layers = config.shared_layers
+
+    def embed(self, packed: Packed) -> Tensor:
+        """-> (pieces, hidden): what layer 1 reads."""
+        embedded: Tensor = self.embeddings(packed)
+        return embedded
+
+    def run_layer(self, layer: int, hidden: Tensor, packed: Packed) -> Tensor:
+        """One layer: (pieces, hidden) -> (pieces, hidden)."""
+        hidden = self.layers[0 if self._shared_layers else layer - 1](hidden, packed.pieces)
+        return hidden
+
+
+def all_hidden_states(encoder: Encoder, num_layers: int, packed: Packed) -> list[Tensor]:
+    """The embedding's output and every layer's, as Transformers' `hidden_states`."""
+    states = [encoder.embed(packed)]
+    for layer in range(1, num_layers + 1):
+        states.append(encoder.run_layer(layer, states[-1], packed))
+    return states

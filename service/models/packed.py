@@ -1,0 +1,122 @@
+"""Packed sequences: flat pieces with boundaries, and the padded view that batched matrix products need for a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from service.spans.table import cell_words
+from service.text.types import SequenceInput
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """How rows of a flat (rows, ...) tensor belong to sequences, and how they lie in a padded (batch, longest) one."""
+
+    lengths: tuple[int, ...]
+    device: torch.device
+
+    @property
+    def batch(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def longest(self) -> int:
+        return max(self.lengths)
+
+    @cached_property
+    def is_rectangular(self) -> bool:
+        """Whether all sequences are equally long, so that padding adds nothing."""
+        return min(self.lengths) == self.longest
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """(batch, longest) bool: which places of the padded form hold a row."""
+        lengths = torch.tensor(self.lengths, device=self.device)
+        return torch.arange(self.longest, device=self.device) < lengths[:, None]
+
+    @cached_property
+    def slots(self) -> Tensor:
+        """(rows,) place of every row in the flattened padded form."""
+        return self.mask.flatten().nonzero().squeeze(1)
+
+    def pad(self, rows: Tensor) -> Tensor:
+        """(rows, width) -> (batch, longest, width), zero where there is no row."""
+        width = rows.shape[-1]
+        if self.is_rectangular:
+            return rows.view(self.batch, self.longest, width)
+        padded = rows.new_zeros(self.batch * self.longest, width)
+        return padded.index_copy(0, self.slots, rows).view(self.batch, self.longest, width)
+
+    def flatten(self, padded: Tensor) -> Tensor:
+        """(batch, longest, width) -> (rows, width): the reverse of `pad`."""
+        flat = padded.reshape(self.batch * self.longest, padded.shape[-1])
+        return flat if self.is_rectangular else flat.index_select(0, self.slots)
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Some sequences as the device wants them.
+
+    piece_ids, shape_ids, positions (pieces,)
+    first_piece                     (words,) row of every word's first piece
+    pieces, words                   which rows are whose
+    """
+
+    piece_ids: Tensor
+    shape_ids: Tensor
+    positions: Tensor
+    first_piece: Tensor
+    pieces: Ragged
+    words: Ragged
+
+    @cached_property
+    def cell_counts(self) -> tuple[int, ...]:
+        """Valid cells of every sequence's span table."""
+        return tuple(length * (length + 1) // 2 for length in self.words.lengths)
+
+    @cached_property
+    def cell_sequence(self) -> Tensor:
+        """(cells,) which sequence a cell of the packed table belongs to."""
+        counts = torch.tensor(self.cell_counts, device=self.piece_ids.device)
+        return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+
+    @cached_property
+    def cell_words(self) -> tuple[Tensor, Tensor]:
+        """(cells,) first and (cells,) last word of every cell, counted within its sequence."""
+        pairs = [cell_words(length) for length in self.words.lengths]
+        device = self.piece_ids.device
+        first = torch.cat([torch.tensor(first) for first, _ in pairs]).to(device)
+        last = torch.cat([torch.tensor(last) for _, last in pairs]).to(device)
+        return first, last
+
+    @cached_property
+    def cell_rows(self) -> tuple[Tensor, Tensor]:
+        """(cells,) first and (cells,) last word of every cell, counted over all packed words."""
+        lengths = torch.tensor(self.words.lengths, device=self.piece_ids.device)
+        offsets = (lengths.cumsum(0) - lengths)[self.cell_sequence]
+        first, last = self.cell_words
+        return first + offsets, last + offsets
+
+
+def pack(sequences: Sequence[SequenceInput], device: torch.device) -> Packed:
+    """Lay sequences end to end."""
+    lengths = tuple(sequence.num_pieces for sequence in sequences)
+    starts = [0]
+    for length in lengths:
+        starts.append(starts[-1] + length)
+    first_piece = [
+        torch.from_numpy(sequence.first_piece) + start for sequence, start in zip(sequences, starts, strict=False)
+    ]
+    return Packed(
+        piece_ids=torch.cat([torch.from_numpy(sequence.piece_ids) for sequence in sequences]).to(device),
+        shape_ids=torch.cat([torch.from_numpy(sequence.shape_ids) for sequence in sequences]).to(device),
+        positions=torch.cat([torch.arange(length) for length in lengths]).to(device),
+        first_piece=torch.cat(first_piece).to(device),
+        pieces=Ragged(lengths, device),
+        words=Ragged(tuple(sequence.num_words for sequence in sequences), device),
+    )

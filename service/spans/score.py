@@ -1,0 +1,64 @@
+"""Precision, recall and F1 of found entities against gold ones: strict, micro-averaged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from service.spans.types import Entity
+
+Key = tuple[int, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Counts of a comparison; `f1`, `precision` and `recall` are fractions in [0, 1], 0 where undefined."""
+
+    gold: int = 0
+    found: int = 0
+    correct: int = 0
+
+    def __add__(self, other: Score) -> Score:
+        return Score(self.gold + other.gold, self.found + other.found, self.correct + other.correct)
+
+    @property
+    def precision(self) -> float:
+        return self.correct / self.found if self.found else 0.0
+
+    @property
+    def recall(self) -> float:
+        return self.correct / self.gold if self.gold else 0.0
+
+    @property
+    def f1(self) -> float:
+        return 2 * self.correct / (self.gold + self.found) if self.gold + self.found else 0.0
+
+
+def keys(entities: Iterable[Entity]) -> set[Key]:
+    """What two entities must share to be the same: start, end and label. Probabilities do not count."""
+    return {(entity.start, entity.end, entity.label) for entity in entities}
+
+
+def score(gold: set[Key], found: set[Key]) -> Score:
+    """Compare the entities of one text."""
+    return Score(len(gold), len(found), len(gold & found))
+
+
+def score_by_label(gold: set[Key], found: set[Key]) -> dict[str, Score]:
+    """As `score`, one row a label."""
+    gold_count, found_count = Counter(key[2] for key in gold), Counter(key[2] for key in found)
+    correct_count = Counter(key[2] for key in gold & found)
+    return {
+        label: Score(gold_count[label], found_count[label], correct_count[label])
+        for label in sorted(gold_count.keys() | found_count.keys())
+    }
+
+
+def inner(entities: set[Key]) -> set[Key]:
+    """The entities that lie inside another, larger one of the same set: the nested ones."""
+    return {
+        (start, end, label)
+        for start, end, label in entities
+        if any(s <= start and end <= e and (s, e) != (start, end) for s, e, _ in entities)
+    }

@@ -1,0 +1,32 @@
+"""The layout of a span table: only valid cells (first word <= last word) are stored, row by row.
+
+A sequence of w words has w (w + 1) / 2 valid cells: (0, 0), (0, 1), ..., (0, w - 1), (1, 1), ... where the second index
+is the *last* word of the span, inclusive. A packed table is the cells of several sequences, one after another.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from service.spans.types import IntArray
+
+
+def num_cells(num_words: int) -> int:
+    """Valid cells of a table over `num_words` words: Z in Eq. 6 and 7 of VEE-BERT."""
+    return num_words * (num_words + 1) // 2
+
+
+def cell_index(num_words: int, first: int, last: int) -> int:
+    """Where the span from word `first` to word `last` (inclusive) is stored."""
+    return first * num_words - first * (first - 1) // 2 + last - first
+
+
+@lru_cache(maxsize=1024)
+def cell_words(num_words: int) -> tuple[IntArray, IntArray]:
+    """(cells,) first word and (cells,) last word, inclusive, of every valid cell. Read-only: the result is shared."""
+    first, last = np.triu_indices(num_words)
+    first.setflags(write=False)
+    last.setflags(write=False)
+    return first, last

@@ -1,0 +1,116 @@
+"""The one text path: text -> sentences -> words -> pieces -> sequences, and spans of words -> entities by character.
+
+Training data and requests both come through here, so a model never meets a segmentation that serving does not make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from service.errors import ModelRefused
+from service.spans.decode import keep_compatible
+from service.spans.types import Entity, Span
+from service.text.sentences import split_sentences
+from service.text.types import EncodedText, SequenceInput
+from service.text.windows import cut_windows
+from service.text.words import TableUnit, Words, find_words
+
+
+@dataclass(frozen=True, slots=True)
+class TextConfig:
+    """How a model wants its text cut; part of the model's config.
+
+    window_pieces  the most pieces a sequence may have, the two special ones included
+    overlap_pieces what neighbouring windows of one sentence share
+    """
+
+    language: str = "en"
+    table_unit: TableUnit = "words"
+    window_pieces: int = 256
+    overlap_pieces: int = 64
+
+
+class TextEncoder:
+    """Cuts texts into what a model reads, and maps what it says back; safe to use from several threads."""
+
+    def __init__(self, tokenizer: Tokenizer, config: TextConfig, labels: Sequence[str], nested: bool) -> None:
+        """labels: names by table label, the first one (no entity) included."""
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        specials = tokenizer.encode("").ids
+        if len(specials) != 2:
+            raise ModelRefused(
+                f"the tokenizer puts {len(specials)} special pieces around a sequence; "
+                "expected two, as BERT's [CLS] and [SEP]"
+            )
+        self._tokenizer = tokenizer
+        self._first_special, self._last_special = specials
+        self._config = config
+        self._labels = tuple(labels)
+        self._nested = nested
+
+    def encode(self, text: str, *, split: bool = True) -> EncodedText:
+        """Cut one text; `split=False` takes it as a single sentence. A blank text has no sequences."""
+        return self._cut(text, self._tokenizer.encode(text, add_special_tokens=False), split)
+
+    def encode_batch(self, texts: Sequence[str], *, split: bool = True) -> list[EncodedText]:
+        """As `encode`, for many texts at once."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [self._cut(text, encoding, split) for text, encoding in zip(texts, encodings, strict=True)]
+
+    def _cut(self, text: str, encoding: Encoding, split: bool) -> EncodedText:
+        words = find_words(text, encoding, self._config.table_unit)
+        if not len(words):
+            return EncodedText(text, ())
+        capacity = self._config.window_pieces - 2
+        sentence_ends = [end for _, end in split_sentences(text, self._config.language)] if split else [len(text)]
+        last_words = np.searchsorted(words.starts, sentence_ends)  # a word belongs to the sentence it starts in
+        sequences: list[SequenceInput] = []
+        first = 0
+        for last in last_words.tolist():
+            if last > first:
+                windows = cut_windows(words.bounds, first, last, capacity, self._config.overlap_pieces)
+                sequences += [self._sequence(words, *window) for window in windows]
+                first = last
+        return EncodedText(text, tuple(sequences))
+
+    def _sequence(self, words: Words, first: int, last: int, own_first: int, own_last: int) -> SequenceInput:
+        """Words [first, last) as a sequence. Only a word that fills a window alone can lose pieces: its last ones."""
+        capacity = self._config.window_pieces - 2
+        piece_first, piece_last = words.bounds[first], min(words.bounds[last], words.bounds[first] + capacity)
+        pieces = words.piece_ids[piece_first:piece_last]
+        lengths = np.diff(np.append(words.bounds[first:last], piece_last))
+        return SequenceInput(
+            piece_ids=np.concatenate(([self._first_special], pieces, [self._last_special])),
+            shape_ids=np.concatenate(([0], np.repeat(words.shape_ids[first:last], lengths), [0])),
+            first_piece=words.bounds[first:last] - piece_first + 1,
+            word_starts=words.starts[first:last],
+            word_ends=words.ends[first:last],
+            owned=(own_first - first, own_last - first),
+        )
+
+    def entities(self, encoded: EncodedText, spans: Sequence[Sequence[Span]]) -> list[Entity]:
+        """The entities of a text, given the decoded spans of each of its sequences; by start, longer first.
+
+        A span counts where the window owns its first word. Spans of neighbouring windows that cross (or, in a flat
+        model, overlap) are settled as in decoding: the more probable one stays.
+        """
+        found: list[Entity] = []
+        windowed = False
+        for sequence, sequence_spans in zip(encoded.sequences, spans, strict=True):
+            own_first, own_last = sequence.owned
+            windowed |= own_last - own_first < sequence.num_words
+            starts, ends = sequence.word_starts, sequence.word_ends
+            found += [
+                Entity(int(starts[span.start]), int(ends[span.end - 1]), self._labels[span.label], span.score)
+                for span in sequence_spans
+                if own_first <= span.start < own_last
+            ]
+        if windowed:
+            kept = keep_compatible([(entity.start, entity.end, -entity.score) for entity in found], self._nested)
+            found = [found[index] for index in kept]
+        return sorted(found, key=lambda entity: (entity.start, -entity.end, entity.label))

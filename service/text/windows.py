@@ -1,0 +1,37 @@
+"""Windows over a sentence too long for the model: where to cut, and which window answers for which word."""
+
+from __future__ import annotations
+
+from service.spans.types import IntArray
+
+Window = tuple[int, int, int, int]  # first word, behind the last word, first owned word, behind the last owned word
+
+
+def cut_windows(bounds: IntArray, first: int, last: int, max_pieces: int, overlap_pieces: int) -> list[Window]:
+    """Cut words [first, last) into windows of at most `max_pieces` pieces that overlap by about `overlap_pieces`.
+
+    bounds (words + 1,): the pieces of word w are [bounds[w], bounds[w + 1]).
+    A window owns its words but the outer half of each overlap, so the owned ranges tile [first, last). A word with
+    more pieces than a window holds stands alone in its own.
+    """
+    pieces = bounds.tolist()
+    spans: list[tuple[int, int]] = []
+    start = first
+    while True:
+        end = start + 1
+        while end < last and pieces[end + 1] - pieces[start] <= max_pieces:
+            end += 1
+        spans.append((start, end))
+        if end == last:
+            break
+        next_start = end
+        while next_start - 1 > start and pieces[end] - pieces[next_start - 1] <= overlap_pieces:
+            next_start -= 1
+        # the next window must reach behind this one: give up overlap before a word it cannot hold together with it
+        while next_start < end and pieces[end + 1] - pieces[next_start] > max_pieces:
+            next_start += 1
+        start = next_start
+    cuts = [first]
+    cuts += [(left_end + right_start + 1) // 2 for (_, left_end), (right_start, _) in zip(spans, spans[1:], strict=False)]
+    cuts.append(last)
+    return [(*span, cuts[index], cuts[index + 1]) for index, span in enumerate(spans)]
