@@ -50,8 +50,8 @@ def read_conll(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
     """CoNLL columns: the word first, its tag last, tab or blanks between, an empty line behind each sentence.
 
     Tags may be IOB1, IOB2 or BIOES (B, I, E, S; also L and U, as in BILOU): an entity begins at B or S, at a change of
-    label, and behind O or a finished entity; it ends at E or S and before the next begins. -DOCSTART- lines and
-    comments (#\\t) are passed over.
+    label, and behind O or a finished entity; it ends at E or S and before the next begins. -DOCSTART- lines are
+    passed over.
     """
     words: list[str] = []
     tags: list[str] = []

@@ -44,11 +44,10 @@ class BiaffineExit(nn.Module):
         half = starts @ self.bilinear.reshape(rank, scored * rank)  # (words, labels * rank): h_s' U
         left = rows.pad(half).view(rows.batch, rows.longest * scored, rank)
         right = rows.pad(ends).transpose(1, 2)  # (batch, rank, longest)
-        products = (left @ right).view(rows.batch, rows.longest, scored, rows.longest)
-        first, last = packed.cell_words
-        sequence = packed.cell_sequence
-        scores = products[sequence, first, :, last]  # (cells, labels)
+        products = (left @ right).view(rows.batch, rows.longest, scored, rows.longest).transpose(2, 3)
+        scores = products.reshape(-1, scored).index_select(0, packed.cell_slots)  # (cells, labels)
         start_row, end_row = packed.cell_rows
-        scores = scores + self.start_linear(words)[start_row] + self.end_linear(words)[end_row]
-        scores = scores + self.bias[(last - first).clamp_max(len(self.bias) - 1)]
+        scores = scores + self.start_linear(words).index_select(0, start_row)
+        scores = scores + self.end_linear(words).index_select(0, end_row)
+        scores = scores + self.bias.index_select(0, (end_row - start_row).clamp_max(len(self.bias) - 1))
         return torch.cat([scores.new_zeros(len(scores), 1), scores], dim=1)

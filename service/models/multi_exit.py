@@ -47,8 +47,9 @@ class MultiExitModel(nn.Module):
 
     def exit_table(self, layer: int, hidden: Tensor, packed: Packed) -> Tensor:
         """The exit behind layer `layer`: (pieces, hidden) -> (cells, K) log-probabilities, float32."""
-        scores = self.exits[layer - 1](hidden.index_select(0, packed.first_piece), packed)
-        return torch.log_softmax(scores.float(), dim=1)
+        with torch.autocast(hidden.device.type, enabled=False):  # exits always compute in float32: votes compare them
+            words = hidden.index_select(0, packed.first_piece).float()
+            return torch.log_softmax(self.exits[layer - 1](words, packed), dim=1)
 
     def forward(self, packed: Packed) -> list[Tensor]:
         """Every exit's table, first to last layer: the same steps as serving, all of them."""

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from service.spans.table import cell_words
+from service.spans.table import cell_words, num_cells
 from service.text.types import SequenceInput
 
 
@@ -77,7 +78,7 @@ class Packed:
     @cached_property
     def cell_counts(self) -> tuple[int, ...]:
         """Valid cells of every sequence's span table."""
-        return tuple(length * (length + 1) // 2 for length in self.words.lengths)
+        return tuple(num_cells(length) for length in self.words.lengths)
 
     @cached_property
     def cell_sequence(self) -> Tensor:
@@ -86,21 +87,28 @@ class Packed:
         return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
 
     @cached_property
-    def cell_words(self) -> tuple[Tensor, Tensor]:
-        """(cells,) first and (cells,) last word of every cell, counted within its sequence."""
-        pairs = [cell_words(length) for length in self.words.lengths]
-        device = self.piece_ids.device
-        first = torch.cat([torch.tensor(first) for first, _ in pairs]).to(device)
-        last = torch.cat([torch.tensor(last) for _, last in pairs]).to(device)
-        return first, last
+    def cell_slots(self) -> Tensor:
+        """(cells,) place of every cell in a flattened padded (batch, longest, longest) table."""
+        longest = self.words.longest
+        first, last = self._cell_words
+        return (self.cell_sequence * longest + first) * longest + last
 
     @cached_property
     def cell_rows(self) -> tuple[Tensor, Tensor]:
         """(cells,) first and (cells,) last word of every cell, counted over all packed words."""
         lengths = torch.tensor(self.words.lengths, device=self.piece_ids.device)
         offsets = (lengths.cumsum(0) - lengths)[self.cell_sequence]
-        first, last = self.cell_words
+        first, last = self._cell_words
         return first + offsets, last + offsets
+
+    @cached_property
+    def _cell_words(self) -> tuple[Tensor, Tensor]:
+        """(cells,) first and (cells,) last word of every cell, counted within its sequence."""
+        pairs = [cell_words(length) for length in self.words.lengths]
+        first = np.concatenate([first for first, _ in pairs])
+        last = np.concatenate([last for _, last in pairs])
+        device = self.piece_ids.device
+        return torch.from_numpy(first).to(device), torch.from_numpy(last).to(device)
 
 
 def pack(sequences: Sequence[SequenceInput], device: torch.device) -> Packed:

@@ -38,7 +38,7 @@ class TextEncoder:
     """Cuts texts into what a model reads, and maps what it says back; safe to use from several threads."""
 
     def __init__(self, tokenizer: Tokenizer, config: TextConfig, labels: Sequence[str], nested: bool) -> None:
-        """labels: names by table label, the first one (no entity) included."""
+        """labels: names of table labels 1, 2, ...; label 0, no entity, has none."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
         specials = tokenizer.encode("").ids
@@ -106,7 +106,7 @@ class TextEncoder:
             windowed |= own_last - own_first < sequence.num_words
             starts, ends = sequence.word_starts, sequence.word_ends
             found += [
-                Entity(int(starts[span.start]), int(ends[span.end - 1]), self._labels[span.label], span.score)
+                Entity(int(starts[span.start]), int(ends[span.end - 1]), self._labels[span.label - 1], span.score)
                 for span in sequence_spans
                 if own_first <= span.start < own_last
             ]

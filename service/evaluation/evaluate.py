@@ -1,0 +1,117 @@
+"""F1, precision and recall of every exit on an annotated data set: in all, per label, flat and nested apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from service.data.gold import gold_spans
+from service.data.readers import Example
+from service.evaluation.predict import entities_at_every_exit
+from service.models.multi_exit import MultiExitModel
+from service.spans.score import Score, inner, keys, score, score_by_label
+from service.spans.types import Entity
+from service.text.encoder import TextEncoder
+from service.text.types import EncodedText
+
+
+@dataclass(slots=True)
+class ExitScore:
+    """One exit's counts. `outermost` and `nested` split gold and found entities by whether they lie inside another."""
+
+    micro: Score = field(default_factory=Score)
+    outermost: Score = field(default_factory=Score)
+    nested: Score = field(default_factory=Score)
+    by_label: dict[str, Score] = field(default_factory=dict)
+
+    def add(self, gold: Sequence[Entity], found: Sequence[Entity]) -> None:
+        """Count one text."""
+        gold_keys, found_keys = keys(gold), keys(found)
+        gold_inner, found_inner = inner(gold_keys), inner(found_keys)
+        self.micro += score(gold_keys, found_keys)
+        self.nested += score(gold_inner, found_inner)
+        self.outermost += score(gold_keys - gold_inner, found_keys - found_inner)
+        for label, counts in score_by_label(gold_keys, found_keys).items():
+            self.by_label[label] = self.by_label.get(label, Score()) + counts
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores of exits 1, 2, ..., and how many gold entities splitting or windows put out of reach of all of them."""
+
+    exits: tuple[ExitScore, ...]
+    texts: int
+    sequences: int
+    gold: int
+    lost: int
+
+    @property
+    def f1(self) -> list[float]:
+        """Micro-F1 of every exit, as a fraction."""
+        return [exit_score.micro.f1 for exit_score in self.exits]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON types; F1, precision and recall are x 100."""
+        return {
+            "texts": self.texts,
+            "sequences": self.sequences,
+            "gold_entities": self.gold,
+            "gold_entities_lost_by_splitting_or_windows": self.lost,
+            "exits": [
+                {
+                    "exit_layer": layer,
+                    **_score_json(exit_score.micro),
+                    "outermost": _score_json(exit_score.outermost),
+                    "nested": _score_json(exit_score.nested),
+                    "labels": {label: _score_json(counts) for label, counts in sorted(exit_score.by_label.items())},
+                }
+                for layer, exit_score in enumerate(self.exits, 1)
+            ],
+        }
+
+
+def _score_json(counts: Score) -> dict[str, float | int]:
+    return {
+        "f1": round(100 * counts.f1, 2),
+        "precision": round(100 * counts.precision, 2),
+        "recall": round(100 * counts.recall, 2),
+        "gold": counts.gold,
+        "found": counts.found,
+        "correct": counts.correct,
+    }
+
+
+def encode_examples(text_encoder: TextEncoder, examples: Sequence[Example], *, split: bool = True) -> list[EncodedText]:
+    """Every example's text on the way that a request goes."""
+    return text_encoder.encode_batch([example.text for example in examples], split=split)
+
+
+def evaluate(
+    model: MultiExitModel,
+    text_encoder: TextEncoder,
+    examples: Sequence[Example],
+    *,
+    device: torch.device,
+    split: bool = True,
+) -> Evaluation:
+    """Score every exit against gold; `split=False` takes each text as one sentence. A lost gold entity is a miss."""
+    texts = encode_examples(text_encoder, examples, split=split)
+    label_ids = {label: index for index, label in enumerate(model.config.labels, 1)}
+    known = [[entity for entity in example.entities if entity.label in label_ids] for example in examples]
+    lost = sum(len(gold_spans(text, gold, label_ids)[1]) for text, gold in zip(texts, known, strict=True))
+    exits = []
+    for of_texts in entities_at_every_exit(model, text_encoder, texts, device=device):
+        exit_score = ExitScore()
+        for example, found in zip(examples, of_texts, strict=True):
+            exit_score.add(example.entities, found)
+        exits.append(exit_score)
+    return Evaluation(
+        tuple(exits),
+        texts=len(examples),
+        sequences=sum(len(text.sequences) for text in texts),
+        gold=exits[0].micro.gold,
+        lost=lost,
+    )

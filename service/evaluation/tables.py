@@ -1,0 +1,27 @@
+"""Prints an evaluation as plain text tables."""
+
+from __future__ import annotations
+
+from service.evaluation.evaluate import Evaluation
+from service.spans.score import Score
+
+
+def format_evaluation(model: str, file: str, result: Evaluation) -> str:
+    """One table over all exits, then one per label for the last exit and for each before it."""
+    lines = [
+        f"{model} on {file}: {result.texts} texts, {result.sequences} sequences, {result.gold} gold entities,",
+        f"{result.lost} of them out of reach by sentence splitting or windows (counted as missed)",
+        "",
+        "exit      F1   precision   recall   |  outermost F1   nested F1",
+    ]
+    for layer, scores in enumerate(result.exits, 1):
+        nested = f"{100 * scores.nested.f1:9.2f}" if scores.nested.gold else "        -"
+        lines.append(f"{layer:4d}  {_columns(scores.micro)}   |  {100 * scores.outermost.f1:12.2f}   {nested}")
+    for layer, scores in enumerate(result.exits, 1):
+        lines += ["", f"exit {layer}, per label      F1   precision   recall     gold"]
+        lines += [f"  {label:20s}{_columns(counts)}   {counts.gold:6d}" for label, counts in scores.by_label.items()]
+    return "\n".join(lines)
+
+
+def _columns(counts: Score) -> str:
+    return f"{100 * counts.f1:6.2f}   {100 * counts.precision:9.2f}   {100 * counts.recall:6.2f}"

@@ -1,0 +1,154 @@
+"""Models on disk: `<store>/<name>/<version>/`, written whole or not at all, and refused when anything is amiss."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from service.errors import ModelRefused
+from service.models.config import ModelConfig
+from service.models.multi_exit import MultiExitModel
+from service.text.encoder import TextEncoder
+
+CONFIG, WEIGHTS, TOKENIZER, CARD, CHECKSUMS = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "card.md",
+    "checksums.json",
+)
+_REQUIRED = (CONFIG, WEIGHTS, TOKENIZER, CARD)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model read from disk, in eval mode on the CPU, in float32."""
+
+    config: ModelConfig
+    model: MultiExitModel
+    text_encoder: TextEncoder
+    card: str
+    folder: Path
+
+    @property
+    def reference(self) -> str:
+        """name@version"""
+        return f"{self.config.name}@{self.config.version}"
+
+
+def find_model(reference: str, store: Path) -> Path:
+    """The folder of `reference`: a folder's path, a name in `store` (its newest version), or name@version."""
+    as_path = Path(reference)
+    if (as_path / CONFIG).is_file():
+        return as_path
+    name, _, version = reference.partition("@")
+    versions = list_versions(store / name) if name and Path(name).name == name else []
+    if version and version in versions:
+        return store / name / version
+    if versions and not version:
+        return store / name / versions[-1]
+    raise ModelRefused(
+        f"no model {reference!r}: expected a folder with a {CONFIG}, or one of {list_models(store)} in {store}"
+    )
+
+
+def list_models(store: Path) -> list[str]:
+    """Every name@version in the store, sorted."""
+    names = sorted(path.name for path in store.iterdir() if path.is_dir()) if store.is_dir() else []
+    return [f"{name}@{version}" for name in names for version in list_versions(store / name)]
+
+
+def list_versions(folder: Path) -> list[str]:
+    """Versions of one model, oldest first; numbers by value."""
+    found = [path.name for path in folder.iterdir() if (path / CONFIG).is_file()] if folder.is_dir() else []
+    return sorted(found, key=lambda version: (not version.isdigit(), int(version) if version.isdigit() else 0, version))
+
+
+def save_model(folder: Path, model: MultiExitModel, tokenizer: Tokenizer, card: str) -> None:
+    """Write a model folder atomically, weights as float16 safetensors; an existing folder is replaced."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    weights = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, partial / WEIGHTS)
+    (partial / CONFIG).write_text(json.dumps(model.config.to_json(), indent=2) + "\n", encoding="utf-8")
+    tokenizer.save(str(partial / TOKENIZER), pretty=False)
+    (partial / CARD).write_text(card, encoding="utf-8")
+    write_checksums(partial)
+    if folder.exists():
+        retired = folder.with_name(f".{folder.name}.retired")
+        shutil.rmtree(retired, ignore_errors=True)
+        os.replace(folder, retired)
+        os.replace(partial, folder)
+        shutil.rmtree(retired)
+    else:
+        os.replace(partial, folder)
+
+
+def write_checksums(folder: Path) -> None:
+    """Record the SHA-256 of every file of a model folder; to be called again after editing its card."""
+    files = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != CHECKSUMS)
+    sums = {name: _sha256(folder / name) for name in files}
+    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
+
+
+def load_model(folder: Path) -> StoredModel:
+    """Read and check a model folder. Raises ModelRefused naming the file or weight that is missing or wrong."""
+    config = read_config(folder)
+    _check_files(folder)
+    try:
+        weights = load_file(folder / WEIGHTS)
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except SafetensorError as error:
+        raise ModelRefused(f"{folder / WEIGHTS} is no safetensors file: {error}") from error
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise ModelRefused(f"{folder / TOKENIZER} is no tokenizer: {error}") from error
+    with torch.device("meta"):
+        model = MultiExitModel(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if expected != given:
+        wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+        first = wrong[0]
+        raise ModelRefused(
+            f"{folder / WEIGHTS} does not fit its {CONFIG}: {len(wrong)} weights differ, the first is {first}: "
+            f"expected {expected.get(first, 'none')}, given {given.get(first, 'none')}"
+        )
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    model.requires_grad_(False).eval()
+    text_encoder = TextEncoder(tokenizer, config.text, config.labels, config.nested)
+    return StoredModel(config, model, text_encoder, (folder / CARD).read_text(encoding="utf-8"), folder)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """A model folder's config alone."""
+    try:
+        return ModelConfig.from_json(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ModelRefused(f"{folder / CONFIG} cannot be read: {error}") from error
+
+
+def _check_files(folder: Path) -> None:
+    try:
+        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelRefused(f"{folder / CHECKSUMS} cannot be read: {error}") from error
+    if missing := [name for name in _REQUIRED if not (folder / name).is_file() or name not in sums]:
+        raise ModelRefused(f"{folder} lacks {missing}, or its {CHECKSUMS} does")
+    for name, expected in sums.items():
+        if not (folder / name).is_file() or _sha256(folder / name) != expected:
+            raise ModelRefused(f"{folder / name} is not the file that {CHECKSUMS} describes: damaged or replaced")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

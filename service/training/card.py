@@ -1,0 +1,60 @@
+"""Writes a model's card: what it is, what it was trained on and may be used for, its figures and its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from service.evaluation.evaluate import Evaluation
+from service.models.config import ModelConfig
+from service.training.recipe import Recipe
+
+
+def model_card(
+    recipe: Recipe,
+    config: ModelConfig,
+    command: str,
+    encoder: str,
+    best_epoch: int,
+    dev_f1: Sequence[float],
+    test: Evaluation,
+) -> str:
+    """The card as Markdown; every figure in it is of this very run."""
+    kind = "nested" if config.nested else "flat"
+    rows = [
+        f"| {layer} | {100 * dev:.2f} | {100 * scores.micro.f1:.2f} | {100 * scores.micro.precision:.2f} "
+        f"| {100 * scores.micro.recall:.2f} |"
+        for layer, (dev, scores) in enumerate(zip(dev_f1, test.exits, strict=True), 1)
+    ]
+    shapes = (
+        "Spelling (capitals, digits) reaches it through a word-shape embedding." if config.word_shapes else "No word shapes."
+    )
+    return f"""# {config.name}@{config.version}
+
+{kind.capitalize()} named entities ({", ".join(config.labels)}), language `{recipe.language}`. {config.num_layers} layers of width
+{config.encoder.hidden_size} from `{encoder}`, a biaffine exit behind every layer. {shapes}
+
+## Data and what it allows
+
+{recipe.data_notice}
+
+## How it was made
+
+    {command}
+
+Seed {recipe.seed}, best epoch {best_epoch} of at most {recipe.epochs}, chosen by the mean dev F1 over all exits.
+
+## Figures
+
+Strict span and label micro-F1 x 100, on texts split into sentences as the server splits them;
+{test.lost} of {test.gold} gold entities of the test set are lost by that and count as missed.
+
+| exit | dev F1 | test F1 | test precision | test recall |
+|---|---|---|---|---|
+{chr(10).join(rows)}
+
+## Limits
+
+It knows the language, the kind of text and the labels it was trained on; elsewhere its figures do not hold. A sentence
+of more than {config.text.window_pieces} pieces is read in overlapping windows, and an entity longer than the overlap
+({config.text.overlap_pieces} pieces) can be lost there.
+"""

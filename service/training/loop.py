@@ -1,0 +1,307 @@
+"""The training loop, top to bottom: data, model, optimiser, epochs, the best weights into a model folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from tqdm import tqdm
+
+from service.data.gold import gold_spans, label_names
+from service.data.readers import Example, read_examples
+from service.errors import BadInput
+from service.evaluation.evaluate import Evaluation, encode_examples, evaluate
+from service.models.batches import length_buckets
+from service.models.checkpoint import Checkpoint, load_checkpoint, load_encoder_weights
+from service.models.config import ExitConfig, ModelConfig
+from service.models.multi_exit import DropoutRates, MultiExitModel
+from service.models.packed import Packed, pack
+from service.models.store import save_model
+from service.spans.table import cell_index, num_cells
+from service.spans.types import Span
+from service.text.encoder import TextConfig, TextEncoder
+from service.text.types import SequenceInput
+from service.text.words import WORD_SHAPES
+from service.training.card import model_card
+from service.training.loss import exit_weights, multi_exit_loss
+from service.training.plot import plot_history
+from service.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+_LETTER_SHAPES = ("initial", "capital", "caps", "mixed", "lower")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingSequence:
+    """A sequence and the labels of its span table's cells that are entities."""
+
+    input: SequenceInput
+    gold: tuple[Span, ...]
+
+
+def train(
+    recipe: Recipe,
+    *,
+    encoder: Path,
+    data: Path,
+    output: Path,
+    device: torch.device,
+    command: str,
+    max_sentences: int | None = None,
+) -> Path:
+    """Train `recipe` from the checkpoint folder `encoder` on the data folder `data`; -> the finished model's folder.
+
+    `output` collects history.jsonl, f1_per_exit.png, a checkpoint to resume from, and model/. Run again with the same
+    output, it goes on behind the last finished epoch and ends with the very weights of an uninterrupted run; with
+    another recipe it is refused. `max_sentences` cuts the training set, for trying things out.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    _claim_output(output, recipe)
+    checkpoint = load_checkpoint(encoder)
+    train_examples = read_examples(data / recipe.train)[:max_sentences]
+    dev_examples = read_examples(data / recipe.dev)[:max_sentences]
+    labels = label_names([example.entities for example in train_examples])
+    config = _model_config(recipe, checkpoint, labels)
+    text_encoder = TextEncoder(checkpoint.tokenizer, config.text, labels, recipe.nested)
+    sequences, lost = training_sequences(text_encoder, train_examples, labels)
+    log.info("%d texts, %d sequences, %d gold entities lost by splitting", len(train_examples), len(sequences), lost)
+
+    torch.manual_seed(recipe.seed)
+    rates = DropoutRates(recipe.hidden_dropout, recipe.attention_dropout, recipe.exit_dropout)
+    model = MultiExitModel(config, rates)
+    load_encoder_weights(model.encoder, checkpoint.weights)
+    model.to(device)
+    average = MultiExitModel(config).to(device).eval()
+    average.load_state_dict(model.state_dict())
+    optimizer = torch.optim.AdamW(_parameter_groups(model, recipe), fused=True)
+    steps_per_epoch = len(_epoch_batches(sequences, recipe, epoch=1))
+    schedule = _LinearSchedule(optimizer, recipe, steps_per_epoch)
+    noise = _InputNoise(recipe, checkpoint.tokenizer, device)
+    weights = exit_weights(recipe.exit_weights, config.num_layers)
+
+    state = _TrainingState.resume(output, model, average, optimizer)
+    while state.epoch < recipe.epochs and state.epochs_without_gain < recipe.early_stopping_patience:
+        epoch = state.epoch + 1
+        torch.manual_seed(recipe.seed * 1_000 + epoch)  # an epoch depends on its number alone: resuming changes nothing
+        model.train()
+        exit_losses = torch.zeros(config.num_layers, device=device)
+        batches = _epoch_batches(sequences, recipe, epoch)
+        progress = tqdm(batches, desc=f"epoch {epoch}/{recipe.epochs}", mininterval=5.0, unit="batch")
+        for step, batch in enumerate(progress):
+            schedule.set_rates((epoch - 1) * steps_per_epoch + step)
+            packed = pack([sequences[index].input for index in batch], device)
+            gold = gold_cells([sequences[index] for index in batch]).to(device)
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                tables = model(noise(packed))
+            loss, losses = multi_exit_loss(tables, gold, len(packed.first_piece), weights, recipe.distillation)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            optimizer.step()
+            _update_average(average, model, recipe.average_decay, (epoch - 1) * steps_per_epoch + step)
+            exit_losses += losses
+            if step % 50 == 0:
+                progress.set_postfix(loss=f"{loss.item():.3f}")  # waits for the device, hence not every step
+        dev = evaluate(average, text_encoder, dev_examples, device=device)
+        state.record(epoch, dev, [value / len(batches) for value in exit_losses.tolist()], average)
+        log.info("epoch %d, dev F1 per exit: %s", epoch, " ".join(f"{100 * f1:.2f}" for f1 in dev.f1))
+        state.save(output, model, average, optimizer)
+        plot_history(state.history, output / "f1_per_exit.png")
+
+    average.load_state_dict(state.best_weights)
+    test = evaluate(average, text_encoder, read_examples(data / recipe.test)[:max_sentences], device=device)
+    log.info("best epoch %d, test F1 per exit: %s", state.best_epoch, " ".join(f"{100 * f1:.2f}" for f1 in test.f1))
+    card = model_card(recipe, config, command, encoder.name, state.best_epoch, state.best_dev_f1, test)
+    folder = output / "model"
+    save_model(folder, average, checkpoint.tokenizer, card)
+    (output / "test.json").write_text(json.dumps(test.to_json(), indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def _claim_output(output: Path, recipe: Recipe) -> None:
+    path = output / "recipe.json"
+    wanted = json.dumps(recipe.to_json(), indent=2) + "\n"
+    if path.exists() and path.read_text(encoding="utf-8") != wanted:
+        raise BadInput(f"{output} holds a run of another recipe ({path}); resume with that one, or give another --output")
+    path.write_text(wanted, encoding="utf-8")
+
+
+def _model_config(recipe: Recipe, checkpoint: Checkpoint, labels: tuple[str, ...]) -> ModelConfig:
+    longest = checkpoint.config.max_positions - checkpoint.config.position_offset
+    if recipe.window_pieces > longest:
+        raise BadInput(f"window_pieces {recipe.window_pieces} is more than the encoder's {longest} positions")
+    return ModelConfig(
+        name=recipe.name,
+        version=recipe.version,
+        labels=labels,
+        nested=recipe.nested,
+        encoder=checkpoint.config,
+        exits=ExitConfig(recipe.exit_form, recipe.exit_rank, recipe.width_buckets),
+        text=TextConfig(recipe.language, recipe.table_unit, recipe.window_pieces, recipe.overlap_pieces),
+        word_shapes=recipe.word_shapes,
+    )
+
+
+def training_sequences(
+    text_encoder: TextEncoder, examples: list[Example], labels: tuple[str, ...]
+) -> tuple[list[TrainingSequence], int]:
+    """Examples on the text path that requests go; -> sequences with gold, and how many entities that path loses."""
+    label_ids = {label: index for index, label in enumerate(labels, 1)}
+    sequences: list[TrainingSequence] = []
+    lost = 0
+    for example, encoded in zip(examples, encode_examples(text_encoder, examples), strict=True):
+        spans, missed = gold_spans(encoded, example.entities, label_ids)
+        lost += len(missed)
+        sequences += [TrainingSequence(seq, tuple(gold)) for seq, gold in zip(encoded.sequences, spans, strict=True)]
+    return sequences, lost
+
+
+def gold_cells(sequences: list[TrainingSequence]) -> Tensor:
+    """(cells,) the gold label of every valid cell of the packed table."""
+    counts = [num_cells(sequence.input.num_words) for sequence in sequences]
+    cells = torch.zeros(sum(counts), dtype=torch.long)
+    offset = 0
+    for sequence, count in zip(sequences, counts, strict=True):
+        for span in sequence.gold:
+            cells[offset + cell_index(sequence.input.num_words, span.start, span.end - 1)] = span.label
+        offset += count
+    return cells
+
+
+def _epoch_batches(sequences: list[TrainingSequence], recipe: Recipe, epoch: int) -> list[list[int]]:
+    """Batches of like length in random order; who shares a batch with whom changes from epoch to epoch."""
+    shuffle = random.Random(f"{recipe.seed} {epoch}")
+    order = list(range(len(sequences)))
+    shuffle.shuffle(order)
+    batches = length_buckets([sequences[index].input for index in order], recipe.batch_pieces)
+    shuffle.shuffle(batches)
+    return [[order[index] for index in batch] for batch in batches]
+
+
+def _parameter_groups(model: MultiExitModel, recipe: Recipe) -> list[dict[str, Any]]:
+    """Encoder and exits at their own rates; biases and LayerNorms without weight decay; word shapes learn like exits."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    depth = model.config.num_layers
+    for name, parameter in model.named_parameters():
+        if name.startswith("exits.") or ".shapes." in name:
+            rate = recipe.exit_rate
+        else:
+            layer = int(name.split(".")[2]) + 1 if name.startswith("encoder.layers.") else 0
+            rate = recipe.encoder_rate * recipe.rate_decay ** (depth - layer)
+        decay = recipe.weight_decay if parameter.dim() > 1 and not name.endswith("bias") else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+
+
+class _LinearSchedule:
+    """Rates rise linearly over the warm-up and fall linearly to zero at the last epoch's end."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> None:
+        self._optimizer = optimizer
+        self._peaks = [group["lr"] for group in optimizer.param_groups]
+        self._total = recipe.epochs * steps_per_epoch * 1.05  # the longest batches vary a little from epoch to epoch
+        self._warmup = max(1.0, recipe.warmup * self._total)
+
+    def set_rates(self, step: int) -> None:
+        factor = min((step + 1) / self._warmup, max(0.0, (self._total - step) / (self._total - self._warmup)))
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
+
+
+def _update_average(average: MultiExitModel, model: MultiExitModel, decay: float, step: int) -> None:
+    """Move the averaged weights towards the current ones; the decay grows from 0 so that the start is forgotten."""
+    decay = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+
+
+class _InputNoise:
+    """Case noise and piece masking: a copy of the packed input that is harder to read."""
+
+    def __init__(self, recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> None:
+        self._case_noise, self._piece_masking = recipe.case_noise, recipe.piece_masking
+        self._mask_id = tokenizer.token_to_id("[MASK]") or tokenizer.token_to_id("<mask>") or 0
+        lower, caps = torch.arange(len(WORD_SHAPES)), torch.arange(len(WORD_SHAPES))
+        for shape in _LETTER_SHAPES:
+            lower[WORD_SHAPES.index(shape)] = WORD_SHAPES.index("lower")
+            caps[WORD_SHAPES.index(shape)] = WORD_SHAPES.index("caps")
+        self._lower, self._caps = lower.to(device), caps.to(device)
+
+    def __call__(self, packed: Packed) -> Packed:
+        if not self._case_noise and not self._piece_masking:
+            return packed
+        shapes, pieces = packed.shape_ids, packed.piece_ids
+        if self._case_noise:
+            lengths = torch.tensor(packed.pieces.lengths, device=shapes.device)
+            draw = torch.rand(len(lengths), device=shapes.device).repeat_interleave(lengths)
+            shapes = torch.where(draw < self._case_noise, self._lower[shapes], shapes)
+            shapes = torch.where(draw > 1 - self._case_noise, self._caps[shapes], shapes)
+        if self._piece_masking:
+            hidden = torch.rand(len(pieces), device=pieces.device) < self._piece_masking
+            pieces = torch.where(hidden & (packed.positions > 0), self._mask_id, pieces)
+        return replace(packed, shape_ids=shapes, piece_ids=pieces)
+
+
+class _TrainingState:
+    """Where a run stands: what a checkpoint holds besides the weights and the optimiser."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.best_epoch = 0
+        self.best_dev_f1: list[float] = []
+        self.best_weights: dict[str, Tensor] = {}
+        self.history: list[dict[str, Any]] = []
+
+    @property
+    def epochs_without_gain(self) -> int:
+        return self.epoch - self.best_epoch
+
+    def record(self, epoch: int, dev: Evaluation, losses: list[float], average: MultiExitModel) -> None:
+        """The best epoch is the one with the highest mean dev F1 over all exits: every exit is for sale."""
+        self.epoch = epoch
+        if not self.best_epoch or math.fsum(dev.f1) > math.fsum(self.best_dev_f1):
+            self.best_epoch, self.best_dev_f1 = epoch, dev.f1
+            self.best_weights = {name: tensor.cpu().clone() for name, tensor in average.state_dict().items()}
+        self.history.append({"epoch": epoch, "loss_per_exit": losses, "dev_f1_per_exit": dev.f1})
+
+    def save(
+        self, output: Path, model: MultiExitModel, average: MultiExitModel, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Write checkpoint and history, each atomically."""
+        checkpoint = {
+            "state": {name: value for name, value in vars(self).items()},
+            "model": model.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        torch.save(checkpoint, output / "checkpoint.partial")
+        os.replace(output / "checkpoint.partial", output / "checkpoint.pt")
+        lines = "".join(json.dumps(row) + "\n" for row in self.history)
+        (output / "history.partial").write_text(lines, encoding="utf-8")
+        os.replace(output / "history.partial", output / "history.jsonl")
+
+    @classmethod
+    def resume(
+        cls, output: Path, model: MultiExitModel, average: MultiExitModel, optimizer: torch.optim.Optimizer
+    ) -> _TrainingState:
+        """Load the checkpoint if there is one, else begin."""
+        state = cls()
+        path = output / "checkpoint.pt"
+        if path.is_file():
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            vars(state).update(checkpoint["state"])
+            model.load_state_dict(checkpoint["model"])
+            average.load_state_dict(checkpoint["average"])
+            optimizer.load_state_dict(checkpoint["optimizer"])
+            log.info("resuming behind epoch %d", state.epoch)
+        return state

@@ -1,0 +1,104 @@
+"""A recipe: every choice that a training run makes, read from a small TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from service.errors import BadInput
+from service.models.config import ExitForm
+from service.text.words import TableUnit
+
+ExitWeights = Literal["linear", "uniform"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One training run. Rates are per step, fractions in [0, 1], files below the data folder.
+
+    exit_weights      "linear": exit m weighs m (Eq. 5 of VEE-BERT); "uniform": all alike
+    distillation      weight of the cross-entropy of every exit with the last exit's distribution (0: none)
+    case_noise        share of training sequences shown in lower case, and again as many in capitals (word shapes only)
+    piece_masking     share of pieces replaced by the tokenizer's mask piece
+    average_decay     decay of the moving average of the weights, which is what is evaluated and kept (0: none)
+    rate_decay        factor on the encoder's rate per layer from the top down (1: one rate)
+    """
+
+    name: str
+    version: str
+    train: str
+    dev: str
+    test: str
+    nested: bool
+    data_notice: str
+    language: str = "en"
+    table_unit: TableUnit = "words"
+    window_pieces: int = 256
+    overlap_pieces: int = 64
+    word_shapes: bool = True
+    exit_form: ExitForm = "low_rank"
+    exit_rank: int = 64
+    width_buckets: int = 16
+    exit_weights: ExitWeights = "linear"
+    distillation: float = 0.5
+    epochs: int = 25
+    early_stopping_patience: int = 8
+    batch_pieces: int = 1024
+    encoder_rate: float = 1e-4
+    exit_rate: float = 1e-3
+    rate_decay: float = 1.0
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    clip_norm: float = 1.0
+    hidden_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    exit_dropout: float = 0.2
+    case_noise: float = 0.0
+    piece_masking: float = 0.0
+    average_decay: float = 0.999
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train; the message names the field."""
+        for name in ("warmup", "hidden_dropout", "attention_dropout", "exit_dropout", "case_noise", "piece_masking"):
+            if not 0 <= getattr(self, name) < 1:
+                raise BadInput(f"recipe field {name} is {getattr(self, name)}; expected a fraction in [0, 1)")
+        for name in ("epochs", "early_stopping_patience", "batch_pieces"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"recipe field {name} is {getattr(self, name)}; expected at least 1")
+        if not self.overlap_pieces < self.window_pieces - 2:
+            raise BadInput(f"overlap_pieces {self.overlap_pieces} must be smaller than the window of {self.window_pieces}")
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self)
+
+
+def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a TOML file; `overrides` win. Raises BadInput for a field that is missing, unknown or of the wrong type."""
+    try:
+        values = {**tomllib.loads(path.read_text(encoding="utf-8")), **(overrides or {})}
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise BadInput(f"{path} is no recipe: {error}") from error
+    known = {f.name: f for f in fields(Recipe)}
+    if unknown := sorted(values.keys() - known.keys()):
+        raise BadInput(f"{path}: unknown fields {unknown}; known are {sorted(known)}")
+    wrong = [name for name, value in values.items() if not _fits(str(known[name].type), value)]
+    if wrong:
+        raise BadInput(f"{path}: " + "; ".join(f"{name} = {values[name]!r}, expected {known[name].type}" for name in wrong))
+    try:
+        return Recipe(**values)
+    except TypeError as error:
+        raise BadInput(f"{path}: {error}") from error
+
+
+_CHOICES = {"ExitWeights": ("linear", "uniform"), "ExitForm": ("full", "low_rank"), "TableUnit": ("words", "pieces")}
+_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+
+
+def _fits(annotation: str, value: object) -> bool:
+    if annotation in _CHOICES:
+        return value in _CHOICES[annotation]
+    return isinstance(value, _TYPES[annotation]) and (annotation == "bool" or not isinstance(value, bool))
