@@ -1,0 +1,12 @@
+"""The exit strategies, one file each, registered here: the API, replay and calibration read this table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from service.exits.policies.budgeted import Budgeted
+from service.exits.policies.full_depth import FullDepth
+from service.exits.policies.vee import Vee
+from service.exits.policy import ExitPolicy
+
+STRATEGIES: Mapping[str, type[ExitPolicy]] = {policy.strategy: policy for policy in (Vee, FullDepth, Budgeted)}
