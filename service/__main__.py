@@ -7,11 +7,14 @@ import json
 import logging
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from service.errors import ServiceError
+
+_STARTED = time.monotonic()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +45,7 @@ def _add_serve(commands: Commands) -> None:
 def _serve(_: argparse.Namespace) -> None:
     from service.api.server import serve
 
-    serve()
+    serve(_STARTED)
 
 
 def _add_train(commands: Commands) -> None:
@@ -51,7 +54,9 @@ def _add_train(commands: Commands) -> None:
     parser.add_argument("--encoder", type=Path, required=True, help="Transformers checkpoint folder to start from")
     parser.add_argument("--data", type=Path, required=True, help="folder that the recipe's files lie in")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run; the model is written to model/")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a recipe field (TOML)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="override a recipe field (TOML)"
+    )
     parser.add_argument("--max-sentences", type=int, help="use only the first sentences of every file")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.set_defaults(run=_train)

@@ -1,15 +1,15 @@
 """Every error the service raises on purpose, grouped by what the caller can do about it. Knows no HTTP.
 
-    ServiceError
-      BadInput            what was sent cannot be used as it is: change it
-        TooLarge          a limit of the operator's: send less
-      ModelRefused        a model folder, tokenizer or checkpoint that cannot be trusted or does not fit
-      DataRefused         a data file with a malformed line
-      Overloaded          the queue is full: send it again later
-      NotReady            starting up or draining
-      TimedOut            the request's own time limit passed
-      PolicyConflict      somebody changed the exit policy first
-      EngineFailed        a fault of ours; the details are in the log
+ServiceError
+  BadInput            what was sent cannot be used as it is: change it
+    TooLarge          a limit of the operator's: send less
+  ModelRefused        a model folder, tokenizer or checkpoint that cannot be trusted or does not fit
+  DataRefused         a data file with a malformed line
+  Overloaded          the queue is full: send it again later
+  NotReady            starting up or draining
+  TimedOut            the request's own time limit passed
+  PolicyConflict      somebody changed the exit policy first
+  EngineFailed        a fault of ours; the details are in the log
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ A data set's words are joined by single spaces: from there on its text goes the 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,10 @@ def read_examples(path: Path) -> list[Example]:
         raise DataRefused(f"{path}: unknown suffix {path.suffix!r}; readers exist for {sorted(READERS)}")
     if not path.is_file():
         raise DataRefused(f"{path} does not exist; expected a data file, below the folder given by --data")
-    examples = [_example(words, spans) for words, spans in reader(path)]
+    try:
+        examples = [_example(words, spans) for words, spans in reader(path)]
+    except UnicodeDecodeError as error:
+        raise DataRefused(f"{path} is not UTF-8 ({error}); convert it first") from error
     if not examples:
         raise DataRefused(f"{path} holds no sentence")
     return examples
@@ -42,8 +46,13 @@ def _example(words: Sequence[str], spans: Sequence[WordSpan]) -> Example:
     for word in words:
         starts.append(position)
         position += len(word) + 1
-    entities = tuple(Entity(starts[first], starts[last - 1] + len(words[last - 1]), label) for first, last, label in spans)
+    entities = tuple(
+        Entity(starts[first], starts[last - 1] + len(words[last - 1]), label) for first, last, label in spans
+    )
     return Example(" ".join(words), entities)
+
+
+_COLUMN = re.compile(r"[^ \t\r\n]+")  # not \S: a word may hold a no-break space
 
 
 def read_conll(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
@@ -55,9 +64,9 @@ def read_conll(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
     """
     words: list[str] = []
     tags: list[str] = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
-            columns = line.split()
+            columns = _COLUMN.findall(line)
             if not columns or columns[0] == "-DOCSTART-":
                 if words:
                     yield words, _spans_of_tags(tags)
@@ -99,7 +108,7 @@ def _spans_of_tags(tags: Sequence[str]) -> list[WordSpan]:
 
 def read_jsonl(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
     """One object a line: {"tokens": [str, ...], "entities": [[first, behind the last, label], ...]}; may be nested."""
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -108,9 +117,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
                 words, entities = record["tokens"], record["entities"]
                 spans = [(first, last, label) for first, last, label in entities]
             except (ValueError, KeyError, TypeError) as error:
-                raise DataRefused(
-                    f'{path}:{number}: not {{"tokens": [...], "entities": [[first, behind the last, label], ...]}}: {error!r}'
-                ) from error
+                expected = '{"tokens": [...], "entities": [[first, behind the last, label], ...]}'
+                raise DataRefused(f"{path}:{number}: expected {expected}: {error!r}") from error
             _check_record(words, spans, path, number)
             if words:
                 yield words, spans

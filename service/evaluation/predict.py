@@ -31,7 +31,9 @@ def decode_every_exit(
             log_probs = best.values.cpu().split(packed.cell_counts)
             for index, sequence_labels, sequence_log_probs in zip(batch, labels, log_probs, strict=True):
                 num_words = sequences[index].num_words
-                exit_spans[index] = decode(sequence_labels.numpy(), sequence_log_probs.numpy(), num_words, nested=nested)
+                exit_spans[index] = decode(
+                    sequence_labels.numpy(), sequence_log_probs.numpy(), num_words, nested=nested
+                )
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -17,6 +18,8 @@ from service.models.backbones import FAMILIES
 from service.models.backbones.family import Family
 from service.models.config import EncoderConfig
 from service.models.encoder import Encoder
+
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
     if not (folder / "config.json").is_file():
         raise ModelRefused(f"{folder} has no config.json; expected a Transformers checkpoint folder")
-    theirs: dict[str, Any] = AutoConfig.from_pretrained(folder).to_dict()
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):  # else Transformers makes up an empty one
+        raise ModelRefused(f"{folder} has no tokenizer; expected one of {list(_TOKENIZER_FILES)}")
+    try:
+        theirs: dict[str, Any] = AutoConfig.from_pretrained(folder).to_dict()
+    except (OSError, ValueError) as error:
+        raise ModelRefused(f"{folder}/config.json: {error}; known families are {sorted(FAMILIES)}") from error
     family = FAMILIES.get(theirs["model_type"])
     if family is None:
         raise ModelRefused(f"{folder} holds a {theirs['model_type']!r} model; known families are {sorted(FAMILIES)}")
@@ -53,7 +61,10 @@ def _read(folder: Path) -> dict[str, Tensor]:
             f"{folder} has no model.safetensors; a pickled pytorch_model.bin is not read: "
             "load the checkpoint with Transformers and call save_pretrained, which writes safetensors"
         )
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ModelRefused(f"{path} is no safetensors file: {error}") from error
 
 
 def encoder_weights(family: Family, config: EncoderConfig, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -61,7 +72,9 @@ def encoder_weights(family: Family, config: EncoderConfig, theirs: Mapping[str, 
     source = {_plain_name(family, name): tensor for name, tensor in theirs.items()}
 
     def take(module: str) -> dict[str, Tensor]:
-        found = {kind: source[f"{module}.{kind}"].float() for kind in ("weight", "bias") if f"{module}.{kind}" in source}
+        found = {
+            kind: source[f"{module}.{kind}"].float() for kind in ("weight", "bias") if f"{module}.{kind}" in source
+        }
         if not found:
             raise ModelRefused(f"the checkpoint lacks {module}, which a {family.name} model has")
         return found
@@ -75,7 +88,7 @@ def encoder_weights(family: Family, config: EncoderConfig, theirs: Mapping[str, 
         prefix = family.layers.format(index=index)
         parts = {module: take(f"{prefix}.{name}") for module, name in family.layer.items()}
         key, value = parts.pop("attention.key"), parts.pop("attention.value")
-        parts["attention.key_value"] = {kind: torch.cat([key[kind], value[kind]]) for kind in key}
+        parts["attention.key_value"] = {kind: torch.cat([key[kind], value[kind]]) for kind in key if kind in value}
         for module, tensors in parts.items():
             ours |= {f"layers.{index}.{module}.{kind}": tensor for kind, tensor in tensors.items()}
     return ours
@@ -89,7 +102,10 @@ def _plain_name(family: Family, name: str) -> str:
 
 def load_encoder_weights(encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
     """Put checkpoint weights into `encoder`; what a checkpoint never has (word shapes) stays as initialised."""
-    missing, unexpected = encoder.load_state_dict(dict(weights), strict=False)
+    try:
+        missing, unexpected = encoder.load_state_dict(dict(weights), strict=False)
+    except RuntimeError as error:  # PyTorch's list of the weights whose shape differs
+        raise ModelRefused(f"the checkpoint's weights do not fit its config: {error}") from error
     missing = [name for name in missing if not name.startswith("embeddings.shapes.")]
     if missing or unexpected:
         raise ModelRefused(f"the checkpoint lacks {missing} and has {unexpected} too much")

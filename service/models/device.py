@@ -29,7 +29,7 @@ def use_threads(wanted: int) -> int:
 
 
 def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Whole cores this process may use: the smaller of its CPU affinity and its cgroup's quota (v2 or v1), at least 1."""
+    """Cores this process may use: the smaller of its CPU affinity and its cgroup's quota (v2 or v1), at least 1."""
     cores = len(os.sched_getaffinity(0))
     quota = _cgroup_quota(cgroup)
     return max(1, min(cores, math.ceil(quota))) if quota else cores

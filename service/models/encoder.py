@@ -19,7 +19,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Embeddings(nn.Module):
-    """Pieces to vectors: word piece + position + token type (+ word shape), LayerNorm, projection where widths differ."""
+    """Word piece + position + token type (+ word shape), LayerNorm, and a projection where the widths differ."""
 
     def __init__(self, config: EncoderConfig, word_shapes: bool, dropout: float) -> None:
         super().__init__()
@@ -74,7 +74,8 @@ class SelfAttention(nn.Module):
 
     def _heads(self, padded: Tensor) -> Tensor:
         """(batch, longest, heads * width) -> (batch, heads, longest, width)"""
-        return padded.unflatten(-1, (self._num_heads, -1)).transpose(1, 2)
+        batch, longest, width = padded.shape
+        return padded.view(batch, longest, self._num_heads, width // self._num_heads).transpose(1, 2)
 
 
 class EncoderLayer(nn.Module):

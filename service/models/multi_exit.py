@@ -1,4 +1,4 @@
-"""The whole model: an encoder with an exit behind every layer, one step at a time. When to leave is decided elsewhere."""
+"""The whole model: an encoder with an exit behind every layer, run in steps. When to leave is decided elsewhere."""
 
 from __future__ import annotations
 

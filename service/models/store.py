@@ -51,7 +51,8 @@ def find_model(reference: str, store: Path) -> Path:
     if (as_path / CONFIG).is_file():
         return as_path
     name, _, version = reference.partition("@")
-    versions = list_versions(store / name) if name and Path(name).name == name else []
+    is_plain = name and Path(name).name == name and not name.startswith(".")  # no way out of the store
+    versions = list_versions(store / name) if is_plain else []
     if version and version in versions:
         return store / name / version
     if versions and not version:
@@ -68,8 +69,9 @@ def list_models(store: Path) -> list[str]:
 
 
 def list_versions(folder: Path) -> list[str]:
-    """Versions of one model, oldest first; numbers by value."""
-    found = [path.name for path in folder.iterdir() if (path / CONFIG).is_file()] if folder.is_dir() else []
+    """Versions of one model, oldest first; numbers by value. Hidden folders, half written or replaced, are none."""
+    folders = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+    found = [path.name for path in folders if (path / CONFIG).is_file()]
     return sorted(found, key=lambda version: (not version.isdigit(), int(version) if version.isdigit() else 0, version))
 
 
@@ -78,7 +80,9 @@ def save_model(folder: Path, model: MultiExitModel, tokenizer: Tokenizer, card: 
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    weights = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in model.state_dict().items()}
+    weights = {
+        name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in model.state_dict().items()
+    }
     save_file(weights, partial / WEIGHTS)
     (partial / CONFIG).write_text(json.dumps(model.config.to_json(), indent=2) + "\n", encoding="utf-8")
     tokenizer.save(str(partial / TOKENIZER), pretty=False)
@@ -88,7 +92,11 @@ def save_model(folder: Path, model: MultiExitModel, tokenizer: Tokenizer, card: 
         retired = folder.with_name(f".{folder.name}.retired")
         shutil.rmtree(retired, ignore_errors=True)
         os.replace(folder, retired)
-        os.replace(partial, folder)
+        try:
+            os.replace(partial, folder)
+        except OSError:
+            os.replace(retired, folder)
+            raise
         shutil.rmtree(retired)
     else:
         os.replace(partial, folder)
@@ -142,6 +150,8 @@ def _check_files(folder: Path) -> None:
         sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelRefused(f"{folder / CHECKSUMS} cannot be read: {error}") from error
+    if not isinstance(sums, dict):
+        raise ModelRefused(f"{folder / CHECKSUMS} holds no object of file names and checksums")
     if missing := [name for name in _REQUIRED if not (folder / name).is_file() or name not in sums]:
         raise ModelRefused(f"{folder} lacks {missing}, or its {CHECKSUMS} does")
     for name, expected in sums.items():

@@ -8,8 +8,8 @@ import sentencex
 def split_sentences(text: str, language: str) -> list[tuple[int, int]]:
     """The sentences of `text` as (start, end) character offsets that cover it without a gap.
 
-    A line break ends a sentence. A stretch without a single letter ("1. ", "* ", a blank line) is no sentence of its
-    own and joins the one that follows, or the last one at the end of the text.
+    A blank line ends a sentence, a single line break does not. A stretch without a single letter ("1. ", "* ", a blank
+    line) is no sentence of its own and joins the one that follows, or the last one at the end of the text.
 
     language: an ISO 639-1 code; `sentencex` falls back to general rules for one it does not know.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from service.spans.types import IntArray
 
 Window = tuple[int, int, int, int]  # first word, behind the last word, first owned word, behind the last owned word
@@ -32,6 +34,6 @@ def cut_windows(bounds: IntArray, first: int, last: int, max_pieces: int, overla
             next_start += 1
         start = next_start
     cuts = [first]
-    cuts += [(left_end + right_start + 1) // 2 for (_, left_end), (right_start, _) in zip(spans, spans[1:], strict=False)]
+    cuts += [(left_end + right_start + 1) // 2 for (_, left_end), (right_start, _) in pairwise(spans)]
     cuts.append(last)
     return [(*span, cuts[index], cuts[index + 1]) for index, span in enumerate(spans)]

@@ -43,7 +43,8 @@ def find_words(text: str, encoding: Encoding, table_unit: TableUnit) -> Words:
 
     A word is what the tokenizer's pre-tokeniser yields: for BERT a run between white space and punctuation, and every
     CJK character. Characters that the tokenizer drops (control and zero-width characters) belong to no word; combining
-    marks behind a word belong to it; blanks at its ends do not.
+    marks behind a word belong to it; blanks at its ends do not. Words share no character: where one character became
+    several pieces (bytes of an emoji, a decomposed ligature), they are one word.
     """
     ids, offsets = encoding.ids, encoding.offsets
     word_ids = encoding.word_ids if table_unit == "words" else range(len(ids))
@@ -55,13 +56,13 @@ def find_words(text: str, encoding: Encoding, table_unit: TableUnit) -> Words:
     for piece_id, (start, end), word_id in zip(ids, offsets, word_ids, strict=True):
         if start == end or text[start:end].isspace():
             continue
-        if word_id != last_word_id:
-            last_word_id = word_id
+        if word_id == last_word_id or (ends and start < ends[-1]):
+            ends[-1] = max(ends[-1], end)
+        else:
             bounds.append(len(piece_ids))
             starts.append(start)
             ends.append(end)
-        else:
-            ends[-1] = max(ends[-1], end)
+        last_word_id = word_id
         piece_ids.append(piece_id)
     bounds.append(len(piece_ids))
     shapes: list[int] = []

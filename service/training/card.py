@@ -26,12 +26,15 @@ def model_card(
         for layer, (dev, scores) in enumerate(zip(dev_f1, test.exits, strict=True), 1)
     ]
     shapes = (
-        "Spelling (capitals, digits) reaches it through a word-shape embedding." if config.word_shapes else "No word shapes."
+        "Spelling (capitals, digits) reaches it through a word-shape embedding."
+        if config.word_shapes
+        else "No word shapes."
     )
     return f"""# {config.name}@{config.version}
 
-{kind.capitalize()} named entities ({", ".join(config.labels)}), language `{recipe.language}`. {config.num_layers} layers of width
-{config.encoder.hidden_size} from `{encoder}`, a biaffine exit behind every layer. {shapes}
+{kind.capitalize()} named entities ({", ".join(config.labels)}), language `{recipe.language}`.
+{config.num_layers} layers of width {config.encoder.hidden_size}, pretrained as `{encoder}`, a biaffine exit behind
+every layer. {shapes}
 
 ## Data and what it allows
 

@@ -105,7 +105,7 @@ def train(
                 tables = model(noise(packed))
             loss, losses = multi_exit_loss(tables, gold, len(packed.first_piece), weights, recipe.distillation)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()
             _update_average(average, model, recipe.average_decay, (epoch - 1) * steps_per_epoch + step)
@@ -132,7 +132,9 @@ def _claim_output(output: Path, recipe: Recipe) -> None:
     path = output / "recipe.json"
     wanted = json.dumps(recipe.to_json(), indent=2) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") != wanted:
-        raise BadInput(f"{output} holds a run of another recipe ({path}); resume with that one, or give another --output")
+        raise BadInput(
+            f"{output} holds a run of another recipe ({path}); resume with that one, or give another --output"
+        )
     path.write_text(wanted, encoding="utf-8")
 
 
@@ -189,7 +191,7 @@ def _epoch_batches(sequences: list[TrainingSequence], recipe: Recipe, epoch: int
 
 
 def _parameter_groups(model: MultiExitModel, recipe: Recipe) -> list[dict[str, Any]]:
-    """Encoder and exits at their own rates; biases and LayerNorms without weight decay; word shapes learn like exits."""
+    """Encoder and exits at their own rates, word shapes like exits; biases and LayerNorms without weight decay."""
     groups: dict[tuple[float, float], list[Tensor]] = {}
     depth = model.config.num_layers
     for name, parameter in model.named_parameters():

@@ -69,7 +69,9 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise BadInput(f"recipe field {name} is {getattr(self, name)}; expected at least 1")
         if not self.overlap_pieces < self.window_pieces - 2:
-            raise BadInput(f"overlap_pieces {self.overlap_pieces} must be smaller than the window of {self.window_pieces}")
+            raise BadInput(
+                f"overlap_pieces {self.overlap_pieces} must be smaller than the window of {self.window_pieces}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -87,7 +89,9 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
         raise BadInput(f"{path}: unknown fields {unknown}; known are {sorted(known)}")
     wrong = [name for name, value in values.items() if not _fits(str(known[name].type), value)]
     if wrong:
-        raise BadInput(f"{path}: " + "; ".join(f"{name} = {values[name]!r}, expected {known[name].type}" for name in wrong))
+        raise BadInput(
+            f"{path}: " + "; ".join(f"{name} = {values[name]!r}, expected {known[name].type}" for name in wrong)
+        )
     try:
         return Recipe(**values)
     except TypeError as error:

@@ -17,7 +17,7 @@ from service.exits.policy import Evidence, ExitPolicy, ExitReason, require_choic
 
 @dataclass(frozen=True, slots=True)
 class Vee(ExitPolicy):
-    """At layer m every earlier layer i with C(T_i, T_m) > tau is one vote; `patience` votes or more, and T_m is decoded.
+    """Every earlier layer i with C(T_i, T_m) > tau is one vote for layer m; with `patience` votes T_m is decoded.
 
     The count is fresh at every layer and votes need not be consecutive, so the earliest exit is layer patience + 1, and
     patience >= num_layers - 1 never leaves early. The comparison is strict: tau = 0 never leaves early under KL.

@@ -25,9 +25,11 @@ LAYER = {
 
 
 def config(theirs: Mapping[str, Any]) -> EncoderConfig:
-    """BERT's, with shared layers; more than one group of them is refused."""
+    """BERT's, with shared layers; several groups of them are refused, and embeddings as wide as the layers."""
     if (theirs["num_hidden_groups"], theirs["inner_group_num"]) != (1, 1):
         raise ModelRefused("this ALBERT has several groups of layers; expected one group of one layer, as all released")
+    if theirs["embedding_size"] == theirs["hidden_size"]:  # ALBERT projects them even so; our encoder would not
+        raise ModelRefused("this ALBERT's embedding_size is its hidden_size; expected a smaller one, as all released")
     return replace(bert.config(theirs), shared_layers=True)
 
 

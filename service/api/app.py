@@ -1,0 +1,39 @@
+"""The FastAPI application around a running service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from service import __version__
+from service.api.errors import add_error_handlers
+from service.api.middleware import RequestMiddleware
+from service.api.routes import about, exit_policy, health, ner
+from service.api.state import Service
+
+
+def create_app(service: Service) -> FastAPI:
+    """The app; it starts the engine on start-up and lets it finish what it accepted on shutdown."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.engine.start()
+        yield
+        service.engine.close()
+
+    app: FastAPI = FastAPIOffline(
+        title="Named entities with early exit",
+        version=__version__,
+        lifespan=lifespan,
+        root_path=service.settings.root_path,
+        static_url="/docs-assets",
+    )
+    app.state.service = service
+    app.add_middleware(RequestMiddleware, metrics=service.metrics, max_body_bytes=service.settings.max_body_bytes)
+    add_error_handlers(app)
+    for routes in (ner, exit_policy, health, about):
+        app.include_router(routes.router)
+    return app

@@ -1,0 +1,1 @@
+"""One file an area of endpoints; each has a `router`."""

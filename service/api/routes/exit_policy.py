@@ -1,0 +1,68 @@
+"""The exit policy over HTTP: read, change, history. What a change means is decided by the engine's controls."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Header, Query, Request
+from fastapi.responses import JSONResponse
+
+from service.api.keys import require_admin, require_read
+from service.api.state import service_of
+from service.errors import PolicyConflict
+
+router = APIRouter(prefix="/exit-policy")
+
+_EXAMPLES = {
+    "parameters": {"value": {"tau": -0.01, "patience": 1}},
+    "strategy": {"value": {"strategy": "budgeted", "layer": 3}},
+    "rollback": {"value": {"rollback_to": 1}},
+}
+
+
+@router.get("", dependencies=[Depends(require_read)])
+async def read_policy(request: Request) -> JSONResponse:
+    """The policy in force: parameters, expected and observed depth."""
+    return _with_etag(service_of(request).controls.describe())
+
+
+@router.patch("", dependencies=[Depends(require_admin)])
+def change_policy(
+    request: Request,
+    changes: Annotated[dict[str, Any], Body(openapi_examples=_EXAMPLES)],
+    dry_run: Annotated[bool, Query(description="answer as if, and change nothing")] = False,
+    if_match: Annotated[str | None, Header(description="the ETag that was read")] = None,
+    x_changed_by: Annotated[str | None, Header(max_length=200, description="who, for the history")] = None,
+) -> JSONResponse:
+    """Change parameters (JSON merge patch) or set one goal; requests that start from now on follow it."""
+    described = service_of(request).controls.change(
+        changes, source="api", changed_by=x_changed_by, if_version=_version(if_match), dry_run=dry_run
+    )
+    return _with_etag(described)
+
+
+@router.get("/history", dependencies=[Depends(require_read)])
+async def read_history(request: Request) -> list[dict[str, Any]]:
+    """Every change, newest first."""
+    return service_of(request).controls.history()
+
+
+@router.get("/operating-points", dependencies=[Depends(require_read)])
+async def read_operating_points() -> list[dict[str, Any]]:
+    """The calibrated front; empty for a model that has not been calibrated."""
+    return []
+
+
+def _with_etag(described: dict[str, Any]) -> JSONResponse:
+    version = str(described["version"])
+    return JSONResponse(described, headers={"ETag": f'"{version}"', "X-Exit-Policy-Version": version})
+
+
+def _version(if_match: str | None) -> int | None:
+    """The version that an If-Match header names; None for no header or `*`."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    tag = if_match.strip().removeprefix("W/").strip('"')
+    if not tag.isdecimal():
+        raise PolicyConflict(f"If-Match is {if_match!r}; expected an ETag that GET /exit-policy gave")
+    return int(tag)

@@ -1,0 +1,30 @@
+"""Is it alive, is it ready: for orchestrators and load balancers. Never needs a key."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from service.api.state import service_of
+
+router = APIRouter()
+
+
+@router.get("/livez")
+async def livez(request: Request) -> JSONResponse:
+    """200 while the engine can make progress; an idle engine can, one whose step is overdue cannot."""
+    return _status("alive" if service_of(request).engine.is_alive else "stuck", service_of(request).engine.is_alive)
+
+
+@router.get("/readyz")
+@router.get("/health")
+async def readyz(request: Request) -> JSONResponse:
+    """200 from the end of the warm-up to the first SIGTERM."""
+    service = service_of(request)
+    if service.is_draining:
+        return _status("draining", False)
+    return _status("ready" if service.engine.is_alive else "stuck", service.engine.is_alive)
+
+
+def _status(status: str, good: bool) -> JSONResponse:
+    return JSONResponse({"status": status}, 200 if good else 503)

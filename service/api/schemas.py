@@ -1,0 +1,101 @@
+"""The shapes of POST /ner. Those of the exit policy depend on its strategy and are checked where it is resolved."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Milliseconds = Annotated[float, Field(ge=0)]
+
+
+class NerRequest(BaseModel):
+    """Exactly one of `text` and `texts`."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"text": "Ada Lovelace worked with Charles Babbage in London."}]},
+    )
+
+    text: str | None = Field(None, description="one text")
+    texts: list[str] | None = Field(None, description="several texts, answered in order, all or none")
+    labels: list[str] | None = Field(None, description="keep only entities of these labels")
+    min_score: float = Field(0.0, ge=0, le=1, description="keep only entities at least this probable")
+    timeout_ms: int | None = Field(None, ge=1, description="give up after this many milliseconds")
+    split: bool = Field(True, description="split texts into sentences; false takes each as one")
+    trace: bool = Field(False, description="say what the exit policy saw at every layer")
+    exit_policy: dict[str, Any] | None = Field(None, description="policy parameters for this request only")
+
+    @model_validator(mode="after")
+    def _one_input(self) -> NerRequest:
+        if (self.text is None) == (self.texts is None):
+            raise ValueError("give exactly one of text (a string) and texts (a list of strings)")
+        return self
+
+
+class EntityOut(BaseModel):
+    """Code points, end exclusive: text[start:end] is `text`."""
+
+    start: int
+    end: int
+    text: str
+    label: str
+    score: float
+
+
+class TraceItem(BaseModel):
+    """One layer that ran: what it saw."""
+
+    layer: int
+    consistency: list[float] = Field(description="with layer 1, 2, ...")
+    votes: int | None
+    entropy_mean: float
+    entropy_max: float
+    entities: list[dict[str, Any]]
+
+
+class SequenceOut(BaseModel):
+    """One sentence, or one window of a long one."""
+
+    start: int
+    end: int
+    exit_layer: int
+    exit_reason: Literal["vote", "confidence", "learned", "budget", "last_layer"]
+    trace: list[TraceItem] | None = None
+
+
+class TimingOut(BaseModel):
+    """Milliseconds."""
+
+    tokenize: Milliseconds
+    queue: Milliseconds
+    inference: Milliseconds
+    decode: Milliseconds
+    total: Milliseconds
+
+
+class NerResult(BaseModel):
+    """The answer for one text."""
+
+    entities: list[EntityOut]
+    exit_layer: int = Field(description="the deepest of its sequences; 0 for a blank text")
+    num_layers: int
+    sequences: list[SequenceOut]
+    policy_version: int
+    model: str
+    timing_ms: TimingOut
+
+
+class NerResults(BaseModel):
+    """The answer for `texts`."""
+
+    results: list[NerResult]
+
+
+class ErrorOut(BaseModel):
+    """The body of every error."""
+
+    error: str
+    error_type: str
+    request_id: str

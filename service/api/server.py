@@ -1,0 +1,163 @@
+"""`serve`: from settings to a listening server. One process per model and device."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import signal
+import socket
+import time
+from datetime import UTC, datetime
+from types import FrameType
+
+import fastapi
+import torch
+import uvicorn
+
+from service import __version__
+from service.api.app import create_app
+from service.api.keys import Keys, load_admin_key
+from service.api.state import Service
+from service.engine.controls import Controls
+from service.engine.engine import Engine, EngineLimits
+from service.engine.runner import ModelRunner
+from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.errors import BadInput
+from service.exits.policies.vee import Vee
+from service.logs import log_as_json
+from service.metrics import Metrics
+from service.models.device import choose_device, use_threads
+from service.models.store import find_model, load_model
+from service.settings import Settings, read_settings
+from service.text.encoder import TextEncoder
+
+log = logging.getLogger("service")
+
+WARM_UP_TEXTS = ("Warm up.", "Ada Lovelace worked with Charles Babbage in London. " * 4)
+
+
+def serve(process_started: float) -> None:
+    """Serve until SIGTERM or SIGINT. `process_started`: monotonic seconds, for the time to ready."""
+    log_as_json()
+    settings = read_settings()
+    if int(os.environ.get("WEB_CONCURRENCY", "1")) > 1:
+        raise BadInput(
+            "WEB_CONCURRENCY asks for several workers; the exit policy and the metrics live in one process per model "
+            "and device: unset it, and start further instances on other ports instead"
+        )
+    service = build_service(settings)
+    config = uvicorn.Config(
+        create_app(service),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=int(settings.timeout_ms / 1_000) + 1,
+        server_header=False,
+    )
+    Server(config, service, process_started).run()
+
+
+def build_service(settings: Settings) -> Service:
+    """Load the model, warm it up, and put everything together; the engine is started by the app."""
+    threads = use_threads(settings.threads)
+    device = choose_device(settings.device)
+    stored = load_model(find_model(settings.model, settings.model_store))
+    config = stored.config
+    environment = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "dtype": "float32",
+        "executor": "pytorch-eager",
+        "threads": threads,
+        "versions": {
+            "service": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "fastapi": fastapi.__version__,
+        },
+    }
+    build = {"version": __version__, "torch": torch.__version__, "device": device.type, "dtype": "float32"}
+    metrics = Metrics(stored.reference, config.num_layers, config.labels, build)
+    metrics.set_queue_capacity(settings.queue_texts)
+    controls = Controls(
+        model=stored.reference,
+        num_layers=config.num_layers,
+        state_dir=settings.state_dir,
+        now=lambda: datetime.now(UTC),
+        on_change=metrics.policy_changed,
+    )
+    admin_key, key_file = load_admin_key(settings.admin_key, settings.state_dir)
+    if key_file is not None:
+        log.info("admin key", extra={"data": {"file": str(key_file.resolve())}})
+    runner = ModelRunner(stored.model, device)
+    limits = EngineLimits(settings.queue_texts, settings.queue_tokens, settings.max_step_tokens)
+    engine = Engine(runner, capture=controls.capture, limits=limits, observer=_Observer(metrics, controls))
+    _warm_up(stored.text_encoder, runner)
+    keys = Keys(settings.api_key, admin_key)
+    return Service(settings, config, stored.card, stored.text_encoder, engine, controls, metrics, keys, environment)
+
+
+def _warm_up(text_encoder: TextEncoder, runner: ModelRunner) -> None:
+    """Run every layer and exit once, so that the first request does not pay for what happens only once."""
+    request = Request(tuple(text_encoder.encode_batch(WARM_UP_TEXTS)), deadline=0.0, submitted=0.0, wants_trace=True)
+    request.captured = CapturedPolicy(Vee(), version=0)
+    sequences = [Sequence(request, sequence) for text in request.texts for sequence in text.sequences]
+    for layer in range(1, runner.num_layers + 1):
+        for sequence, evidence in zip(sequences, runner.run_layer(layer, sequences), strict=True):
+            sequence.history.append(evidence)
+    runner.read_spans(sequences)
+
+
+class _Observer:
+    """Tells metrics and controls what the engine did."""
+
+    def __init__(self, metrics: Metrics, controls: Controls) -> None:
+        self._metrics = metrics
+        self._controls = controls
+        self.step_done = metrics.step_done
+        self.queue_changed = metrics.queue_changed
+
+    def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
+        self._metrics.sequence_left(sequence, num_layers)
+        if sequence.request.captured is not None:
+            self._controls.observe(sequence.request.captured, sequence.layer)
+
+
+class Server(uvicorn.Server):
+    """uvicorn that says when it is ready, and that goes on answering for a while after the first signal."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, process_started: float) -> None:
+        super().__init__(config)
+        self._service = service
+        self._process_started = process_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, then say where and after how long."""
+        await super().startup(sockets)
+        if self.should_exit:  # the port was taken; uvicorn has said so
+            return
+        port = self.servers[0].sockets[0].getsockname()[1]
+        seconds = time.monotonic() - self._process_started
+        data = {
+            "url": f"http://{self.config.host}:{port}{self._service.settings.root_path}",
+            "model": self._service.model_reference,
+            "seconds": round(seconds, 2),
+        }
+        log.info("ready", extra={"data": data})
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: not ready any more, still answering; the end follows after drain_s, or at a second signal."""
+        if self._service.is_draining:
+            self.force_exit = self.should_exit
+            self.should_exit = True
+            return
+        self._service.is_draining = True
+        drain_s = self._service.settings.drain_s
+        log.info("draining", extra={"data": {"signal": signal.Signals(sig).name, "seconds": drain_s}})
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(loop.call_later, drain_s, self._end)
+
+    def _end(self) -> None:
+        self.should_exit = True

@@ -1,0 +1,48 @@
+"""What the routes work with: one object, built at start and handed to the app."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import Request
+
+from service.api.keys import Keys
+from service.engine.controls import Controls
+from service.engine.engine import Engine
+from service.metrics import Metrics
+from service.models.config import ModelConfig
+from service.settings import Settings
+from service.text.encoder import TextEncoder
+
+
+@dataclass(slots=True)
+class Service:
+    """The running service.
+
+    card         the model's card, Markdown
+    environment  device, dtype, executor, threads and versions, as GET /info shows them
+    is_draining  set from the first SIGTERM on
+    """
+
+    settings: Settings
+    config: ModelConfig
+    card: str
+    text_encoder: TextEncoder
+    engine: Engine
+    controls: Controls
+    metrics: Metrics
+    keys: Keys
+    environment: dict[str, Any] = field(default_factory=dict)
+    is_draining: bool = False
+
+    @property
+    def model_reference(self) -> str:
+        """name@version"""
+        return f"{self.config.name}@{self.config.version}"
+
+
+def service_of(request: Request) -> Service:
+    """The service that an HTTP request reached."""
+    service: Service = request.app.state.service
+    return service

@@ -1,0 +1,233 @@
+"""The live exit policy: an immutable value with a version, swapped atomically, kept on disk with its history."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from service.engine.sequence import CapturedPolicy
+from service.errors import BadInput, PolicyConflict
+from service.exits.merge import merge_policy, policy_from_json
+from service.exits.policies.vee import Vee
+from service.exits.policy import ExitPolicy
+
+log = logging.getLogger(__name__)
+
+Source = Literal["start", "api", "autopilot"]
+HISTORY_LENGTH = 1_000
+CALIBRATED_GOALS = ("speedup", "max_f1_loss", "average_exit_layer", "preset")
+GOALS = (*CALIBRATED_GOALS, "rollback_to")
+READ_ONLY = ("version", "updated_at", "updated_by", "expected", "observed")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyVersion:
+    """The policy in force and since when; `updated_at` is ISO 8601 in UTC."""
+
+    policy: ExitPolicy
+    version: int
+    updated_at: str
+    updated_by: Source
+
+
+class Controls:
+    """Reads are one attribute access; changes are serialised, written to disk first, then swapped in.
+
+    State file: `exit_policy.json` in the state directory, of one model. At start it wins over the default; a file that
+    does not parse or belongs to another model is set aside, and the history says so.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        num_layers: int,
+        state_dir: Path,
+        now: Callable[[], datetime],
+        on_change: Callable[[PolicyVersion], None] = lambda _: None,
+    ) -> None:
+        """model: name@version; now: the wall clock in UTC; on_change is told of every version put in force."""
+        self._model = model
+        self._num_layers = num_layers
+        self._path = state_dir / "exit_policy.json"
+        self._now = now
+        self._on_change = on_change
+        self._lock = threading.Lock()
+        self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY_LENGTH)
+        self._observed_layers = 0
+        self._observed_sequences = 0
+        self._current = self._load()
+        on_change(self._current)
+
+    @property
+    def current(self) -> PolicyVersion:
+        """The policy in force."""
+        return self._current
+
+    def capture(self) -> CapturedPolicy:
+        """For a request that starts now."""
+        current = self._current
+        return CapturedPolicy(current.policy, current.version)
+
+    def describe(self) -> dict[str, Any]:
+        """The policy on the wire, expected beside observed."""
+        with self._lock:
+            return self._describe(self._current, self._observed_layers, self._observed_sequences)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Changes, newest first."""
+        with self._lock:
+            return list(reversed(self._history))
+
+    def observe(self, captured: CapturedPolicy, exit_layer: int) -> None:
+        """Count a sequence that left under `captured`; only the live version's own sequences count."""
+        with self._lock:
+            if captured.version == self._current.version and not captured.is_override:
+                self._observed_layers += exit_layer
+                self._observed_sequences += 1
+
+    def override(self, changes: Mapping[str, Any]) -> ExitPolicy:
+        """The live policy with `changes`, for one request. Raises BadInput."""
+        for name in changes:
+            if name in GOALS or name in READ_ONLY:
+                raise BadInput(f"exit_policy.{name} cannot be set for one request; only parameters can")
+        return merge_policy(self._current.policy, changes, self._num_layers)
+
+    def change(
+        self,
+        changes: Mapping[str, Any],
+        *,
+        source: Source,
+        changed_by: str | None = None,
+        if_version: int | None = None,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        """Apply a PATCH; -> the policy on the wire. Nothing changes when it raises or on a dry run.
+
+        Raises PolicyConflict when `if_version` is not the version in force, BadInput for anything that cannot be.
+        """
+        with self._lock:
+            before = self._current
+            if if_version is not None and if_version != before.version:
+                raise PolicyConflict(
+                    f"If-Match names version {if_version}, but version {before.version} is in force; "
+                    "read the policy again and repeat the change"
+                )
+            policy = self._resolve(before.policy, changes)
+            after = PolicyVersion(policy, before.version + 1, self._timestamp(), source)
+            if dry_run:
+                return self._describe(after, 0, 0)
+            entry = self._entry(before.policy, after, changed_by)
+            self._save(after, [*self._history, entry][-HISTORY_LENGTH:])
+            self._history.append(entry)
+            self._put_in_force(after)
+            return self._describe(after, 0, 0)
+
+    def _resolve(self, current: ExitPolicy, changes: Mapping[str, Any]) -> ExitPolicy:
+        if not changes:
+            raise BadInput("the change is empty; send parameters such as tau or patience, or one goal")
+        if read_only := sorted(changes.keys() & set(READ_ONLY)):
+            raise BadInput(f"{', '.join(read_only)} cannot be set; they are read-only")
+        goals = sorted(changes.keys() & set(GOALS))
+        if len(goals) > 1 or (goals and len(changes) > 1):
+            raise BadInput(f"given {sorted(changes)}; expected parameters, or exactly one goal of {list(GOALS)}")
+        if goals == ["rollback_to"]:
+            return self._policy_of_version(changes["rollback_to"])
+        if goals:
+            raise BadInput(
+                f"{goals[0]} needs calibrated operating points, which model {self._model} has not; "
+                "set the strategy's parameters, such as tau and patience, instead"
+            )
+        return merge_policy(current, changes, self._num_layers)
+
+    def _policy_of_version(self, version: object) -> ExitPolicy:
+        known = {entry["version"]: entry["after"] for entry in self._history}
+        if version not in known:
+            raise BadInput(f"rollback_to is {version!r}; versions {min(known)} to {max(known)} are kept")
+        return policy_from_json(known[version], self._num_layers)
+
+    def _put_in_force(self, version: PolicyVersion) -> None:
+        self._observed_layers = self._observed_sequences = 0
+        self._current = version
+        self._on_change(version)
+
+    def _describe(self, version: PolicyVersion, layers: int, sequences: int) -> dict[str, Any]:
+        return {
+            **version.policy.to_json(),
+            "version": version.version,
+            "updated_at": version.updated_at,
+            "updated_by": version.updated_by,
+            "preset": None,
+            "expected": None,
+            "observed": {
+                "average_exit_layer": layers / sequences if sequences else None,
+                "sequences": sequences,
+                "since": version.updated_at,
+            },
+        }
+
+    def _timestamp(self) -> str:
+        return self._now().isoformat(timespec="milliseconds")
+
+    def _entry(self, before: ExitPolicy | None, after: PolicyVersion, changed_by: str | None) -> dict[str, Any]:
+        return {
+            "version": after.version,
+            "at": after.updated_at,
+            "by": after.updated_by,
+            "changed_by": changed_by,
+            "before": before.to_json() if before else None,
+            "after": after.policy.to_json(),
+        }
+
+    def _load(self) -> PolicyVersion:
+        """The state file's policy; else the default, with the reason in the history."""
+        why = "first start"
+        if self._path.exists():
+            try:
+                state = json.loads(self._path.read_text(encoding="utf-8"))
+                if state["model"] == self._model:
+                    return self._restore(state)
+                why = f"the state file was of {state['model']}"
+            except (OSError, ValueError, KeyError, TypeError, BadInput) as error:
+                why = f"the state file was unusable: {error}"
+                os.replace(self._path, self._path.with_suffix(".unusable"))
+                log.warning("%s; starting from the default policy", why)
+        start = PolicyVersion(Vee(), 1, self._timestamp(), "start")
+        self._history.append(self._entry(None, start, why))
+        self._save(start, list(self._history))
+        return start
+
+    def _restore(self, state: Mapping[str, Any]) -> PolicyVersion:
+        current = state["current"]
+        policy = policy_from_json(current["policy"], self._num_layers)
+        restored = PolicyVersion(policy, int(current["version"]), current["updated_at"], current["updated_by"])
+        self._history.extend(state["history"])
+        return restored
+
+    def _save(self, version: PolicyVersion, history: list[dict[str, Any]]) -> None:
+        """Write the state whole: to a file beside it, flushed, then renamed over it."""
+        state = {
+            "model": self._model,
+            "current": {
+                "policy": version.policy.to_json(),
+                "version": version.version,
+                "updated_at": version.updated_at,
+                "updated_by": version.updated_by,
+            },
+            "history": history,
+        }
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_suffix(".partial")
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(state, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, self._path)

@@ -1,0 +1,232 @@
+"""One worker that runs admitted requests layer by layer and answers every one: with a result or with an error."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.engine.runner import Runner
+from service.engine.scheduler import Scheduler, Step
+from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.errors import EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """What may wait and run at a time, and what one step may hold.
+
+    queue_texts, queue_pieces  over all admitted requests that are not answered yet
+    max_step_pieces            pieces of one layer step
+    step_overdue_s             a step that takes longer means that the engine makes no progress
+    """
+
+    queue_texts: int = 4_096
+    queue_pieces: int = 262_144
+    max_step_pieces: int = 4_096
+    step_overdue_s: float = 30.0
+
+
+class EngineObserver(Protocol):
+    """Whom the engine tells what happened; metrics implement it."""
+
+    def step_done(self, layer: int, sequences: int, pieces: int, seconds: float) -> None:
+        """One layer ran over some sequences."""
+
+    def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
+        """One sequence has its answer."""
+
+    def queue_changed(self, waiting: int, running: int) -> None:
+        """Requests that wait for their first step, and that have begun."""
+
+
+class Engine:
+    """Admission, the worker thread, and the futures.
+
+    A step is three lines: schedule, run, settle. An exception in a step fails the requests of that step and nobody
+    else's. `capture` yields the live policy; it is asked when a request's first sequence starts.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        capture: Callable[[], CapturedPolicy],
+        limits: EngineLimits,
+        observer: EngineObserver,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runner = runner
+        self._capture = capture
+        self._limits = limits
+        self._observer = observer
+        self._clock = clock
+        self._scheduler = Scheduler(runner.num_layers, limits.max_step_pieces)
+        self._changed = threading.Condition()  # guards the fields below
+        self._admitted: list[Request] = []
+        self._open: set[Request] = set()
+        self._running = 0
+        self._texts = 0
+        self._pieces = 0
+        self._is_closing = False
+        self._step_started: float | None = None
+        self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the worker."""
+        self._worker.start()
+
+    def close(self) -> None:
+        """Finish what was admitted, then stop; later submissions get NotReady."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        if self._worker.ident is not None:
+            self._worker.join()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the worker can make progress: it runs, and no step of it is overdue. Idle is alive."""
+        return self._worker.is_alive() and self.step_age_s() < self._limits.step_overdue_s
+
+    def step_age_s(self) -> float:
+        """How long the current step has been running; 0 between steps."""
+        started = self._step_started
+        return 0.0 if started is None else self._clock() - started
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another text could be admitted at all: asked before the work of tokenising it."""
+        return self._texts < self._limits.queue_texts and self._pieces < self._limits.queue_pieces
+
+    def submit(self, request: Request) -> None:
+        """Admit a request, whole or not at all; its future is always answered. Raises Overloaded or NotReady."""
+        with self._changed:
+            if self._is_closing:
+                raise NotReady("the service is shutting down; send the request again to another instance")
+            self._admit(request)
+            request.sequences = [Sequence(request, seq) for text in request.texts for seq in text.sequences]
+            request.unfinished = len(request.sequences)
+            request.future.set_running_or_notify_cancel()  # from here on only the engine settles it
+            if not request.sequences:
+                self._start(request, self._clock())
+                self._answer(request, None)
+                return
+            self._admitted.append(request)
+            self._report_queue()
+            self._changed.notify()
+
+    def _admit(self, request: Request) -> None:
+        texts, pieces = self._texts + len(request.texts), self._pieces + request.num_pieces
+        if texts > self._limits.queue_texts or pieces > self._limits.queue_pieces:
+            raise Overloaded(
+                f"the queue holds {self._texts} texts and {self._pieces} tokens; {len(request.texts)} and "
+                f"{request.num_pieces} more are over its limits of {self._limits.queue_texts} texts "
+                f"(NER_QUEUE_TEXTS) and {self._limits.queue_pieces} tokens (NER_QUEUE_TOKENS); send it again later"
+            )
+        self._texts, self._pieces = texts, pieces
+        self._open.add(request)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._admitted or self._open or self._is_closing)
+                for request in self._admitted:
+                    self._scheduler.add(request.sequences)
+                self._admitted.clear()
+                if self._is_closing and not self._open:
+                    return
+            step = self._scheduler.next_step()
+            if step is not None:
+                self._run(step)
+
+    def _run(self, step: Step) -> None:
+        sequences = [sequence for sequence in step.sequences if self._is_wanted(sequence)]
+        if not sequences:
+            return
+        started = self._step_started = self._clock()
+        try:
+            for sequence in sequences:
+                self._start(sequence.request, started)
+            for sequence, evidence in zip(sequences, self._runner.run_layer(step.layer, sequences), strict=True):
+                sequence.history.append(evidence)
+                sequence.exit_reason = sequence.policy.decide(sequence.history, self._runner.num_layers)
+            leaving = [sequence for sequence in sequences if sequence.exit_reason is not None]
+            self._leave(leaving)
+            self._scheduler.add(sequence for sequence in sequences if sequence.exit_reason is None)
+        except Exception:  # whatever a step throws, its callers get an answer and the worker goes on
+            log.exception("a step at layer %d over %d sequences failed", step.layer, len(sequences))
+            error = EngineFailed("the engine failed on this request; the log has the details under its id")
+            for request in {sequence.request for sequence in sequences}:
+                self._answer(request, error)
+        finally:
+            self._step_started = None
+        pieces = sum(sequence.input.num_pieces for sequence in sequences)
+        self._observer.step_done(step.layer, len(sequences), pieces, self._clock() - started)
+
+    def _is_wanted(self, sequence: Sequence) -> bool:
+        """Whether somebody still waits for it; what nobody waits for leaves here, at a layer boundary."""
+        request = sequence.request
+        if request.future.done():  # another sequence of it failed
+            sequence.release()
+            return False
+        if request.is_cancelled:
+            self._answer(request, ServiceError("the caller left before the answer was ready"))
+            return False
+        if self._clock() > request.deadline:
+            self._answer(request, TimedOut("the request's timeout_ms passed before its answer was ready"))
+            return False
+        return True
+
+    def _start(self, request: Request, now: float) -> None:
+        if request.captured is None:
+            live = self._capture()
+            override = request.override
+            request.captured = live if override is None else CapturedPolicy(override, live.version, is_override=True)
+            request.started = now
+            with self._changed:
+                self._running += 1
+                self._report_queue()
+
+    def _leave(self, sequences: Seq[Sequence]) -> None:
+        if not sequences:
+            return
+        started = self._clock()
+        for sequence, spans in zip(sequences, self._runner.read_spans(sequences), strict=True):
+            sequence.spans = spans
+            sequence.release()
+            self._observer.sequence_left(sequence, self._runner.num_layers)
+        now = self._clock()
+        for sequence in sequences:
+            request = sequence.request
+            request.decode_s += (now - started) / len(sequences)
+            request.unfinished -= 1
+            if request.unfinished == 0:
+                self._answer(request, None)
+
+    def _answer(self, request: Request, error: ServiceError | None) -> None:
+        """Settle a request's future, once, and give its place in the queue back."""
+        with self._changed:
+            if request not in self._open:
+                return
+            self._open.remove(request)
+            self._texts -= len(request.texts)
+            self._pieces -= request.num_pieces
+            self._running -= request.captured is not None
+            self._report_queue()
+        request.finished = self._clock()
+        if error is None:
+            request.future.set_result(request)
+        else:
+            for sequence in request.sequences:
+                sequence.release()
+            request.future.set_exception(error)
+
+    def _report_queue(self) -> None:
+        self._observer.queue_changed(len(self._open) - self._running, self._running)

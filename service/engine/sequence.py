@@ -1,0 +1,86 @@
+"""The state of what is being answered: a request (one call), its texts, their sequences. No logic lives here."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.exits.policy import Evidence, ExitPolicy, ExitReason
+from service.spans.types import Span
+from service.text.types import EncodedText, SequenceInput
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedPolicy:
+    """The exit policy that a request is decided by, and the version of the live policy it was captured at."""
+
+    policy: ExitPolicy
+    version: int
+    is_override: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One call, admitted as a whole. `future` yields the finished request itself.
+
+    override      a policy for this request alone; else the live one is captured when its first sequence starts
+    deadline      monotonic seconds
+    is_cancelled  set by the caller's side when nobody waits any more; its sequences leave at the next layer boundary
+    submitted, started, finished: monotonic seconds; decode_s: time spent decoding
+    """
+
+    texts: tuple[EncodedText, ...]
+    deadline: float
+    submitted: float
+    override: ExitPolicy | None = None
+    wants_trace: bool = False
+    future: Future[Request] = field(default_factory=Future)
+    is_cancelled: bool = False
+    captured: CapturedPolicy | None = None
+    sequences: list[Sequence] = field(default_factory=list)
+    unfinished: int = 0
+    started: float = 0.0
+    finished: float = 0.0
+    decode_s: float = 0.0
+
+    @property
+    def num_pieces(self) -> int:
+        """Pieces over all texts: what the queue is bounded by, beside texts."""
+        return sum(text.num_pieces for text in self.texts)
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One unit of scheduling on its way through the layers.
+
+    hidden   (pieces, hidden) on the device, behind the last layer that ran
+    tables   per layer that ran, (cells, K) log-probabilities on the device, None where the policy needed none
+    history  per layer that ran, what the policy saw
+    """
+
+    request: Request
+    input: SequenceInput
+    hidden: Any = None
+    tables: list[Any] = field(default_factory=list)
+    history: list[Evidence] = field(default_factory=list)
+    exit_reason: ExitReason | None = None
+    spans: list[Span] = field(default_factory=list)
+    trace: list[dict[str, Any]] | None = None
+
+    @property
+    def layer(self) -> int:
+        """Layers that ran; once `exit_reason` is set, the exit layer."""
+        return len(self.history)
+
+    @property
+    def policy(self) -> ExitPolicy:
+        """The policy its request captured; only a sequence that started has one."""
+        if self.request.captured is None:
+            raise RuntimeError("the policy of a sequence was read before its request started")
+        return self.request.captured.policy
+
+    def release(self) -> None:
+        """Give back the device's memory."""
+        self.hidden = None
+        self.tables.clear()

@@ -1,0 +1,184 @@
+"""Every Prometheus series of the service, in one class that is handed in; nothing here decides anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from service.engine.controls import PolicyVersion
+from service.engine.sequence import Sequence
+from service.errors import Overloaded
+
+_SECONDS = (
+    0.0005,
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.03,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.2,
+    0.3,
+    0.5,
+    0.75,
+    1,
+    1.5,
+    2,
+    5,
+    10,
+)
+_STEP_SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_STEP_TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+STAGES = ("tokenize", "queue", "inference", "decode")
+
+
+class Metrics:
+    """One instance a server; `model_name` labels every series. Implements the engine's observer."""
+
+    def __init__(self, model_name: str, num_layers: int, labels: Iterable[str], build: dict[str, str]) -> None:
+        """labels: entity labels; build: values of ner_build_info's labels."""
+        self.registry = CollectorRegistry()
+        self._model = model_name
+        self._num_layers = num_layers
+
+        requests = self._counter("ner_requests", "HTTP requests", "endpoint", "code")
+        self._requests = requests
+        for endpoint in ("/ner", "/exit-policy"):
+            requests.labels(model_name, endpoint, "200")
+        self._rejected = self._counter("ner_requests_rejected", "Requests refused before they ran", "reason")
+        for reason in ("queue_full", "too_large", "not_ready"):
+            self._rejected.labels(model_name, reason)
+        self._running = self._gauge("ner_requests_running", "Requests whose first sequence has started")
+        self._waiting = self._gauge("ner_requests_waiting", "Requests admitted that have not started")
+        self._capacity = self._gauge("ner_queue_capacity", "Most texts that may wait and run")
+        self._timed_out = self._counter("ner_requests_timed_out", "Requests whose time limit passed").labels(model_name)
+        self._left = self._counter("ner_requests_client_left", "Requests whose client left first").labels(model_name)
+
+        self._duration = self._histogram("ner_request_duration_seconds", "POST /ner, first byte to answer", _SECONDS)
+        self._stages = {
+            stage: self._histogram(f"ner_request_{stage}_seconds", f"Time of a request in {stage}", _SECONDS)
+            for stage in STAGES
+        }
+
+        self._exit_layer = self._histogram("ner_exit_layer", "Exit layer per sequence", range(1, num_layers + 1))
+        self._exit_reason = self._counter("ner_exit_reason", "Why sequences left", "reason")
+        for reason in ("vote", "confidence", "learned", "budget", "last_layer"):
+            self._exit_reason.labels(model_name, reason)
+        self._executed = self._counter("ner_layers_executed", "Layers run, summed over sequences").labels(model_name)
+        self._saved = self._counter("ner_layers_saved", "Layers not run, summed over sequences").labels(model_name)
+        self._tokens = self._counter("ner_tokens", "Pieces of answered sequences").labels(model_name)
+        self._sequences = self._counter("ner_sequences", "Sequences answered").labels(model_name)
+        self._entities = self._counter("ner_entities", "Entities answered", "label")
+        for label in labels:
+            self._entities.labels(model_name, label)
+
+        self._step_sequences = self._histogram("ner_step_batch_sequences", "Sequences in a step", _STEP_SEQUENCES)
+        self._step_tokens = self._histogram("ner_step_batch_tokens", "Pieces in a step", _STEP_TOKENS)
+        self._step_seconds = self._histogram("ner_step_seconds", "Time of a layer step", _SECONDS)
+
+        self._tau = self._gauge("ner_exit_policy_tau", "tau in force; NaN for a strategy without one")
+        self._patience = self._gauge("ner_exit_policy_patience", "patience in force; NaN for a strategy without one")
+        self._version = self._gauge("ner_exit_policy_version", "Version of the policy in force")
+        self._policy_info = Gauge(
+            "ner_exit_policy_info",
+            "The strategy in force",
+            ("model_name", "strategy", "measure"),
+            registry=self.registry,
+        )
+        self._policy_changes = self._counter("ner_exit_policy_changes", "Changes of the policy", "source")
+        for source in ("api", "autopilot"):
+            self._policy_changes.labels(model_name, source)
+        self._speedup = self._gauge(
+            "ner_speedup_layers", "Layers of the model / average exit layer under the policy in force"
+        )
+
+        self._engine_up = self._gauge("ner_engine_up", "1 while the engine can make progress")
+        self._step_age = self._gauge("ner_engine_last_step_age_seconds", "Age of the step that is running, else 0")
+        info = Gauge("ner_build_info", "What runs", ("model_name", *build), registry=self.registry)
+        info.labels(model_name, *build.values()).set(1)
+
+    def render(self, *, engine_up: bool, step_age_s: float, speedup_layers: float | None) -> bytes:
+        """The exposition text; what changes without an event is passed in."""
+        self._speedup.set(math.nan if speedup_layers is None else speedup_layers)
+        self._engine_up.set(engine_up)
+        self._step_age.set(step_age_s)
+        return generate_latest(self.registry)
+
+    def set_queue_capacity(self, texts: int) -> None:
+        """Said once, at start."""
+        self._capacity.set(texts)
+
+    def request_done(self, endpoint: str, code: int) -> None:
+        """An HTTP request was answered."""
+        self._requests.labels(self._model, endpoint, str(code)).inc()
+
+    def request_refused(self, error: Exception) -> None:
+        """A request was turned away before it ran."""
+        self._rejected.labels(self._model, "queue_full" if isinstance(error, Overloaded) else "not_ready").inc()
+
+    def request_too_large(self) -> None:
+        """A request was over a limit of size."""
+        self._rejected.labels(self._model, "too_large").inc()
+
+    def request_timed_out(self) -> None:
+        """A request's time limit passed."""
+        self._timed_out.inc()
+
+    def client_left(self) -> None:
+        """Nobody waited for a request any more."""
+        self._left.inc()
+
+    def request_answered(self, duration_s: float, stages_s: dict[str, float], labels: Iterable[str]) -> None:
+        """POST /ner has its answer: times by stage, labels of the entities in it."""
+        self._duration.observe(duration_s)
+        for stage, seconds in stages_s.items():
+            self._stages[stage].observe(seconds)
+        for label in labels:
+            self._entities.labels(self._model, label).inc()
+
+    def step_done(self, layer: int, sequences: int, pieces: int, seconds: float) -> None:
+        """See EngineObserver."""
+        self._step_sequences.observe(sequences)
+        self._step_tokens.observe(pieces)
+        self._step_seconds.observe(seconds)
+        self._executed.inc(sequences)
+
+    def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
+        """See EngineObserver."""
+        self._exit_layer.observe(sequence.layer)
+        self._exit_reason.labels(self._model, sequence.exit_reason).inc()
+        self._saved.inc(num_layers - sequence.layer)
+        self._tokens.inc(sequence.input.num_pieces)
+        self._sequences.inc()
+
+    def queue_changed(self, waiting: int, running: int) -> None:
+        """See EngineObserver."""
+        self._waiting.set(waiting)
+        self._running.set(running)
+
+    def policy_changed(self, version: PolicyVersion) -> None:
+        """A policy came into force."""
+        values = version.policy.to_json()
+        self._tau.set(values.get("tau", math.nan))
+        self._patience.set(values.get("patience", math.nan))
+        self._version.set(version.version)
+        self._policy_info.clear()
+        self._policy_info.labels(self._model, values["strategy"], values.get("measure", "")).set(1)
+        if version.updated_by != "start":
+            self._policy_changes.labels(self._model, version.updated_by).inc()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, ("model_name", *labels), registry=self.registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, ("model_name",), registry=self.registry).labels(self._model)
+
+    def _histogram(self, name: str, text: str, buckets: Iterable[float]) -> Histogram:
+        histogram = Histogram(name, text, ("model_name",), registry=self.registry, buckets=tuple(buckets))
+        return histogram.labels(self._model)

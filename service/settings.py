@@ -1,0 +1,56 @@
+"""Every setting of the server: an environment variable with the prefix NER_, a default, a unit and a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.errors import BadInput
+
+_PROJECT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Read once, at start, by the server alone."""
+
+    model_config = SettingsConfigDict(env_prefix="NER_", extra="ignore")
+
+    host: str = Field("127.0.0.1", description="address to listen on; the default keeps strangers out")
+    port: int = Field(8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one and says which")
+    root_path: str = Field("", description="path prefix that a reverse proxy strips")
+
+    model: str = Field("conll2003-minilm", description="a name in the store, name@version, or a model folder")
+    model_store: Path = Field(_PROJECT / "model_store", description="folder of models by name and version")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
+    threads: int = Field(
+        0, ge=0, description="processor threads of a CPU device; 0: as many as the cgroup's quota allows"
+    )
+
+    max_body_bytes: int = Field(2_000_000, ge=1, description="largest request body")
+    max_text_chars: int = Field(100_000, ge=1, description="longest text")
+    max_texts: int = Field(1_024, ge=1, description="most texts of one call")
+    queue_texts: int = Field(4_096, ge=1, description="most texts admitted and not answered")
+    queue_tokens: int = Field(262_144, ge=1, description="most pieces admitted and not answered")
+    max_step_tokens: int = Field(4_096, ge=1, description="most pieces of one layer step; bounds memory and its time")
+    timeout_ms: int = Field(
+        10_000, ge=1, description="time limit of a request, and the most that timeout_ms may ask for"
+    )
+    drain_s: float = Field(5.0, ge=0, description="how long to go on answering after SIGTERM, while /readyz says 503")
+
+    state_dir: Path = Field(Path("state"), description="folder for the exit policy, its history and a generated key")
+    api_key: str = Field("", description="if set, requests and reads need it as a bearer token")
+    admin_key: str = Field("", description="guards changes; if unset, one is generated and kept in the state folder")
+
+
+def read_settings() -> Settings:
+    """From the environment. Raises BadInput naming every variable that does not fit."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [
+            f"NER_{'_'.join(map(str, item['loc'])).upper()}={item['input']!r}: {item['msg']}" for item in error.errors()
+        ]
+        raise BadInput("; ".join(problems)) from error

@@ -1,0 +1,143 @@
+"""The exit against Eq. 1 of VEE-BERT, written out cell by cell in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from service.models.biaffine import BiaffineExit
+from service.models.config import ExitConfig
+from service.models.packed import Packed, pack
+from tests.models_ import random_sequences
+
+NUM_WORDS = (4, 1, 6)
+HIDDEN, LABELS = 5, 3
+
+
+def random_exit(config: ExitConfig) -> BiaffineExit:
+    exit_ = BiaffineExit(HIDDEN, LABELS, config)
+    generator = torch.Generator().manual_seed(3)
+    for parameter in exit_.parameters():
+        nn.init.normal_(parameter, generator=generator)
+    return exit_.double().requires_grad_(False)
+
+
+def words_and_packed(num_words: Sequence[int] = NUM_WORDS) -> tuple[Tensor, Packed]:
+    generator = torch.Generator().manual_seed(4)
+    packed = pack(random_sequences(num_words), torch.device("cpu"))
+    return torch.randn(sum(num_words), HIDDEN, dtype=torch.float64, generator=generator), packed
+
+
+def spans(num_words: Sequence[int]) -> list[tuple[int, int]]:
+    """First and last word of every valid cell, counted over all sequences."""
+    found, offset = [], 0
+    for count in num_words:
+        found += [(offset + first, offset + last) for first in range(count) for last in range(first, count)]
+        offset += count
+    return found
+
+
+def eq_1(words: Tensor, first: int, last: int, label: int, u: Tensor, w: Tensor, b: Tensor) -> float:
+    """h_s' U h_e + W (h_s ++ h_e) + b, for one span and one label; b (widths, labels), the last row for all wider."""
+    start, end = words[first].tolist(), words[last].tolist()
+    score = float(b[min(last - first, len(b) - 1), label])
+    for i, start_value in enumerate(start):
+        for j, end_value in enumerate(end):
+            score += start_value * float(u[i, label, j]) * end_value
+    both = start + end
+    return score + sum(float(w[label, i]) * value for i, value in enumerate(both))
+
+
+def transcribed(words: Tensor, exit_: BiaffineExit, u: Tensor) -> Tensor:
+    w = torch.cat([exit_.start_linear.weight, exit_.end_linear.weight], dim=1)
+    scored = range(u.shape[1])
+    rows = [
+        [0.0, *(eq_1(words, first, last, label, u, w, exit_.bias) for label in scored)]
+        for first, last in spans(NUM_WORDS)
+    ]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def product_of_factors(exit_: BiaffineExit) -> Tensor:
+    """U = A U' B' of a low-rank exit; its projections hold A' and B', (rank, hidden)."""
+    assert exit_.start_projection is not None
+    assert exit_.end_projection is not None
+    a, b = exit_.start_projection.weight, exit_.end_projection.weight
+    return torch.einsum("ri,rks,sj->ikj", a, exit_.bilinear, b)
+
+
+def test_the_full_form_is_eq_1_with_label_0_at_zero() -> None:
+    words, packed = words_and_packed()
+    exit_ = random_exit(ExitConfig("full", width_buckets=3))
+    torch.testing.assert_close(exit_(words, packed), transcribed(words, exit_, exit_.bilinear))
+
+
+def test_the_low_rank_form_is_eq_1_with_a_factorised_u() -> None:
+    words, packed = words_and_packed()
+    exit_ = random_exit(ExitConfig("low_rank", rank=2, width_buckets=3))
+    torch.testing.assert_close(exit_(words, packed), transcribed(words, exit_, product_of_factors(exit_)))
+
+
+def test_low_rank_equals_full_when_u_is_the_product_of_its_factors() -> None:
+    words, packed = words_and_packed()
+    low, full = random_exit(ExitConfig("low_rank", rank=3)), random_exit(ExitConfig("full"))
+    full.load_state_dict(
+        {
+            "bilinear": product_of_factors(low),
+            "bias": low.bias,
+            "start_linear.weight": low.start_linear.weight,
+            "end_linear.weight": low.end_linear.weight,
+        }
+    )
+    torch.testing.assert_close(low(words, packed), full(words, packed))
+
+
+@pytest.mark.parametrize("buckets", [0, 1])
+def test_without_width_buckets_the_bias_is_one_constant_a_label(buckets: int) -> None:
+    words, packed = words_and_packed()
+    exit_ = random_exit(ExitConfig("full", width_buckets=buckets))
+    assert exit_.bias.shape == (1, LABELS - 1)
+    biased = exit_(words, packed)
+    bias = exit_.bias.clone()
+    exit_.bias.zero_()
+    constant = torch.cat([torch.zeros(1, 1, dtype=torch.float64), bias], dim=1)
+    torch.testing.assert_close(biased - exit_(words, packed), constant.expand(len(biased), -1))
+
+
+def test_a_width_bucket_biases_spans_of_its_width_and_the_last_one_all_wider() -> None:
+    words, packed = words_and_packed()
+    exit_ = random_exit(ExitConfig("full", width_buckets=3))
+    before = exit_(words, packed)
+    widths = torch.tensor([last - first + 1 for first, last in spans(NUM_WORDS)])
+    for bucket, touched in ((0, widths == 1), (1, widths == 2), (2, widths >= 3)):
+        exit_.bias[bucket, 1] += 1
+        torch.testing.assert_close((exit_(words, packed) - before)[:, 2], touched.double())
+        exit_.bias[bucket, 1] -= 1
+
+
+def test_scores_of_their_own_for_label_0_change_no_probability_once_subtracted() -> None:
+    """The paper scores all K labels; an exit holding the differences to label 0 says the same."""
+    words, packed = words_and_packed()
+    generator = torch.Generator().manual_seed(5)
+    u, w, b = (
+        torch.randn(*shape, dtype=torch.float64, generator=generator)
+        for shape in ((HIDDEN, LABELS, HIDDEN), (LABELS, 2 * HIDDEN), (1, LABELS))
+    )
+    rows = [[eq_1(words, first, last, label, u, w, b) for label in range(LABELS)] for first, last in spans(NUM_WORDS)]
+    of_paper = torch.tensor(rows, dtype=torch.float64)
+    exit_ = random_exit(ExitConfig("full", width_buckets=0))
+    exit_.bilinear.copy_(u[:, 1:] - u[:, :1])
+    exit_.start_linear.weight.copy_((w[1:] - w[:1])[:, :HIDDEN])
+    exit_.end_linear.weight.copy_((w[1:] - w[:1])[:, HIDDEN:])
+    exit_.bias.copy_(b[:, 1:] - b[:, :1])
+    torch.testing.assert_close(exit_(words, packed).log_softmax(1), of_paper.log_softmax(1))
+
+
+def test_anything_added_to_all_labels_of_a_cell_changes_no_probability() -> None:
+    words, packed = words_and_packed()
+    scores = random_exit(ExitConfig("full"))(words, packed)
+    shift = torch.randn(len(scores), 1, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    torch.testing.assert_close((scores + shift).log_softmax(1), scores.log_softmax(1))

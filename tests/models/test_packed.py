@@ -1,0 +1,90 @@
+"""Rows of sequences, flat and padded, and where the cells of their tables lie: against plain enumeration."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.models.packed import Packed, Ragged, pack
+from tests.models_ import random_sequences
+
+CPU = torch.device("cpu")
+seeded = settings(derandomize=True, deadline=None)
+LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
+
+
+def packed_of(num_words: list[int]) -> Packed:
+    return pack(random_sequences(num_words), CPU)
+
+
+@seeded
+@given(LENGTHS, st.integers(1, 3))
+def test_flatten_undoes_pad(lengths: list[int], width: int) -> None:
+    ragged = Ragged(tuple(lengths), CPU)
+    rows = torch.arange(1, sum(lengths) * width + 1).view(-1, width)
+    assert torch.equal(ragged.flatten(ragged.pad(rows)), rows)
+
+
+@seeded
+@given(LENGTHS)
+def test_pad_lays_each_sequence_in_a_row_of_its_own_with_zeros_behind_it(lengths: list[int]) -> None:
+    ragged = Ragged(tuple(lengths), CPU)
+    rows = torch.arange(1, sum(lengths) + 1)
+    padded = ragged.pad(rows[:, None]).squeeze(-1)
+    assert padded.shape == (len(lengths), max(lengths))
+    for row, values in zip(padded.tolist(), rows.split(lengths), strict=True):
+        assert row == values.tolist() + [0] * (max(lengths) - len(values))
+
+
+@seeded
+@given(LENGTHS)
+def test_the_mask_and_the_slots_tell_rows_from_padding(lengths: list[int]) -> None:
+    ragged = Ragged(tuple(lengths), CPU)
+    padded = ragged.pad(torch.ones(sum(lengths), 1))
+    assert torch.equal(ragged.mask, padded.squeeze(-1).bool())
+    assert ragged.slots.tolist() == padded.flatten().nonzero().squeeze(1).tolist()
+    assert ragged.is_rectangular == bool(ragged.mask.all())
+
+
+def test_pad_keeps_gradients() -> None:
+    ragged = Ragged((2, 3), CPU)
+    rows = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    (ragged.pad(rows) * 2).sum().backward()  # type: ignore[no-untyped-call]
+    assert rows.grad is not None
+    assert rows.grad.tolist() == [[2.0, 2.0]] * 5
+
+
+@seeded
+@given(LENGTHS)
+def test_cell_slots_and_rows_are_those_of_a_plain_enumeration(num_words: list[int]) -> None:
+    packed = packed_of(num_words)
+    longest = max(num_words)
+    slots, starts, ends, owners = [], [], [], []
+    for sequence, count in enumerate(num_words):
+        offset = sum(num_words[:sequence])
+        for first in range(count):
+            for last in range(first, count):
+                slots.append(sequence * longest * longest + first * longest + last)
+                starts.append(offset + first)
+                ends.append(offset + last)
+                owners.append(sequence)
+    assert packed.cell_slots.tolist() == slots
+    assert [rows.tolist() for rows in packed.cell_rows] == [starts, ends]
+    assert packed.cell_sequence.tolist() == owners
+    assert packed.cell_counts == tuple(owners.count(sequence) for sequence in range(len(num_words)))
+
+
+@seeded
+@given(LENGTHS)
+def test_packing_keeps_every_piece_position_and_first_piece(num_words: list[int]) -> None:
+    sequences = random_sequences(num_words)
+    packed = pack(sequences, CPU)
+    pieces = [piece for sequence in sequences for piece in sequence.piece_ids.tolist()]
+    assert packed.piece_ids.tolist() == pieces
+    assert packed.shape_ids.tolist() == [shape for sequence in sequences for shape in sequence.shape_ids.tolist()]
+    assert packed.positions.tolist() == [place for sequence in sequences for place in range(sequence.num_pieces)]
+    firsts = [sequence.piece_ids[place] for sequence in sequences for place in sequence.first_piece]
+    assert packed.piece_ids[packed.first_piece].tolist() == firsts
+    assert packed.pieces.lengths == tuple(sequence.num_pieces for sequence in sequences)
+    assert packed.words.lengths == tuple(num_words)
