@@ -10,9 +10,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.errors import ServiceError
+
+if TYPE_CHECKING:
+    from service.exits.policy import ExitPolicy
 
 _STARTED = time.monotonic()
 
@@ -96,6 +99,9 @@ def _add_evaluate(commands: Commands) -> None:
     parser.add_argument("model", help="a folder, a name in the store, or name@version")
     parser.add_argument("file", type=Path, help="a .conll or .jsonl file")
     parser.add_argument("--store", type=Path, default=Path("model_store"), help="the model store")
+    parser.add_argument(
+        "--exit-policy", metavar="JSON", help="score this policy instead of every exit, as PATCH /exit-policy takes it"
+    )
     parser.add_argument("--no-split", action="store_true", help="take every text as one sentence")
     parser.add_argument("--json", type=Path, help="write the result here as well")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -105,6 +111,7 @@ def _add_evaluate(commands: Commands) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from service.data.readers import read_examples
     from service.evaluation.evaluate import evaluate
+    from service.evaluation.policy import evaluate_policy
     from service.evaluation.tables import format_evaluation
     from service.models.device import choose_device, use_threads
     from service.models.store import find_model, load_model
@@ -112,17 +119,33 @@ def _evaluate(options: argparse.Namespace) -> None:
     use_threads(0)
     device = choose_device(options.device)
     stored = load_model(find_model(options.model, options.store))
-    result = evaluate(
-        stored.model.to(device),
-        stored.text_encoder,
-        read_examples(options.file),
-        device=device,
-        split=not options.no_split,
-    )
-    print(format_evaluation(stored.reference, options.file.name, result))
+    policy = _policy(options.exit_policy, stored.config.num_layers) if options.exit_policy else None
+    model, split = stored.model.to(device), not options.no_split
+    examples = read_examples(options.file)
+    document = {"model": stored.reference, "file": options.file.name}
+    if policy is not None:
+        outcome = evaluate_policy(model, stored.text_encoder, examples, policy, device=device, split=split)
+        document["exit_policy"] = {**policy.to_json(), **outcome.to_json()}
+        print(json.dumps(document["exit_policy"]))
+    else:
+        result = evaluate(model, stored.text_encoder, examples, device=device, split=split)
+        document |= result.to_json()
+        print(format_evaluation(stored.reference, options.file.name, result))
     if options.json:
-        document = {"model": stored.reference, "file": options.file.name, **result.to_json()}
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def _policy(text: str, num_layers: int) -> ExitPolicy:
+    from service.errors import BadInput
+    from service.exits.merge import policy_from_json
+
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise BadInput(f"--exit-policy {text!r} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise BadInput(f'--exit-policy {text!r} is no object; expected one such as {{"strategy": "vee"}}')
+    return policy_from_json({"strategy": "vee", **values}, num_layers)
 
 
 def _add_models(commands: Commands) -> None:

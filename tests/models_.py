@@ -129,7 +129,7 @@ def random_sequences(num_words: Sequence[int], seed: int = 0, vocab_size: int = 
     return sequences
 
 
-def random_transformer(family: str, seed: int = 0, **fields: Field) -> PreTrainedModel:
+def random_transformer(family: str, *, spread: float = 0.3, **fields: Field) -> PreTrainedModel:
     """A tiny Transformers model of a family (its model_type), every bias and LayerNorm random too, in eval mode."""
     from transformers import AutoConfig, AutoModel
 
@@ -139,19 +139,19 @@ def random_transformer(family: str, seed: int = 0, **fields: Field) -> PreTraine
     else:
         shape |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
     model: PreTrainedModel = AutoModel.from_config(AutoConfig.for_model(family, **{**shape, **fields}))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             is_gain = "norm" in name.lower() and name.endswith("weight")
-            parameter.copy_(is_gain + 0.3 * torch.randn(parameter.shape, generator=generator))
+            parameter.copy_(is_gain + spread * torch.randn(parameter.shape, generator=generator))
     return model.eval()
 
 
-def save_bert_checkpoint(folder: Path, words: Iterable[str] = WORDS, **fields: Field) -> Path:
+def save_bert_checkpoint(folder: Path, words: Iterable[str] = WORDS, *, spread: float = 0.3, **fields: Field) -> Path:
     """Write a random BERT and a tokenizer that knows `words`, as Transformers does; -> `folder`."""
     from transformers import BertTokenizerFast
 
     vocabulary = tiny_tokenizer(words).get_vocab()
     BertTokenizerFast(vocab=vocabulary).save_pretrained(folder)
-    random_transformer("bert", vocab_size=len(vocabulary), **fields).save_pretrained(folder)
+    random_transformer("bert", spread=spread, vocab_size=len(vocabulary), **fields).save_pretrained(folder)
     return folder

@@ -63,17 +63,18 @@ class Evaluation:
             "exits": [
                 {
                     "exit_layer": layer,
-                    **_score_json(exit_score.micro),
-                    "outermost": _score_json(exit_score.outermost),
-                    "nested": _score_json(exit_score.nested),
-                    "labels": {label: _score_json(counts) for label, counts in sorted(exit_score.by_label.items())},
+                    **score_json(exit_score.micro),
+                    "outermost": score_json(exit_score.outermost),
+                    "nested": score_json(exit_score.nested),
+                    "labels": {label: score_json(counts) for label, counts in sorted(exit_score.by_label.items())},
                 }
                 for layer, exit_score in enumerate(self.exits, 1)
             ],
         }
 
 
-def _score_json(counts: Score) -> dict[str, float | int]:
+def score_json(counts: Score) -> dict[str, float | int]:
+    """Counts and ratios as plain JSON types; the ratios are x 100."""
     return {
         "f1": round(100 * counts.f1, 2),
         "precision": round(100 * counts.precision, 2),

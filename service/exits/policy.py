@@ -15,6 +15,7 @@ from service.exits.consistency import Cells
 
 ExitReason = Literal["vote", "confidence", "learned", "budget", "last_layer"]
 Evidence = tuple[float, ...]
+HIGHEST_INT = 1_000_000  # more than any count of layers or words; a metric must be able to show it
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,9 @@ class ExitPolicy(ABC):
 
 
 def require_int(name: str, value: object, lowest: int) -> None:
-    """Raise BadInput unless `value` is an integer >= lowest."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise BadInput(f"{name} is {value!r}; expected an integer of at least {lowest}")
+    """Raise BadInput unless `value` is an integer from lowest to HIGHEST_INT."""
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= HIGHEST_INT:
+        raise BadInput(f"{name} is {value!r}; expected an integer of at least {lowest} and at most {HIGHEST_INT}")
 
 
 def require_choice(name: str, value: object, choices: Sequence[str]) -> None:

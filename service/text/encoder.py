@@ -41,6 +41,7 @@ class TextEncoder:
         """labels: names of table labels 1, 2, ...; label 0, no entity, has none."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True  # "[SEP]" in a text is text
         specials = tokenizer.encode("").ids
         if len(specials) != 2:
             raise ModelRefused(
@@ -110,7 +111,8 @@ class TextEncoder:
                 for span in sequence_spans
                 if own_first <= span.start < own_last
             ]
-        if windowed:
-            kept = keep_compatible([(entity.start, entity.end, -entity.score) for entity in found], self._nested)
-            found = [found[index] for index in kept]
+        if windowed and found:
+            starts, ends = np.array([(entity.start, entity.end) for entity in found]).T
+            costs = np.array([-entity.score for entity in found], dtype=np.float32)
+            found = [found[index] for index in keep_compatible(starts, ends, costs, self._nested)]
         return sorted(found, key=lambda entity: (entity.start, -entity.end, entity.label))

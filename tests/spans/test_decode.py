@@ -129,5 +129,5 @@ def test_a_table_without_candidates_has_no_spans(num_words: int, nested: bool) -
 
 @both_models
 def test_survivors_are_named_by_index_and_cheapest_first(nested: bool) -> None:
-    assert keep_compatible([(0, 2, 0.3), (1, 3, 0.5), (4, 5, 0.1)], nested) == [2, 0]
-    assert keep_compatible([], nested) == []
+    starts, ends, costs = np.array([0, 1, 4]), np.array([2, 3, 5]), np.array([0.3, 0.5, 0.1], dtype=np.float32)
+    assert keep_compatible(starts, ends, costs, nested) == [2, 0]

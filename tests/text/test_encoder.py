@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
+from tokenizers import Tokenizer
 
 from service.errors import ModelRefused
 from service.spans.types import Entity, Span
@@ -150,8 +152,15 @@ def test_a_tokenizer_without_special_pieces_is_refused() -> None:
 
 @pytest.mark.parametrize("build", [bert_tokenizer, byte_level_tokenizer, metaspace_tokenizer])
 @pytest.mark.parametrize("text", ["\ud800", "Anna \udfff met", "\ud83d\ude00"])
-def test_a_lone_surrogate_raises_and_is_never_guessed_at(build: type, text: str) -> None:
+def test_a_lone_surrogate_raises_and_is_never_guessed_at(build: Callable[[], Tokenizer], text: str) -> None:
     text_encoder = TextEncoder(build(), TextConfig(), LABELS, nested=False)
     for encode in (text_encoder.encode, lambda text: text_encoder.encode_batch([text])):
         with pytest.raises((TypeError, UnicodeEncodeError)):
             encode(text)
+
+
+def test_a_special_piece_written_in_a_text_is_text() -> None:
+    encoder = TextEncoder(bert_tokenizer(), TextConfig(), ("PER",), nested=False)
+    sequence = encoder.encode("Anna [SEP] met").sequences[0]
+    assert sequence.num_words > 3  # the brackets are words of their own
+    assert list(sequence.piece_ids).count(sequence.piece_ids[-1]) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -36,8 +36,9 @@ class Vee(ExitPolicy):
         require_choice("pooling", self.pooling, poolings)
         require_int("patience", self.patience, 1)
         consistency = CONSISTENCIES[self.measure, self.pooling]
-        is_number = isinstance(self.tau, int | float) and not isinstance(self.tau, bool) and math.isfinite(self.tau)
-        if not is_number or not consistency.lowest <= self.tau <= consistency.highest:
+        is_number = isinstance(self.tau, int | float) and not isinstance(self.tau, bool)
+        is_finite = is_number and abs(self.tau) <= sys.float_info.max  # math.isfinite overflows on a huge integer
+        if not is_finite or not consistency.lowest <= self.tau <= consistency.highest:
             raise BadInput(
                 f"tau is {self.tau!r}; measure {self.measure} pooled by {self.pooling} lies in "
                 f"[{consistency.lowest}, {consistency.highest}], and a layer votes when it is larger than tau"

@@ -1,0 +1,44 @@
+# `make serve` and `make test` do all the set-up on a fresh machine: virtual environment, dependencies, then the work.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Where PyTorch comes from. The default is its CPU build; for a GPU: make serve TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130
+TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
+TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help serve test check format clean
+
+help:  ## show what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+serve: $(VENV)/runtime.txt  ## start the server on the shipped model; settings are NER_* environment variables
+	@exec $(BIN)/python -m service serve
+
+test: check  ## lint, types and all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev.txt  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev.txt  ## put the code into its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the virtual environment
+	rm -rf $(VENV)
+
+# torch first and alone: the index that it comes from is asked for nothing else
+$(VENV)/runtime.txt: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --no-deps --extra-index-url $(TORCH_INDEX_URL) $(TORCH)
+	$(PIP) install -r requirements.txt
+	cp requirements.txt $@
+
+$(VENV)/dev.txt: $(VENV)/runtime.txt requirements-dev.txt
+	$(PIP) install -r requirements-dev.txt
+	cp requirements-dev.txt $@

@@ -1,0 +1,85 @@
+"""Fixtures of the HTTP API's tests: a tiny model on disk, a shared server, servers of one's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.api.app import create_app
+from service.api.state import Service
+from tests.api.servers_ import GatedRunner, tiny_service, use_runner
+from tests.models_ import save_tiny_model
+
+Start = Callable[..., TestClient]
+Build = Callable[..., Service]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("NER_")]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of four layers."""
+    return save_tiny_model(tmp_path_factory.mktemp("store") / "tiny" / "1")
+
+
+@pytest.fixture(scope="module")
+def client(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """One server for the tests of a module that change nothing in it."""
+    service = tiny_service(model_folder, tmp_path_factory.mktemp("state"))
+    with TestClient(create_app(service)) as client:
+        yield client
+
+
+@pytest.fixture
+def build(model_folder: Path, tmp_path: Path) -> Build:
+    """Build a service that has not started, with settings of the test's own."""
+
+    def build(**settings: Any) -> Service:
+        return tiny_service(model_folder, tmp_path / "state", **settings)
+
+    return build
+
+
+@pytest.fixture
+def start(build: Build) -> Iterator[Start]:
+    """Start a server: of settings, or of a service that `build` made. Errors become answers, as for real clients."""
+    with ExitStack() as stack:
+
+        def start(service: Service | None = None, **settings: Any) -> TestClient:
+            app = create_app(service or build(**settings))
+            return stack.enter_context(TestClient(app, raise_server_exceptions=False))
+
+        yield start
+
+
+@pytest.fixture
+def gated() -> Iterator[GatedRunner]:
+    """A device that waits; its gate opens at the latest when the test ends, before its server is closed."""
+    runner = GatedRunner()
+    yield runner
+    runner.gate.set()
+
+
+@pytest.fixture
+def start_gated(start: Start, build: Build, gated: GatedRunner) -> Iterator[Start]:
+    """Start a server on the device that waits; keywords in `limits` are the engine's."""
+
+    def start_gated(limits: dict[str, Any] | None = None, **settings: Any) -> TestClient:
+        service = build(**settings)
+        use_runner(service, gated, **(limits or {}))
+        return start(service)
+
+    yield start_gated
+    gated.gate.set()  # this fixture ends before `start` closes the server

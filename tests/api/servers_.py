@@ -1,0 +1,153 @@
+"""Servers for the tests of the HTTP API: in process around a tiny model, with a scripted device, as a process.
+
+No test lives here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from service.api.server import build_service
+from service.api.state import Service
+from service.engine.engine import Engine, EngineLimits
+from service.engine.runner import ModelRunner, Runner
+from service.engine.sequence import Sequence as EngineSequence
+from service.exits.policy import Evidence
+from service.settings import Settings
+from service.spans.types import Span
+from tests.models_ import tiny_model
+
+PROJECT = Path(__file__).resolve().parents[2]
+ADMIN_KEY = "the-admin-key"
+AS_ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
+PATIENCE_S = 60.0  # how long a test waits for what must happen
+TINY_LABELS = ["LOC", "ORG", "PER"]
+ENTITY_TEXT = "The University of Paris was visited."  # the tiny model finds an entity here, at its last layer
+
+
+def tiny_service(model: Path, state_dir: Path, **settings: Any) -> Service:
+    """A service on the CPU around a saved tiny model; the admin key is ADMIN_KEY."""
+    fixed = {"model": str(model), "state_dir": state_dir, "device": "cpu", "threads": 1, "admin_key": ADMIN_KEY}
+    return build_service(Settings(**{**fixed, **settings}))
+
+
+def use_runner(service: Service, runner: Runner, **limits: Any) -> None:
+    """Give a service that has not started an engine around `runner`."""
+    capture = service.controls.capture
+    service.engine = Engine(runner, capture=capture, limits=EngineLimits(**limits), observer=service.metrics)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Poll until `condition` holds; fails after PATIENCE_S."""
+    deadline = time.monotonic() + PATIENCE_S
+    pause = threading.Event()
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {PATIENCE_S} s in vain")
+        pause.wait(0.005)
+
+
+class GatedRunner:
+    """The tiny model's runner, whose steps wait for `gate`."""
+
+    def __init__(self) -> None:
+        self._inner = ModelRunner(tiny_model(), torch.device("cpu"))
+        self.num_layers = self._inner.num_layers
+        self.gate = threading.Event()
+        self.arrived = threading.Event()
+        self.layers_run: list[int] = []
+
+    def run_layer(self, layer: int, sequences: Sequence[EngineSequence]) -> list[Evidence]:
+        """See Runner."""
+        self.arrived.set()
+        if not self.gate.wait(PATIENCE_S):
+            raise TimeoutError("nobody opened the gate")
+        self.layers_run.append(layer)
+        return self._inner.run_layer(layer, sequences)
+
+    def read_spans(self, sequences: Sequence[EngineSequence]) -> list[list[Span]]:
+        """See Runner."""
+        return self._inner.read_spans(sequences)
+
+
+class BrokenRunner:
+    """A device on which every step fails."""
+
+    num_layers = 4
+
+    def run_layer(self, layer: int, sequences: Sequence[EngineSequence]) -> list[Evidence]:
+        """See Runner."""
+        raise RuntimeError("inner detail 4711")
+
+    def read_spans(self, sequences: Sequence[EngineSequence]) -> list[list[Span]]:
+        """See Runner."""
+        return []
+
+
+class ServerProcess:
+    """`python -m service serve` in a process of its own; what it says on standard error goes to a file."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        """folder: of the log. environment: NER_* and other variables."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("NER_")}
+        self._log = folder / f"server-{time.monotonic_ns()}.log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service", "serve"],
+                cwd=PROJECT,
+                env={**inherited, "PYTHONPATH": str(PROJECT), "NER_PORT": "0", "NER_DEVICE": "cpu", **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def log(self) -> str:
+        """Everything said so far."""
+        return self._log.read_text(encoding="utf-8")
+
+    @property
+    def lines(self) -> list[str]:
+        """As lines without warnings of third parties' code about themselves."""
+        return self.log.splitlines()
+
+    def event(self, name: str) -> dict[str, Any] | None:
+        """The first log line of an event."""
+        for line in self.log.splitlines(keepends=True):
+            if line.endswith("\n") and f'"event": "{name}"' in line:
+                found: dict[str, Any] = json.loads(line)
+                return found
+        return None
+
+    def wait_ready(self) -> str:
+        """-> the URL that the "ready" line names."""
+        wait_until(lambda: self.event("ready") or self.process.poll() is not None)
+        ready = self.event("ready")
+        if ready is None:
+            raise RuntimeError(f"the server ended with {self.process.returncode}: {self.log}")
+        return str(ready["url"])
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait_end(self) -> int:
+        """-> the exit code."""
+        return self.process.wait(PATIENCE_S)
+
+    def kill(self) -> None:
+        """Make sure that it is gone."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
