@@ -85,6 +85,7 @@ class Metrics:
         self._tau = self._gauge("ner_exit_policy_tau", "tau in force; NaN for a strategy without one")
         self._patience = self._gauge("ner_exit_policy_patience", "patience in force; NaN for a strategy without one")
         self._version = self._gauge("ner_exit_policy_version", "Version of the policy in force")
+        self._has_policy = False
         self._policy_info = Gauge(
             "ner_exit_policy_info",
             "The strategy in force",
@@ -170,8 +171,9 @@ class Metrics:
         self._version.set(version.version)
         self._policy_info.clear()
         self._policy_info.labels(self._model, values["strategy"], values.get("measure", "")).set(1)
-        if version.updated_by != "start":
+        if self._has_policy:  # the first is the one found at start, whoever set it
             self._policy_changes.labels(self._model, version.updated_by).inc()
+        self._has_policy = True
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, ("model_name", *labels), registry=self.registry)

@@ -28,7 +28,6 @@ def create_app(service: Service) -> FastAPI:
         title="Named entities with early exit",
         version=__version__,
         lifespan=lifespan,
-        root_path=service.settings.root_path,
         static_url="/docs-assets",
     )
     app.state.service = service

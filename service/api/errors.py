@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,19 +38,24 @@ _STATUS: Sequence[tuple[type[ServiceError], int]] = (  # first match wins, so su
     (EngineFailed, 500),
 )
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}
+_FRAMEWORK = {  # errors that the framework raises: their type and message here
+    400: ("NotJSON", "the body is not JSON: it is no UTF-8, or it is nested too deeply"),
+    404: ("NotFound", "there is nothing at this path; GET /docs lists what there is"),
+    405: ("MethodNotAllowed", "this path does not take this method"),
+}
 
 
 def error_body(message: str, error_type: str, request_id: str) -> dict[str, str]:
-    """The one error body."""
+    """The one error body; half a surrogate pair that was sent to us is shown as its escape."""
+    message = message.encode("utf-8", "backslashreplace").decode("utf-8")
     return {"error": message, "error_type": error_type, "request_id": request_id}
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Answer every error in the one form."""
+    """Answer every error in the one form; what is left over is a bug of ours, which the middleware answers."""
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _our_bug)
 
 
 def _respond(
@@ -63,6 +69,8 @@ def _respond(
 
 async def _service_error(request: Request, error: Exception) -> JSONResponse:
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    if status == 500:  # the engine logged what happened; this line says to whom
+        log.error("request failed", extra={"data": {"request_id": request.state.request_id, "error": str(error)}})
     return _respond(request, status, str(error), type(error).__name__)
 
 
@@ -78,26 +86,16 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
 
 def _describe(problem: dict[str, Any]) -> str:
     place = ".".join(str(part) for part in problem["loc"] if part not in ("body", "query"))
+    message = problem["msg"].removeprefix("Value error, ")
     if not place:
-        if isinstance(problem.get("input"), str | bytes):
+        if isinstance(problem.get("input"), str | bytes) and problem["type"] in ("model_attributes_type", "dict_type"):
             return "the body was not taken as JSON; send an object, with the header 'Content-Type: application/json'"
-        return f"body: {problem['msg']}"
-    return f"{place}: {problem['msg']}"
+        return f"body: {message}"
+    return f"{place}: {message}; given {reprlib.repr(problem.get('input'))}"
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise TypeError("this handler is registered for HTTPException alone")
-    known = {
-        404: "there is nothing at this path; GET /docs lists what there is",
-        405: "this path does not take this method",
-    }
-    message = known.get(error.status_code, str(error.detail))
-    return _respond(request, error.status_code, message, type(error).__name__, dict(error.headers or {}))
-
-
-async def _our_bug(request: Request, error: Exception) -> JSONResponse:
-    log.error("request %s failed", request.state.request_id, exc_info=error)
-    return _respond(
-        request, 500, "the service failed on this request; the log has the details under its id", "InternalError"
-    )
+    error_type, message = _FRAMEWORK.get(error.status_code, (type(error).__name__, str(error.detail)))
+    return _respond(request, error.status_code, message, error_type, dict(error.headers or {}))

@@ -45,7 +45,8 @@ class Keys:
 
 
 def _same(given: str | None, expected: str) -> bool:
-    return given is not None and hmac.compare_digest(given.encode(), expected.encode())
+    """`given` as a header's bytes, which the framework reads as Latin-1; a key is kept as UTF-8."""
+    return given is not None and hmac.compare_digest(given.encode("latin-1"), expected.encode())
 
 
 def load_admin_key(configured: str, state_dir: Path) -> tuple[str, Path | None]:
@@ -53,7 +54,7 @@ def load_admin_key(configured: str, state_dir: Path) -> tuple[str, Path | None]:
     if configured:
         return configured, None
     path = state_dir / "admin_key"
-    if not path.exists():
+    if not path.exists() or not path.read_text(encoding="utf-8").strip():
         state_dir.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         partial.unlink(missing_ok=True)

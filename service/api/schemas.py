@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Milliseconds = Annotated[float, Field(ge=0)]
+
+
+def _whole_characters(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half of a surrogate pair at character {error.start}; send whole characters") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole_characters)]
 
 
 class NerRequest(BaseModel):
@@ -18,8 +29,8 @@ class NerRequest(BaseModel):
         json_schema_extra={"examples": [{"text": "Ada Lovelace worked with Charles Babbage in London."}]},
     )
 
-    text: str | None = Field(None, description="one text")
-    texts: list[str] | None = Field(None, description="several texts, answered in order, all or none")
+    text: Text | None = Field(None, description="one text")
+    texts: list[Text] | None = Field(None, description="several texts, answered in order, all or none")
     labels: list[str] | None = Field(None, description="keep only entities of these labels")
     min_score: float = Field(0.0, ge=0, le=1, description="keep only entities at least this probable")
     timeout_ms: int | None = Field(None, ge=1, description="give up after this many milliseconds")

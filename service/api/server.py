@@ -42,9 +42,9 @@ def serve(process_started: float) -> None:
     """Serve until SIGTERM or SIGINT. `process_started`: monotonic seconds, for the time to ready."""
     log_as_json()
     settings = read_settings()
-    if int(os.environ.get("WEB_CONCURRENCY", "1")) > 1:
+    if (workers := os.environ.get("WEB_CONCURRENCY", "").strip()) not in ("", "1"):
         raise BadInput(
-            "WEB_CONCURRENCY asks for several workers; the exit policy and the metrics live in one process per model "
+            f"WEB_CONCURRENCY is {workers!r}; expected one worker: the exit policy and the metrics live in one process per model "
             "and device: unset it, and start further instances on other ports instead"
         )
     service = build_service(settings)
@@ -52,6 +52,8 @@ def serve(process_started: float) -> None:
         create_app(service),
         host=settings.host,
         port=settings.port,
+        root_path=settings.root_path,
+        workers=1,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=int(settings.timeout_ms / 1_000) + 1,
@@ -81,14 +83,19 @@ def build_service(settings: Settings) -> Service:
     build = {"version": __version__, "torch": torch.__version__, "device": device.type, "dtype": "float32"}
     metrics = Metrics(stored.reference, config.num_layers, config.labels, build)
     metrics.set_queue_capacity(settings.queue_texts)
-    controls = Controls(
-        model=stored.reference,
-        num_layers=config.num_layers,
-        state_dir=settings.state_dir,
-        now=lambda: datetime.now(UTC),
-        on_change=metrics.policy_changed,
-    )
-    admin_key, key_file = load_admin_key(settings.admin_key, settings.state_dir)
+    try:
+        controls = Controls(
+            model=stored.reference,
+            num_layers=config.num_layers,
+            state_dir=settings.state_dir,
+            now=lambda: datetime.now(UTC),
+            on_change=metrics.policy_changed,
+        )
+        admin_key, key_file = load_admin_key(settings.admin_key, settings.state_dir)
+    except OSError as error:
+        raise BadInput(
+            f"NER_STATE_DIR={str(settings.state_dir)!r} cannot be used: {error}; name a folder that can be written to"
+        ) from error
     if key_file is not None:
         log.info("admin key", extra={"data": {"file": str(key_file.resolve())}})
     runner = ModelRunner(stored.model, device)
@@ -141,7 +148,7 @@ class Server(uvicorn.Server):
         port = self.servers[0].sockets[0].getsockname()[1]
         seconds = time.monotonic() - self._process_started
         data = {
-            "url": f"http://{self.config.host}:{port}{self._service.settings.root_path}",
+            "url": f"http://{self.config.host}:{port}",
             "model": self._service.model_reference,
             "seconds": round(seconds, 2),
         }

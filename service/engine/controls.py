@@ -150,7 +150,7 @@ class Controls:
 
     def _policy_of_version(self, version: object) -> ExitPolicy:
         known = {entry["version"]: entry["after"] for entry in self._history}
-        if version not in known:
+        if type(version) is not int or version not in known:
             raise BadInput(f"rollback_to is {version!r}; versions {min(known)} to {max(known)} are kept")
         return policy_from_json(known[version], self._num_layers)
 
@@ -196,10 +196,10 @@ class Controls:
                 if state["model"] == self._model:
                     return self._restore(state)
                 why = f"the state file was of {state['model']}"
-            except (OSError, ValueError, KeyError, TypeError, BadInput) as error:
+            except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, BadInput) as error:
                 why = f"the state file was unusable: {error}"
-                os.replace(self._path, self._path.with_suffix(".unusable"))
-                log.warning("%s; starting from the default policy", why)
+            os.replace(self._path, self._path.with_suffix(".unusable"))
+            log.warning("%s; starting from the default policy", why)
         start = PolicyVersion(Vee(), 1, self._timestamp(), "start")
         self._history.append(self._entry(None, start, why))
         self._save(start, list(self._history))

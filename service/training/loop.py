@@ -279,18 +279,18 @@ class _TrainingState:
     def save(
         self, output: Path, model: MultiExitModel, average: MultiExitModel, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Write checkpoint and history, each atomically."""
+        """Write history, then checkpoint, each atomically: killed in between, the epoch is run and written again."""
         checkpoint = {
             "state": {name: value for name, value in vars(self).items()},
             "model": model.state_dict(),
             "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
-        torch.save(checkpoint, output / "checkpoint.partial")
-        os.replace(output / "checkpoint.partial", output / "checkpoint.pt")
         lines = "".join(json.dumps(row) + "\n" for row in self.history)
         (output / "history.partial").write_text(lines, encoding="utf-8")
         os.replace(output / "history.partial", output / "history.jsonl")
+        torch.save(checkpoint, output / "checkpoint.partial")
+        os.replace(output / "checkpoint.partial", output / "checkpoint.pt")
 
     @classmethod
     def resume(

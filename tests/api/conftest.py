@@ -65,21 +65,19 @@ def start(build: Build) -> Iterator[Start]:
 
 
 @pytest.fixture
-def gated() -> Iterator[GatedRunner]:
-    """A device that waits; its gate opens at the latest when the test ends, before its server is closed."""
-    runner = GatedRunner()
-    yield runner
-    runner.gate.set()
+def gated() -> GatedRunner:
+    """A device whose steps wait for its gate."""
+    return GatedRunner()
 
 
 @pytest.fixture
 def start_gated(start: Start, build: Build, gated: GatedRunner) -> Iterator[Start]:
-    """Start a server on the device that waits; keywords in `limits` are the engine's."""
+    """Start a server on the device that waits; `limits` are the engine's. The gate opens before the server closes."""
 
-    def start_gated(limits: dict[str, Any] | None = None, **settings: Any) -> TestClient:
-        service = build(**settings)
-        use_runner(service, gated, **(limits or {}))
+    def start_gated(**limits: Any) -> TestClient:
+        service = build()
+        use_runner(service, gated, **limits)
         return start(service)
 
     yield start_gated
-    gated.gate.set()  # this fixture ends before `start` closes the server
+    gated.gate.set()

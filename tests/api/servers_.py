@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+from starlette.testclient import TestClient
 
 from service.api.server import build_service
 from service.api.state import Service
@@ -36,9 +39,9 @@ TINY_LABELS = ["LOC", "ORG", "PER"]
 ENTITY_TEXT = "The University of Paris was visited."  # the tiny model finds an entity here, at its last layer
 
 
-def tiny_service(model: Path, state_dir: Path, **settings: Any) -> Service:
-    """A service on the CPU around a saved tiny model; the admin key is ADMIN_KEY."""
-    fixed = {"model": str(model), "state_dir": state_dir, "device": "cpu", "threads": 1, "admin_key": ADMIN_KEY}
+def tiny_service(folder: Path, state_dir: Path, **settings: Any) -> Service:
+    """A service on the CPU around the tiny model saved in `folder`; the admin key is ADMIN_KEY."""
+    fixed = {"model": str(folder), "state_dir": state_dir, "device": "cpu", "threads": 1, "admin_key": ADMIN_KEY}
     return build_service(Settings(**{**fixed, **settings}))
 
 
@@ -46,6 +49,20 @@ def use_runner(service: Service, runner: Runner, **limits: Any) -> None:
     """Give a service that has not started an engine around `runner`."""
     capture = service.controls.capture
     service.engine = Engine(runner, capture=capture, limits=EngineLimits(**limits), observer=service.metrics)
+
+
+def samples(client: TestClient) -> list[Sample]:
+    """Every sample of GET /metrics."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return [sample for family in families for sample in family.samples]
+
+
+def sample(client: TestClient, name: str, **labels: str) -> float:
+    """The value of the one sample of a name whose labels include these."""
+    found = [one for one in samples(client) if one.name == name and labels.items() <= one.labels.items()]
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} samples are {name} with {labels}; expected one")
+    return float(found[0].value)
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -116,11 +133,6 @@ class ServerProcess:
     def log(self) -> str:
         """Everything said so far."""
         return self._log.read_text(encoding="utf-8")
-
-    @property
-    def lines(self) -> list[str]:
-        """As lines without warnings of third parties' code about themselves."""
-        return self.log.splitlines()
 
     def event(self, name: str) -> dict[str, Any] | None:
         """The first log line of an event."""

@@ -23,7 +23,7 @@ def test_entropy_of_every_cell_is_what_equation_six_says(num_labels: int) -> Non
 @pytest.mark.parametrize("seed", range(5))
 def test_entropy_lies_between_zero_and_one(seed: int) -> None:
     (table,) = random_tables(NUM_WORDS, 1, 4, seed)
-    assert 0.0 <= entropy(table).min() and entropy(table).max() <= 1.0
+    assert entropy(table).min() >= 0.0 and entropy(table).max() <= 1.0
 
 
 def test_a_certain_cell_has_no_entropy_even_with_probabilities_of_zero() -> None:

@@ -51,7 +51,7 @@ epochs = {EPOCHS}
 batch_pieces = 96
 encoder_rate = 1e-3
 exit_rate = 1e-2
-average_decay = 0.5
+average_decay = 0.9
 case_noise = 0.05
 piece_masking = 0.02
 """
@@ -177,7 +177,7 @@ def test_a_killed_run_started_again_ends_with_the_very_weights_of_an_uninterrupt
     run = Run(tmp_path / "killed")
     process = toy.start(run.output)
     deadline = time.monotonic() + 120
-    while not run.history and process.poll() is None and time.monotonic() < deadline:
+    while not (run.output / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.wait()
@@ -187,6 +187,27 @@ def test_a_killed_run_started_again_ends_with_the_very_weights_of_an_uninterrupt
     assert not (run.output / "model").exists()
     assert toy.start(run.output).wait(timeout=120) == 0, log.read_text()
     assert "resuming behind epoch" in log.read_text()
+    assert run.history == finished.history
+    assert run.weights == finished.weights
+
+
+def test_a_run_that_crashes_between_its_files_in_the_last_epoch_loses_no_epoch(
+    toy: Toy, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renames = iter(range(1, 100))
+    replace_file = os.replace
+
+    def crash_at_last(source: Path, target: Path) -> None:
+        if next(renames) == 2 * EPOCHS:  # two files an epoch
+            raise KeyboardInterrupt
+        replace_file(source, target)
+
+    run = Run(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", crash_at_last)
+        with pytest.raises(KeyboardInterrupt):
+            toy.train(run.output)
+    toy.train(run.output)
     assert run.history == finished.history
     assert run.weights == finished.weights
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request
@@ -38,7 +40,7 @@ def change_policy(
     described = service_of(request).controls.change(
         changes, source="api", changed_by=x_changed_by, if_version=_version(if_match), dry_run=dry_run
     )
-    return _with_etag(described)
+    return JSONResponse(described) if dry_run else _with_etag(described)  # that version may yet be somebody else's
 
 
 @router.get("/history", dependencies=[Depends(require_read)])
@@ -62,7 +64,7 @@ def _version(if_match: str | None) -> int | None:
     """The version that an If-Match header names; None for no header or `*`."""
     if if_match is None or if_match.strip() == "*":
         return None
-    tag = if_match.strip().removeprefix("W/").strip('"')
-    if not tag.isdecimal():
-        raise PolicyConflict(f"If-Match is {if_match!r}; expected an ETag that GET /exit-policy gave")
-    return int(tag)
+    tag = re.fullmatch(r'(?:W/)?"?(\d{1,18})"?', if_match.strip())
+    if tag is None:
+        raise PolicyConflict(f"If-Match is {reprlib.repr(if_match)}; expected an ETag that GET /exit-policy gave")
+    return int(tag[1])

@@ -40,6 +40,10 @@ async def ner(body: NerRequest, request: Request) -> Response:
         service.metrics.request_refused(refusal)
         raise refusal
     encoded = await asyncio.to_thread(service.text_encoder.encode_batch, texts, split=body.split)
+    num_tokens = sum(text.num_pieces for text in encoded)
+    if num_tokens > service.settings.queue_tokens:
+        limit = f"{service.settings.queue_tokens} (NER_QUEUE_TOKENS)"
+        raise _too_large(service, f"the request has {num_tokens} tokens; the limit is {limit}; send it in parts")
     timeout_s = (body.timeout_ms or service.settings.timeout_ms) / 1_000
     submitted = time.monotonic()
     pending = EngineRequest(
@@ -62,21 +66,24 @@ async def ner(body: NerRequest, request: Request) -> Response:
 def _check(service: Service, body: NerRequest, texts: Seq[str]) -> None:
     """Raise BadInput or TooLarge for what the shape alone does not show."""
     settings = service.settings
-    if len(texts) > settings.max_texts:
-        service.metrics.request_too_large()
-        raise TooLarge(f"texts has {len(texts)} items; the limit is {settings.max_texts} (NER_MAX_TEXTS)")
+    most, variable = min((settings.max_texts, "NER_MAX_TEXTS"), (settings.queue_texts, "NER_QUEUE_TEXTS"))
+    if len(texts) > most:
+        raise _too_large(service, f"texts has {len(texts)} items; the limit is {most} ({variable})")
     for index, text in enumerate(texts):
         if len(text) > settings.max_text_chars:
             where = "text" if body.text is not None else f"texts[{index}]"
-            service.metrics.request_too_large()
-            raise TooLarge(
-                f"{where} has {len(text)} characters; the limit is {settings.max_text_chars} (NER_MAX_TEXT_CHARS)"
-            )
+            limit = f"{settings.max_text_chars} (NER_MAX_TEXT_CHARS)"
+            raise _too_large(service, f"{where} has {len(text)} characters; the limit is {limit}")
     known = service.config.labels
     if unknown := sorted(set(body.labels or ()) - set(known)):
         raise BadInput(f"labels: {', '.join(unknown)} unknown; this model has {', '.join(known)}")
     if body.timeout_ms is not None and body.timeout_ms > settings.timeout_ms:
         raise BadInput(f"timeout_ms is {body.timeout_ms}; the limit is {settings.timeout_ms} (NER_TIMEOUT_MS)")
+
+
+def _too_large(service: Service, message: str) -> TooLarge:
+    service.metrics.request_too_large()
+    return TooLarge(message)
 
 
 async def _wait(service: Service, pending: EngineRequest, request: Request) -> bool:

@@ -1,0 +1,103 @@
+"""What a server says of itself: the model, the machine, the documentation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import fastapi
+import torch
+from starlette.testclient import TestClient
+
+from service import __version__
+from service.api.app import create_app
+from service.api.state import Service
+from tests.api.servers_ import TINY_LABELS, tiny_service
+
+Build = Callable[..., Service]
+
+
+def test_models_describes_the_one_that_is_served(client: TestClient) -> None:
+    assert client.get("/models").json() == [
+        {
+            "name": "tiny",
+            "version": "1",
+            "labels": TINY_LABELS,
+            "nested": True,
+            "num_layers": 4,
+            "hidden_size": 32,
+            "strategies": ["budgeted", "full_depth", "vee"],
+            "card": "# A tiny random model, for tests\n",
+        }
+    ]
+
+
+def test_info_tells_machine_limits_and_versions(client: TestClient) -> None:
+    info = client.get("/info").json()
+    assert (info["model"], info["device"], info["dtype"], info["threads"]) == ("tiny@1", "cpu", "float32", 1)
+    assert info["executor"] == "pytorch-eager"
+    assert info["limits"] == {
+        "max_body_bytes": 2_000_000,
+        "max_text_chars": 100_000,
+        "max_texts": 1_024,
+        "queue_texts": 4_096,
+        "queue_tokens": 262_144,
+        "timeout_ms": 10_000,
+    }
+    versions = {"service": __version__, "torch": torch.__version__, "fastapi": fastapi.__version__}
+    assert info["versions"].items() >= versions.items()
+
+
+def test_info_gives_no_secret_away(build: Build) -> None:
+    service = build(api_key="an-api-key", admin_key="an-admin-key")
+    with TestClient(create_app(service), headers={"Authorization": "Bearer an-api-key"}) as client:
+        said = client.get("/info").text + client.get("/models").text + client.get("/openapi.json").text
+    assert "an-api-key" not in said
+    assert "an-admin-key" not in said
+
+
+def test_the_docs_load_nothing_from_elsewhere(client: TestClient) -> None:
+    for page in ("/docs", "/redoc"):
+        html = client.get(page).text
+        addresses = re.findall(r"""(?:src|href|url|spec-url)\s*[=:]\s*["']([^"']+)""", html)
+        assert len(addresses) >= 3
+        assert not re.search("https?://", re.sub("<!--.*?-->", "", html, flags=re.DOTALL))
+        for address in addresses:
+            assert client.get(address).status_code == 200, address
+
+
+def test_the_docs_behind_a_proxys_prefix_ask_for_everything_under_it(build: Build) -> None:
+    with TestClient(create_app(build()), root_path="/prefix") as client:
+        html = client.get("/docs").text
+        addresses = re.findall(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)""", html)
+        assert addresses
+        assert all(address.startswith("/prefix/") for address in addresses)
+        assert client.get("/openapi.json").json()["servers"] == [{"url": "/prefix"}]
+
+
+def test_the_schema_describes_every_endpoint_and_the_errors(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+    assert schema["paths"].keys() >= {
+        *("/ner", "/exit-policy", "/exit-policy/history", "/exit-policy/operating-points"),
+        *("/models", "/info", "/metrics", "/livez", "/readyz", "/health"),
+    }
+    described = schema["paths"]["/ner"]["post"]["responses"]
+    assert described.keys() == {"200", "400", "401", "413", "422", "429", "500", "503", "504"}
+    for status, response in described.items():
+        if status != "200":
+            assert response["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ErrorOut"}
+
+
+def test_a_models_answer_fits_the_schema_that_is_published(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()["components"]["schemas"]
+    result = client.post("/ner", json={"text": "The University of Paris was visited."}).json()
+    assert result.keys() == schema["NerResult"]["properties"].keys()
+    assert result["timing_ms"].keys() == schema["TimingOut"]["properties"].keys()
+    assert result["entities"][0].keys() == schema["EntityOut"]["properties"].keys()
+
+
+def test_a_model_is_found_by_name_in_the_store(model_folder: Path, tmp_path: Path) -> None:
+    for reference in ("tiny", "tiny@1"):
+        service = tiny_service(model_folder, tmp_path, model=reference, model_store=model_folder.parent.parent)
+        assert service.model_reference == "tiny@1"

@@ -1,0 +1,103 @@
+"""A client that closes its connection: nobody works for it any more, and it is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from service.api.app import create_app
+from service.api.state import Service
+from service.engine.sequence import Request
+from tests.api.servers_ import GatedRunner, use_runner, wait_until
+
+Build = Callable[..., Service]
+BODY = {"texts": ["Anna met Ben", "Carla"], "exit_policy": {"strategy": "full_depth"}}
+
+
+async def call(app: FastAPI, *, body: bytes, is_whole: bool, leave: asyncio.Event) -> list[dict[str, Any]]:
+    """POST /ner from a client that sends `body` and closes its connection on `leave`; -> what was sent to it."""
+    arriving = [{"type": "http.request", "body": body, "more_body": not is_whole}]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        if arriving:
+            return arriving.pop()
+        await leave.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/ner", "headers": headers, "query_string": b""}
+    await app(scope, receive, send)
+    return sent
+
+
+@pytest.fixture
+def service(build: Build, gated: GatedRunner) -> Service:
+    """A service on the device that waits."""
+    service = build()
+    use_runner(service, gated)
+    return service
+
+
+def leave_while_it_runs(service: Service, gated: GatedRunner) -> None:
+    """Send a request, and close its connection while its first layer runs."""
+
+    async def scenario() -> None:
+        leave = asyncio.Event()
+        body = json.dumps(BODY).encode()
+        request = asyncio.create_task(call(create_app(service), body=body, is_whole=True, leave=leave))
+        await asyncio.to_thread(wait_until, gated.arrived.is_set)
+        leave.set()
+        await request
+
+    service.engine.start()
+    try:
+        asyncio.run(scenario())
+    finally:
+        gated.gate.set()
+        service.engine.close()
+
+
+def value(service: Service, name: str, **labels: str) -> float | None:
+    """Of one series."""
+    return service.metrics.registry.get_sample_value(name, {"model_name": "tiny@1", **labels})
+
+
+def test_the_engine_is_told_and_drops_it_at_the_next_layer(
+    service: Service, gated: GatedRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted: list[Request] = []
+    submit = service.engine.submit
+    monkeypatch.setattr(service.engine, "submit", lambda request: (submitted.append(request), submit(request)))
+    leave_while_it_runs(service, gated)
+    (request,) = submitted
+    assert request.is_cancelled
+    assert request.future.exception() is not None
+    assert gated.layers_run == [1]
+
+
+def test_a_client_that_left_is_counted_and_holds_no_place(service: Service, gated: GatedRunner) -> None:
+    leave_while_it_runs(service, gated)
+    assert value(service, "ner_requests_client_left_total") == 1
+    assert value(service, "ner_requests_running") == value(service, "ner_requests_waiting") == 0
+    assert value(service, "ner_requests_total", endpoint="/ner", code="200") == 0
+    assert value(service, "ner_requests_timed_out_total") == 0
+    assert value(service, "ner_request_duration_seconds_count") == 0
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_counted_as_such(service: Service) -> None:
+    async def scenario() -> list[dict[str, Any]]:
+        leave = asyncio.Event()
+        leave.set()
+        return await call(create_app(service), body=b'{"text": "An', is_whole=False, leave=leave)
+
+    assert asyncio.run(scenario()) == []
+    assert value(service, "ner_requests_client_left_total") == 1

@@ -1,0 +1,138 @@
+"""Who may do what: the API key, the admin key, and neither."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.api.keys import KeyMissing, Keys, load_admin_key
+from service.api.state import Service
+from tests.api.servers_ import AS_ADMIN
+
+Start = Callable[..., TestClient]
+Build = Callable[..., Service]
+API_KEY = "the-api-key"
+AS_CLIENT = {"Authorization": f"Bearer {API_KEY}"}
+READS = [
+    ("POST", "/ner"),
+    ("GET", "/exit-policy"),
+    ("GET", "/exit-policy/history"),
+    ("GET", "/exit-policy/operating-points"),
+    ("GET", "/models"),
+    ("GET", "/info"),
+]
+OPEN = ["/livez", "/readyz", "/health", "/metrics", "/docs", "/openapi.json"]
+NO_KEYS = [
+    {},
+    {"Authorization": "Bearer wrong"},
+    {"Authorization": "Bearer"},
+    {"Authorization": "Bearer "},
+    {"Authorization": f"Basic {API_KEY}"},
+    {"Authorization": API_KEY},
+    {"Authorization": b"Bearer \xff\xfe"},
+]
+
+
+def status(client: TestClient, method: str, path: str, headers: dict[str, str]) -> int:
+    """The status of a call that would succeed if the key does."""
+    body = {"text": "a"} if path == "/ner" else {"tau": -0.5}
+    return client.request(method, path, headers=headers, json=None if method == "GET" else body).status_code
+
+
+@pytest.fixture(scope="module")
+def guarded(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
+    """A server whose reads need a key."""
+    from service.api.app import create_app
+    from tests.api.servers_ import tiny_service
+
+    service = tiny_service(model_folder, tmp_path_factory.mktemp("state"), api_key=API_KEY)
+    with TestClient(create_app(service)) as client:
+        yield client
+
+
+@pytest.mark.parametrize(("method", "path"), READS)
+def test_with_an_api_key_set_requests_and_reads_need_a_key(guarded: TestClient, method: str, path: str) -> None:
+    assert [status(guarded, method, path, headers) for headers in NO_KEYS] == [401] * len(NO_KEYS)
+    assert status(guarded, method, path, AS_CLIENT) == status(guarded, method, path, AS_ADMIN) == 200
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_health_metrics_and_docs_never_need_a_key(guarded: TestClient, path: str) -> None:
+    assert [status(guarded, "GET", path, headers) for headers in ({}, NO_KEYS[1], AS_CLIENT)] == [200, 200, 200]
+
+
+def test_a_change_needs_the_admin_key(guarded: TestClient) -> None:
+    assert [status(guarded, "PATCH", "/exit-policy", headers) for headers in NO_KEYS] == [401] * len(NO_KEYS)
+    assert status(guarded, "PATCH", "/exit-policy", AS_CLIENT) == 403
+    assert status(guarded, "PATCH", "/exit-policy?dry_run=true", AS_CLIENT) == 403
+    assert status(guarded, "PATCH", "/exit-policy", AS_ADMIN) == 200
+
+
+@pytest.mark.parametrize(("method", "path"), READS)
+def test_where_nothing_needs_a_key_an_unsolicited_one_is_ignored(client: TestClient, method: str, path: str) -> None:
+    for headers in (*NO_KEYS, AS_ADMIN):
+        assert status(client, method, path, headers) == 200
+
+
+def test_a_change_needs_the_admin_key_even_where_reading_is_open(client: TestClient) -> None:
+    assert status(client, "PATCH", "/exit-policy", {}) == 401
+    assert status(client, "PATCH", "/exit-policy", AS_CLIENT) == 401
+
+
+def test_the_scheme_is_read_in_any_case(guarded: TestClient) -> None:
+    assert status(guarded, "GET", "/info", {"Authorization": f"bearer {API_KEY}"}) == 200
+
+
+def test_a_key_of_any_characters_opens_its_lock(start: Start) -> None:
+    client = start(api_key="clé-钥匙")
+    assert status(client, "GET", "/info", {"Authorization": "Bearer clé-钥匙".encode()}) == 200
+    assert status(client, "GET", "/info", {"Authorization": b"Bearer cl\xe9"}) == 401
+
+
+def test_an_empty_admin_key_is_no_key() -> None:
+    with pytest.raises(KeyMissing):
+        Keys(api_key="", admin_key="secret").check_admin("")
+
+
+def test_a_generated_admin_key_is_kept_for_its_owner_alone_and_stays(
+    build: Build, start: Start, tmp_path: Path
+) -> None:
+    client = start(build(admin_key=""))
+    path = tmp_path / "state" / "admin_key"
+    key = path.read_text(encoding="utf-8").strip()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(key) >= 32
+    assert status(client, "PATCH", "/exit-policy", {"Authorization": f"Bearer {key}"}) == 200
+    assert build(admin_key="").keys.admin_key == key
+    assert [left.name for left in path.parent.iterdir() if "partial" in left.name] == []
+
+
+def test_the_path_of_a_generated_key_is_logged_and_the_key_is_not(
+    build: Build, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level("INFO")
+    service = build(admin_key="")
+    (record,) = [record for record in caplog.records if record.getMessage() == "admin key"]
+    assert record.__dict__["data"] == {"file": str(tmp_path / "state" / "admin_key")}
+    assert not any(service.keys.admin_key in str(record.__dict__) for record in caplog.records)
+
+
+def test_a_configured_admin_key_is_written_nowhere(tmp_path: Path) -> None:
+    assert load_admin_key("configured", tmp_path / "state") == ("configured", None)
+    assert not (tmp_path / "state").exists()
+
+
+def test_two_generated_keys_differ(tmp_path: Path) -> None:
+    keys = {load_admin_key("", tmp_path / name)[0] for name in ("a", "b")}
+    assert len(keys) == 2
+
+
+def test_an_empty_key_file_is_filled_again(tmp_path: Path) -> None:
+    (tmp_path / "admin_key").write_text("", encoding="utf-8")
+    key, _ = load_admin_key("", tmp_path)
+    assert len(key) >= 32
+    assert load_admin_key("", tmp_path)[0] == key

@@ -1,0 +1,169 @@
+"""GET /metrics: every series is there from the first scrape, and moves when it should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from service import __version__
+from service.api.state import Service
+from tests.api.servers_ import AS_ADMIN, ENTITY_TEXT, TINY_LABELS, sample, samples
+
+Start = Callable[..., TestClient]
+Build = Callable[..., Service]
+SERIES = {
+    "ner_requests_total": {"endpoint", "code"},
+    "ner_requests_rejected_total": {"reason"},
+    "ner_requests_running": set(),
+    "ner_requests_waiting": set(),
+    "ner_queue_capacity": set(),
+    "ner_request_duration_seconds_bucket": {"le"},
+    "ner_request_tokenize_seconds_bucket": {"le"},
+    "ner_request_queue_seconds_bucket": {"le"},
+    "ner_request_inference_seconds_bucket": {"le"},
+    "ner_request_decode_seconds_bucket": {"le"},
+    "ner_exit_layer_bucket": {"le"},
+    "ner_exit_reason_total": {"reason"},
+    "ner_layers_executed_total": set(),
+    "ner_layers_saved_total": set(),
+    "ner_tokens_total": set(),
+    "ner_sequences_total": set(),
+    "ner_step_batch_sequences_bucket": {"le"},
+    "ner_step_batch_tokens_bucket": {"le"},
+    "ner_step_seconds_bucket": {"le"},
+    "ner_exit_policy_tau": set(),
+    "ner_exit_policy_patience": set(),
+    "ner_exit_policy_version": set(),
+    "ner_exit_policy_info": {"strategy", "measure"},
+    "ner_exit_policy_changes_total": {"source"},
+    "ner_speedup_layers": set(),
+    "ner_entities_total": {"label"},
+    "ner_engine_up": set(),
+    "ner_engine_last_step_age_seconds": set(),
+    "ner_build_info": {"version", "torch", "device", "dtype"},
+}
+SECONDS = [
+    *(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075),
+    *(0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 5, 10, float("inf")),
+]
+
+
+@pytest.fixture
+def client(start: Start) -> TestClient:
+    """A server that nobody has asked anything."""
+    return start()
+
+
+def buckets(client: TestClient, name: str) -> list[float]:
+    """Upper bounds of a histogram."""
+    return [float(one.labels["le"]) for one in samples(client) if one.name == f"{name}_bucket"]
+
+
+def test_the_exposition_is_what_prometheus_expects(client: TestClient) -> None:
+    response = client.get("/metrics")
+    assert response.headers["Content-Type"].startswith("text/plain; version=")
+    families = list(text_string_to_metric_families(response.text))
+    assert all(family.documentation for family in families)
+    assert all(family.name.startswith("ner_") for family in families)
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_a_series_is_there_from_the_first_scrape(client: TestClient, name: str) -> None:
+    found = [one for one in samples(client) if one.name == name]
+    assert found
+    for one in found:
+        assert one.labels.keys() == SERIES[name] | {"model_name"}
+        assert one.labels["model_name"] == "tiny@1"
+
+
+def test_every_known_value_of_a_label_is_there_from_the_first_scrape(client: TestClient) -> None:
+    found = samples(client)
+
+    def values(name: str, label: str) -> set[str]:
+        return {one.labels[label] for one in found if one.name == name}
+
+    assert values("ner_exit_reason_total", "reason") == {"vote", "confidence", "learned", "budget", "last_layer"}
+    assert values("ner_exit_policy_changes_total", "source") == {"api", "autopilot"}
+    assert values("ner_entities_total", "label") == set(TINY_LABELS)
+    assert values("ner_requests_rejected_total", "reason") == {"queue_full", "too_large", "not_ready"}
+    assert "/ner" in values("ner_requests_total", "endpoint")
+
+
+def test_the_buckets_of_the_exit_layer_are_the_layers(client: TestClient) -> None:
+    assert buckets(client, "ner_exit_layer") == [1, 2, 3, 4, float("inf")]
+
+
+@pytest.mark.parametrize("name", ["duration", "tokenize", "queue", "inference", "decode"])
+def test_times_fall_into_the_buckets_of_the_wire(client: TestClient, name: str) -> None:
+    assert buckets(client, f"ner_request_{name}_seconds") == SECONDS
+
+
+def test_gauges_say_what_is_in_force(client: TestClient) -> None:
+    assert sample(client, "ner_queue_capacity") == 4_096
+    assert sample(client, "ner_exit_policy_tau") == -0.001
+    assert sample(client, "ner_exit_policy_patience") == 1
+    assert sample(client, "ner_exit_policy_version") == 1
+    assert sample(client, "ner_engine_up") == 1
+    assert sample(client, "ner_build_info", version=__version__, device="cpu", dtype="float32") == 1
+
+
+def test_a_request_moves_what_it_should(client: TestClient) -> None:
+    result = client.post("/ner", json={"text": ENTITY_TEXT, "exit_policy": {"strategy": "full_depth"}}).json()
+    client.post("/ner", json={"texts": ["Ben", "Anna"], "exit_policy": {"strategy": "budgeted", "layer": 1}})
+    assert sample(client, "ner_requests_total", endpoint="/ner", code="200") == 2
+    assert sample(client, "ner_sequences_total") == 3
+    assert sample(client, "ner_layers_executed_total") == 4 + 1 + 1
+    assert sample(client, "ner_layers_saved_total") == 3 + 3
+    assert sample(client, "ner_exit_layer_sum") == 6
+    assert sample(client, "ner_exit_layer_bucket", le="1.0") == 2
+    assert sample(client, "ner_exit_reason_total", reason="budget") == 2
+    assert sample(client, "ner_exit_reason_total", reason="last_layer") == 1
+    assert sample(client, "ner_tokens_total") >= len(ENTITY_TEXT.split()) + 2 + 3 + 3
+    (entity,) = result["entities"]
+    assert sample(client, "ner_entities_total", label=entity["label"]) >= 1
+    for name in ("duration", "tokenize", "queue", "inference", "decode"):
+        assert sample(client, f"ner_request_{name}_seconds_count") == 2
+    assert sample(client, "ner_requests_running") == sample(client, "ner_requests_waiting") == 0
+
+
+def test_the_histograms_of_a_step_count_every_layer_that_ran(client: TestClient) -> None:
+    client.post("/ner", json={"texts": ["Ben", "Anna"], "exit_policy": {"strategy": "full_depth"}})
+    for name in ("ner_step_batch_sequences", "ner_step_batch_tokens", "ner_step_seconds"):
+        assert sample(client, f"{name}_count") == 4
+    assert sample(client, "ner_step_batch_sequences_sum") == 8
+    assert sample(client, "ner_step_batch_tokens_sum") == 4 * sample(client, "ner_tokens_total")
+
+
+def test_speedup_is_layers_over_average_exit_layer_of_the_policy_in_force(client: TestClient) -> None:
+    client.patch("/exit-policy", json={"strategy": "budgeted", "layer": 2}, headers=AS_ADMIN)
+    client.post("/ner", json={"text": ENTITY_TEXT})
+    assert sample(client, "ner_speedup_layers") == 2
+
+
+def test_neither_tau_nor_text_is_ever_a_label(client: TestClient) -> None:
+    marker = {"text": "Zanzibarbara", "exit_policy": {"tau": -0.098765}}
+    client.post("/ner", json=marker)
+    client.post("/ner", json={**marker, "labels": ["Zanzibarbara"]})
+    client.patch("/exit-policy", json={"tau": -0.098765}, headers=AS_ADMIN)
+    client.get("/Zanzibarbara")
+    found = samples(client)
+    assert not any("Zanzibarbara" in value or "098765" in value for one in found for value in one.labels.values())
+    assert {label for one in found for label in one.labels} == set().union({"model_name"}, *SERIES.values())
+
+
+def test_a_restart_is_no_change_of_the_policy(client: TestClient, start: Start, build: Build) -> None:
+    client.patch("/exit-policy", json={"tau": -0.5}, headers=AS_ADMIN)
+    restarted = start(build())
+    assert restarted.get("/exit-policy").json()["updated_by"] == "api"
+    assert sample(restarted, "ner_exit_policy_changes_total", source="api") == 0
+    assert sample(restarted, "ner_exit_policy_version") == 2
+
+
+def test_a_refused_change_is_not_counted(client: TestClient) -> None:
+    client.patch("/exit-policy", json={"tau": "low"}, headers=AS_ADMIN)
+    client.patch("/exit-policy?dry_run=true", json={"tau": -0.5}, headers=AS_ADMIN)
+    assert sample(client, "ner_exit_policy_changes_total", source="api") == 0
+    assert sample(client, "ner_exit_policy_version") == 1

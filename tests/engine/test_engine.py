@@ -1,0 +1,467 @@
+"""The engine over a scripted runner: answers, exits, admission, failures, departures, policies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.engine.engine import EngineLimits
+from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.errors import EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
+from service.exits.policies.budgeted import Budgeted
+from service.exits.policies.full_depth import FullDepth
+from service.exits.policies.vee import Vee
+from service.exits.policy import ExitPolicy
+from service.spans.types import Span
+from service.text.types import EncodedText
+from tests.engine.scripted_ import (
+    DEADLINE_S,
+    Clock,
+    Recorder,
+    ScriptedRunner,
+    answer,
+    exit_layers,
+    make_engine,
+    script,
+    scripted_request,
+    scripted_text,
+    wait_for,
+)
+
+ONE_AT_A_TIME = EngineLimits(max_step_pieces=1)
+
+
+def error_of(request: Request) -> BaseException | None:
+    return request.future.exception(timeout=0)
+
+
+class Fault(Exception):
+    """Something the device threw."""
+
+
+def fail_at(layer: int, number: int = 1) -> Callable[[int, Seq[Sequence]], None]:
+    """For `on_step`: throw in the `number`-th step at `layer`."""
+    seen: list[int] = []
+
+    def on_step(step_layer: int, _: Seq[Sequence]) -> None:
+        seen.append(step_layer)
+        if step_layer == layer and seen.count(layer) == number:
+            raise Fault("a detail that no caller should read")
+
+    return on_step
+
+
+# answers and exits
+
+
+def test_every_sequence_leaves_at_its_own_layer_with_its_own_spans() -> None:
+    request, other = scripted_request(2, 4, 3), scripted_request(2)
+    answer(make_engine(ScriptedRunner()), request, other)
+    assert request.future.result() is request
+    assert (exit_layers(request), exit_layers(other)) == ([2, 4, 3], [2])
+    assert [sequence.spans for sequence in request.sequences] == [[Span(0, 1, layer)] for layer in (2, 4, 3)]
+    assert [sequence.exit_reason for sequence in request.sequences] == ["vote", "last_layer", "vote"]
+
+
+def test_sequences_of_several_texts_keep_their_order() -> None:
+    request = Request((scripted_text(4, 2), scripted_text(), scripted_text(3)), deadline=1.0, submitted=0.0)
+    answer(make_engine(ScriptedRunner()), request)
+    assert [sequence.input for sequence in request.sequences] == [
+        sequence for text in request.texts for sequence in text.sequences
+    ]
+    assert exit_layers(request) == [4, 2, 3]
+
+
+def test_layers_behind_an_exit_are_not_run() -> None:
+    runner, request = ScriptedRunner(num_layers=6), scripted_request(2, 5, 3)
+    answer(make_engine(runner), request)
+    ran = [runner.layers_of(sequence) for sequence in request.sequences]
+    assert ran == [[1, 2], [1, 2, 3, 4, 5], [1, 2, 3]]
+    assert len(runner.steps) == 5
+
+
+def test_full_depth_runs_every_layer_over_everyone() -> None:
+    runner, request = ScriptedRunner(), scripted_request(2, 3, 4)
+    answer(make_engine(runner, live=lambda: CapturedPolicy(FullDepth(), 1)), request)
+    assert [runner.layers_of(sequence) for sequence in request.sequences] == [[1, 2, 3, 4]] * 3
+
+
+def test_a_blank_text_is_answered_at_once_without_a_worker() -> None:
+    request, engine = Request((EncodedText(" ", ()),), deadline=0.0, submitted=0.0), make_engine(ScriptedRunner())
+    engine.submit(request)
+    assert request.future.result(timeout=0).sequences == []
+    assert request.captured == CapturedPolicy(Vee(), 1)
+
+
+def test_a_blank_text_gives_its_room_back() -> None:
+    engine = make_engine(ScriptedRunner(), limits=EngineLimits(queue_texts=1))
+    for _ in range(3):
+        engine.submit(Request((EncodedText("", ()),), deadline=0.0, submitted=0.0))
+
+
+def test_an_answer_holds_on_to_nothing_on_the_device() -> None:
+    def fill(_: int, sequences: Seq[Sequence]) -> None:
+        for sequence in sequences:
+            sequence.hidden = object()
+            sequence.tables.append(object())
+
+    request, failed = scripted_request(2, 4), scripted_request(2)
+    answer(make_engine(ScriptedRunner(on_step=fill)), request)
+    assert all(sequence.hidden is None and not sequence.tables for sequence in request.sequences)
+    runner = ScriptedRunner(on_step=lambda layer, sequences: [fill(layer, sequences), fail_at(1)(layer, sequences)])
+    answer(make_engine(runner), failed)
+    assert all(sequence.hidden is None and not sequence.tables for sequence in failed.sequences)
+
+
+def test_times_are_kept_where_a_request_passes() -> None:
+    clock = Clock(3.0)
+    request = scripted_request(2)
+    runner = ScriptedRunner(on_step=lambda layer, _: setattr(clock, "now", clock.now + layer))
+    answer(make_engine(runner, clock=clock), request)
+    assert (request.started, request.finished, request.decode_s) == (3.0, 3.0 + 1 + 2, 0.0)
+
+
+def test_the_observer_hears_of_every_step_every_exit_and_the_queue() -> None:
+    observer, request, other = Recorder(), scripted_request(2, 3), scripted_request(2)
+    answer(make_engine(ScriptedRunner(), observer=observer), request, other)
+    assert observer.steps == [(1, 3, 9, 0.0), (2, 3, 9, 0.0), (3, 1, 3, 0.0)]
+    assert {*observer.left} == {*request.sequences, *other.sequences} and len(observer.left) == 3
+    assert observer.queue[0] == (1, 0) and (0, 2) in observer.queue and observer.queue[-1] == (0, 0)
+
+
+# admission
+
+
+def test_more_texts_than_the_queue_holds_are_refused() -> None:
+    engine = make_engine(ScriptedRunner(), limits=EngineLimits(queue_texts=2))
+    engine.submit(scripted_request(2))
+    engine.submit(scripted_request(2))
+    assert not engine.has_room
+    with pytest.raises(Overloaded, match=r"2 texts .* 1 and 3 more .* limits of 2 texts \(NER_QUEUE_TEXTS\)"):
+        engine.submit(scripted_request(2))
+
+
+def test_more_pieces_than_the_queue_holds_are_refused() -> None:
+    engine = make_engine(ScriptedRunner(), limits=EngineLimits(queue_pieces=10))
+    engine.submit(scripted_request(2, num_pieces=9))
+    assert engine.has_room
+    with pytest.raises(Overloaded, match="NER_QUEUE_TOKENS"):
+        engine.submit(scripted_request(2, num_pieces=2))
+    engine.submit(scripted_request(2, num_pieces=1))
+    assert not engine.has_room
+
+
+def test_a_list_is_admitted_whole_or_not_at_all() -> None:
+    engine = make_engine(ScriptedRunner(), limits=EngineLimits(queue_texts=3))
+    engine.submit(scripted_request(2))
+    with pytest.raises(Overloaded):
+        engine.submit(Request((scripted_text(2),) * 3, deadline=1.0, submitted=0.0))
+    engine.submit(Request((scripted_text(2),) * 2, deadline=1.0, submitted=0.0))
+
+
+def test_a_refused_request_never_runs_and_may_be_sent_again() -> None:
+    runner, refused = ScriptedRunner(), scripted_request(2)
+    engine = make_engine(runner, limits=EngineLimits(queue_texts=1))
+    first = scripted_request(3)
+    engine.submit(first)
+    with pytest.raises(Overloaded):
+        engine.submit(refused)
+    assert not refused.future.done() and not refused.sequences
+    engine.start()
+    wait_for([first])
+    engine.submit(refused)
+    wait_for([refused])
+    engine.close()
+    assert exit_layers(refused) == [2]
+
+
+@pytest.mark.parametrize("limits", [EngineLimits(queue_texts=1), EngineLimits(queue_pieces=3)])
+def test_an_answer_gives_its_room_back(limits: EngineLimits) -> None:
+    engine = make_engine(ScriptedRunner(), limits=limits)
+    engine.start()
+    for _ in range(3):
+        request = scripted_request(2)
+        engine.submit(request)
+        wait_for([request])
+    engine.close()
+
+
+@pytest.mark.parametrize("limits", [EngineLimits(queue_texts=1), EngineLimits(queue_pieces=3)])
+def test_a_failure_a_departure_and_a_late_answer_give_their_room_back(limits: EngineLimits) -> None:
+    engine = make_engine(ScriptedRunner(on_step=fail_at(2)), limits=limits, clock=lambda: 1.0)
+    engine.start()
+    gone = scripted_request(2)
+    gone.is_cancelled = True
+    for request in (scripted_request(2), gone, scripted_request(2, deadline=0.5), scripted_request(2)):
+        engine.submit(request)
+        wait_for([request])
+    engine.close()
+    assert exit_layers(request) == [2]
+
+
+# failures
+
+
+def test_a_step_that_throws_fails_exactly_the_requests_in_it() -> None:
+    runner = ScriptedRunner(on_step=fail_at(2))
+    one, two, elsewhere = scripted_request(2), scripted_request(4), scripted_request(3)
+    answer(make_engine(runner, limits=EngineLimits(max_step_pieces=6)), one, two, elsewhere)
+    assert isinstance(error_of(one), EngineFailed) and isinstance(error_of(two), EngineFailed)
+    assert exit_layers(elsewhere) == [3]
+
+
+def test_a_failure_tells_its_callers_nothing_internal_and_the_log_everything(caplog: pytest.LogCaptureFixture) -> None:
+    request = scripted_request(2)
+    answer(make_engine(ScriptedRunner(on_step=fail_at(1))), request)
+    assert "no caller" not in str(error_of(request)) and "the log" in str(error_of(request))
+    assert "a detail that no caller should read" in caplog.text and "layer 1 over 1 sequences" in caplog.text
+
+
+def test_the_next_request_after_a_failure_succeeds() -> None:
+    engine = make_engine(ScriptedRunner(on_step=fail_at(1)))
+    engine.start()
+    failing, following = scripted_request(2), scripted_request(2)
+    engine.submit(failing)
+    wait_for([failing])
+    engine.submit(following)
+    wait_for([following])
+    assert engine.is_alive and exit_layers(following) == [2]
+    engine.close()
+
+
+def test_a_request_that_lost_one_sequence_runs_no_other() -> None:
+    runner, request = ScriptedRunner(on_step=fail_at(2)), scripted_request(2, 2, 2)
+    answer(make_engine(runner, limits=ONE_AT_A_TIME), request)
+    assert isinstance(error_of(request), EngineFailed)
+    assert [runner.layers_of(sequence) for sequence in request.sequences] == [[1, 2], [], []]
+
+
+def test_decoding_that_throws_fails_its_callers_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_spans(_: Seq[Sequence]) -> list[list[Span]]:
+        raise Fault
+
+    runner, request = ScriptedRunner(), scripted_request(2)
+    monkeypatch.setattr(runner, "read_spans", read_spans)
+    answer(make_engine(runner), request)
+    assert isinstance(error_of(request), EngineFailed)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_runner_that_answers_for_too_few_or_too_many_fails_the_step(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    runner, request = ScriptedRunner(), scripted_request(2)
+    monkeypatch.setattr(runner, "run_layer", lambda layer, sequences: [()] * count)
+    answer(make_engine(runner), request)
+    assert isinstance(error_of(request), EngineFailed)
+
+
+# departures and time limits
+
+
+def test_a_request_that_waited_too_long_is_not_run() -> None:
+    clock, runner = Clock(), ScriptedRunner()
+    late, early = scripted_request(2, deadline=4.0), scripted_request(2, deadline=5.0)
+    engine = make_engine(runner, clock=clock)
+    engine.submit(late)
+    engine.submit(early)
+    clock.now = 4.5
+    engine.start()
+    wait_for([late, early])
+    engine.close()
+    assert isinstance(error_of(late), TimedOut) and exit_layers(early) == [2]
+    assert runner.layers_of(late.sequences[0]) == []
+
+
+def test_a_time_limit_that_passes_between_layers_ends_the_request_there() -> None:
+    clock = Clock()
+    runner = ScriptedRunner(on_step=lambda layer, _: setattr(clock, "now", float(layer)))
+    late, patient = scripted_request(4, deadline=1.5), scripted_request(4)
+    answer(make_engine(runner, clock=clock), late, patient)
+    assert isinstance(error_of(late), TimedOut) and exit_layers(patient) == [4]
+    assert runner.layers_of(late.sequences[0]) == [1, 2]
+
+
+def test_a_request_whose_caller_left_is_dropped_at_the_next_layer_boundary() -> None:
+    gone, stays = scripted_request(4, 4), scripted_request(4)
+    runner = ScriptedRunner(on_step=lambda layer, _: setattr(gone, "is_cancelled", layer >= 2))
+    answer(make_engine(runner), gone, stays)
+    assert type(error_of(gone)) is ServiceError and exit_layers(stays) == [4]
+    assert [runner.layers_of(sequence) for sequence in gone.sequences] == [[1, 2], [1, 2]]
+
+
+def test_a_caller_that_leaves_while_queued_costs_nothing() -> None:
+    runner, gone = ScriptedRunner(), scripted_request(4)
+    gone.is_cancelled = True
+    answer(make_engine(runner), gone)
+    assert runner.steps == [] and gone.captured is None
+
+
+def test_an_answer_that_is_ready_is_given_though_its_time_limit_passed_meanwhile() -> None:
+    clock = Clock()
+    runner = ScriptedRunner(on_step=lambda layer, _: setattr(clock, "now", float(layer)))
+    request = scripted_request(2, deadline=1.0)
+    answer(make_engine(runner, clock=clock), request)
+    assert exit_layers(request) == [2]
+
+
+# policies
+
+
+def test_the_policy_is_captured_when_the_first_sequence_starts_and_kept_by_all() -> None:
+    live = [CapturedPolicy(FullDepth(), 1)]
+    runner = ScriptedRunner(on_step=lambda *_: live.append(CapturedPolicy(Budgeted(1), live[-1].version + 1)))
+    request = scripted_request(2, 3)
+    engine = make_engine(runner, live=lambda: live[-1], limits=ONE_AT_A_TIME)
+    engine.submit(request)
+    live.append(CapturedPolicy(Vee(), 2))  # after submit, before the start
+    engine.start()
+    wait_for([request])
+    engine.close()
+    assert request.captured == CapturedPolicy(Vee(), 2)
+    assert exit_layers(request) == [2, 3]
+
+
+def test_a_request_that_starts_after_a_change_follows_the_new_policy() -> None:
+    live = [CapturedPolicy(Vee(), 1)]
+    runner = ScriptedRunner(on_step=lambda *_: live.append(CapturedPolicy(Budgeted(1), live[-1].version + 1)))
+    first, second = scripted_request(2), scripted_request(2)
+    answer(make_engine(runner, live=lambda: live[-1], limits=ONE_AT_A_TIME), first, second)
+    assert (exit_layers(first), exit_layers(second)) == ([2], [1])
+    assert second.captured == CapturedPolicy(Budgeted(1), 3)
+
+
+def test_an_override_wins_over_the_live_policy_and_says_so() -> None:
+    request, other = scripted_request(2, override=Budgeted(3)), scripted_request(2)
+    answer(make_engine(ScriptedRunner(), live=lambda: CapturedPolicy(Vee(), 7)), request, other)
+    assert request.captured == CapturedPolicy(Budgeted(3), 7, is_override=True)
+    assert (exit_layers(request), exit_layers(other)) == ([3], [2])
+
+
+def test_sequences_under_different_policies_share_a_step() -> None:
+    policies: list[ExitPolicy] = [Vee(), Vee(patience=2), Budgeted(1), FullDepth()]
+    requests = [scripted_request(2, override=policy) for policy in policies]
+    runner = ScriptedRunner()
+    answer(make_engine(runner), *requests)
+    assert [exit_layers(request) for request in requests] == [[2], [3], [1], [4]]
+    assert [len(sequences) for _, sequences in runner.steps] == [4, 3, 2, 1]
+
+
+# the worker's life
+
+
+def test_close_answers_what_was_admitted_and_admits_no_more() -> None:
+    engine, requests = make_engine(ScriptedRunner()), [scripted_request(2), scripted_request(4), scripted_request(3)]
+    for request in requests:
+        engine.submit(request)
+    engine.start()
+    engine.close()
+    assert [exit_layers(request) for request in requests] == [[2], [4], [3]]
+    with pytest.raises(NotReady):
+        engine.submit(scripted_request(2))
+    assert not engine.is_alive
+
+
+def test_an_engine_that_never_started_closes() -> None:
+    engine = make_engine(ScriptedRunner())
+    engine.close()
+    assert not engine.is_alive
+
+
+def test_an_idle_engine_is_alive() -> None:
+    engine = make_engine(ScriptedRunner())
+    engine.start()
+    assert engine.is_alive and engine.step_age_s() == 0.0
+    engine.close()
+
+
+def test_an_engine_whose_step_is_overdue_is_not_alive() -> None:
+    clock, seen = Clock(), []
+
+    def on_step(layer: int, _: Seq[Sequence]) -> None:
+        clock.now += 10.0 * layer
+        seen.append((engine.step_age_s(), engine.is_alive))
+
+    engine = make_engine(ScriptedRunner(on_step=on_step), limits=EngineLimits(step_overdue_s=15.0), clock=clock)
+    answer(engine, scripted_request(2))
+    assert seen == [(10.0, True), (20.0, False)]
+    assert engine.step_age_s() == 0.0
+
+
+def test_requests_from_many_threads_are_all_answered() -> None:
+    engine, barrier = make_engine(ScriptedRunner(), limits=EngineLimits(max_step_pieces=9)), threading.Barrier(8)
+    requests = [[scripted_request(2 + (thread + i) % 3) for i in range(20)] for thread in range(8)]
+
+    def submit(own: list[Request]) -> None:
+        barrier.wait(DEADLINE_S)
+        for request in own:
+            engine.submit(request)
+
+    threads = [threading.Thread(target=submit, args=(own,)) for own in requests]
+    engine.start()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    everyone = [request for own in requests for request in own]
+    wait_for(everyone)
+    engine.close()
+    assert all(exit_layers(request) == [script(request.sequences[0])] for request in everyone)
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(
+    scripts=st.lists(st.lists(st.integers(2, 4), max_size=4), min_size=1, max_size=6),
+    failing=st.sets(st.integers(1, 25), max_size=4),
+    unreadable=st.sets(st.integers(1, 25), max_size=2),
+    leaving=st.dictionaries(st.integers(0, 5), st.integers(0, 12), max_size=3),
+    deadlines=st.dictionaries(st.integers(0, 5), st.integers(0, 12), max_size=3),
+    budget=st.integers(1, 20),
+)
+def test_whatever_happens_every_request_is_answered_and_its_room_given_back(
+    scripts: list[list[int]],
+    failing: set[int],
+    unreadable: set[int],
+    leaving: dict[int, int],
+    deadlines: dict[int, int],
+    budget: int,
+) -> None:
+    """Step numbers stand for time: at which step something throws, a caller leaves, a time limit passes."""
+    requests = [scripted_request(*layers, deadline=deadlines.get(i, 99)) for i, layers in enumerate(scripts)]
+    admitted, late = requests[::2], requests[1::2]
+    steps: list[int] = []
+
+    def on_step(*_: object) -> None:
+        steps.append(len(steps) + 1)
+        for index, request in enumerate(requests):
+            request.is_cancelled = steps[-1] >= leaving.get(index, 99)
+        if late:
+            admitted.append(late.pop())
+            engine.submit(admitted[-1])
+        if steps[-1] in failing:
+            raise Fault
+
+    class Unreadable(ScriptedRunner):
+        def read_spans(self, sequences: Seq[Sequence]) -> list[list[Span]]:
+            if steps[-1] in unreadable:
+                raise Fault
+            return super().read_spans(sequences)
+
+    limits = EngineLimits(queue_texts=len(requests), max_step_pieces=budget)
+    engine = make_engine(Unreadable(on_step=on_step), limits=limits, clock=lambda: float(len(steps)))
+    for request in admitted:
+        engine.submit(request)
+    engine.start()
+    while not all(request.future.done() for request in admitted):  # a step may admit more
+        wait_for(admitted)
+    for request in admitted:
+        error = error_of(request)
+        assert isinstance(error, ServiceError) or exit_layers(request) == [script(s) for s in request.sequences]
+        assert not any(sequence.tables for sequence in request.sequences)
+    engine.submit(Request((EncodedText("", ()),) * len(requests), deadline=0.0, submitted=0.0))  # all room is free
+    engine.close()

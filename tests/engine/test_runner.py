@@ -1,0 +1,227 @@
+"""The runner on a tiny model: packed == alone, served == replayed, traced == untraced, and nothing computed in vain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from collections.abc import Sequence as Seq
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+from service.engine.engine import EngineLimits
+from service.engine.runner import ModelRunner
+from service.engine.sequence import Request, Sequence
+from service.exits.consistency import Cells
+from service.exits.policies.budgeted import Budgeted
+from service.exits.policies.full_depth import FullDepth
+from service.exits.policies.vee import Vee
+from service.exits.policy import ExitPolicy
+from service.models.multi_exit import MultiExitModel
+from service.models.packed import Packed, pack
+from service.spans.decode import decode
+from service.spans.types import Span
+from service.text.types import EncodedText, SequenceInput
+from tests.engine.scripted_ import Recorder, answer, make_engine
+from tests.models_ import random_sequences, tiny_config, tiny_model, tiny_text_encoder
+
+CPU = torch.device("cpu")
+INPUTS = random_sequences((5, 1, 17, 2, 9, 17, 3, 8, 12, 4))
+VOTING = [Vee(tau=-0.062), Vee(tau=-0.08, patience=2), Vee(tau=-0.025), Vee(patience=3)]
+POLICIES: list[ExitPolicy] = [*VOTING, Vee(tau=0.0), FullDepth(), Budgeted(1), Budgeted(3), Budgeted(4)]
+WIRE_FIELDS = {"layer", "consistency", "votes", "entropy_mean", "entropy_max", "entities"}
+
+shared_model = cache(tiny_model)  # for tests that do not change it
+every_policy = pytest.mark.parametrize("policy", POLICIES, ids=str)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Tables this small gain nothing from several threads, and every engine's worker would start its own."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def request_of(*inputs: SequenceInput, policy: ExitPolicy, trace: bool = False) -> Request:
+    return Request((EncodedText("", inputs),), deadline=1.0, submitted=0.0, override=policy, wants_trace=trace)
+
+
+def serve(*requests: Request, model: MultiExitModel | None = None, max_step_pieces: int = 4096) -> Seq[Sequence]:
+    """Answer all together; -> their sequences."""
+    observer, limits = Recorder(), EngineLimits(max_step_pieces=max_step_pieces)
+    answer(make_engine(ModelRunner(model or shared_model(), CPU), limits=limits, observer=observer), *requests)
+    sequences = [sequence for request in requests for sequence in request.future.result(timeout=0).sequences]
+    if max_step_pieces == 4096:
+        assert observer.steps[0][:2] == (1, len(sequences)), "one step was meant to hold all of them"
+    return sequences
+
+
+def serve_alone(inputs: Seq[SequenceInput], policy: ExitPolicy, model: MultiExitModel | None = None) -> Seq[Sequence]:
+    return [serve(request_of(own, policy=policy), model=model)[0] for own in inputs]
+
+
+@torch.inference_mode()
+def replay(own: SequenceInput, policy: ExitPolicy, model: MultiExitModel) -> tuple[int, list[Span]]:
+    """Run to full depth at once, then decide offline: what a naive reading of the papers does."""
+    tables: list[Tensor] = model(pack([own], CPU))
+    cells = Cells(torch.zeros(len(tables[0]), dtype=torch.long), (len(tables[0]),))
+    history = []
+    for layer in range(1, len(tables) + 1):
+        history.append(tuple(policy.evidence(tables[:layer], cells)[0].tolist()))
+        if isinstance(policy, Vee) and policy.tau:  # no example stands so near to tau that rounding decides it
+            assert all(abs(consistency - policy.tau) > 1e-4 for consistency in history[-1])
+        if policy.decide(history, len(tables)) is not None:
+            break
+    best = tables[layer - 1].max(dim=1)
+    nested = model.config.nested
+    return layer, decode(best.indices.numpy(), best.values.numpy(), own.num_words, nested=nested)
+
+
+def outcome(sequences: Seq[Sequence]) -> list[tuple[int, object]]:
+    """Exit layers and spans; probabilities are equal up to float32 rounding."""
+    return [(sequence.layer, approximately(sequence.spans)) for sequence in sequences]
+
+
+def approximately(spans: Seq[Span]) -> list[tuple[int, int, int, object]]:
+    return [(span.start, span.end, span.label, pytest.approx(span.score, abs=1e-5)) for span in spans]
+
+
+@every_policy
+def test_served_together_is_served_alone_is_replayed(policy: ExitPolicy) -> None:
+    together = [(seq.layer, [*map(tuple, seq.spans)]) for seq in serve(request_of(*INPUTS, policy=policy))]
+    assert together == outcome(serve_alone(INPUTS, policy))
+    replayed = [replay(own, policy, shared_model()) for own in INPUTS]
+    assert together == [(layer, approximately(spans)) for layer, spans in replayed]
+
+
+def test_the_examples_leave_at_different_layers_and_find_spans() -> None:
+    left = [{sequence.layer for sequence in serve(request_of(*INPUTS, policy=policy))} for policy in VOTING]
+    assert left == [{2, 3}, {3, 4}, {3, 4}, {4}]
+    assert sum(len(sequence.spans) for sequence in serve(request_of(*INPUTS, policy=VOTING[0]))) > 10
+
+
+@pytest.mark.parametrize("max_step_pieces", [1, 20, 45])
+def test_how_steps_are_cut_does_not_matter(max_step_pieces: int) -> None:
+    request, cut = (request_of(*INPUTS, policy=VOTING[0]) for _ in range(2))
+    together = [(seq.layer, [*map(tuple, seq.spans)]) for seq in serve(request)]
+    assert together == outcome(serve(cut, max_step_pieces=max_step_pieces))
+
+
+def test_a_flat_model_is_decoded_flat() -> None:
+    model = tiny_model(tiny_config(nested=False))
+    for sequence in serve(request_of(*INPUTS, policy=Budgeted(2)), model=model):
+        assert outcome([sequence]) == [(2, [*map(tuple, replay(sequence.input, Budgeted(2), model)[1])])]
+        assert all(one.end <= other.start for one, other in zip(sequence.spans, sequence.spans[1:], strict=False))
+
+
+@every_policy
+def test_a_trace_changes_neither_exit_layer_nor_spans(policy: ExitPolicy) -> None:
+    plain, traced = (serve(request_of(*INPUTS, policy=policy, trace=trace)) for trace in (False, True))
+    assert [(s.layer, s.exit_reason, s.spans) for s in plain] == [(s.layer, s.exit_reason, s.spans) for s in traced]
+    assert all(sequence.trace is None for sequence in plain)
+
+
+@every_policy
+def test_a_trace_has_one_item_for_every_layer_that_ran(policy: ExitPolicy) -> None:
+    for sequence in serve(request_of(*INPUTS, policy=policy, trace=True)):
+        assert sequence.trace is not None and all(item.keys() == WIRE_FIELDS for item in sequence.trace)
+        assert [item["layer"] for item in sequence.trace] == list(range(1, sequence.layer + 1))
+        assert [len(item["consistency"]) for item in sequence.trace] == list(range(sequence.layer))
+
+
+@pytest.mark.parametrize("policy", VOTING, ids=str)
+def test_a_trace_shows_what_the_vote_saw(policy: Vee) -> None:
+    for sequence in serve(request_of(*INPUTS, policy=policy, trace=True)):
+        assert sequence.trace is not None
+        assert [tuple(item["consistency"]) for item in sequence.trace] == sequence.history
+        votes = [item["votes"] for item in sequence.trace]
+        assert votes == [sum(value > policy.tau for value in evidence) for evidence in sequence.history]
+        assert all(count < policy.patience for count in votes[:-1])
+        assert votes[-1] >= policy.patience or sequence.exit_reason == "last_layer"
+
+
+@pytest.mark.parametrize("policy", [FullDepth(), Budgeted(3)], ids=str)
+def test_a_strategy_that_does_not_vote_is_traced_with_the_default_measure_and_no_votes(policy: ExitPolicy) -> None:
+    (plain,) = serve(request_of(INPUTS[2], policy=policy, trace=True))
+    (voting,) = serve(request_of(INPUTS[2], policy=Vee(tau=0.0), trace=True))
+    assert plain.trace is not None and voting.trace is not None
+    for item, other in zip(plain.trace, voting.trace, strict=False):
+        assert item == {**other, "votes": None}
+
+
+def test_a_trace_holds_the_entropies_of_every_layer() -> None:
+    (sequence,) = serve(request_of(INPUTS[0], policy=FullDepth(), trace=True))
+    tables = shared_model()(pack([INPUTS[0]], CPU))
+    for item, table in zip(sequence.trace or [], tables, strict=True):
+        uncertainty = [-sum(math.exp(p) * p for p in cell) / math.log(len(cell)) for cell in table.tolist()]
+        assert item["entropy_mean"] == pytest.approx(sum(uncertainty) / len(uncertainty), abs=1e-5)
+        assert item["entropy_max"] == pytest.approx(max(uncertainty), abs=1e-5)
+
+
+def test_a_trace_names_the_entities_of_every_layer_by_character() -> None:
+    encoder = tiny_text_encoder()
+    text = encoder.encode("In Oslo, Anna of Acme Labs met Ben; the bank of Paris was visited by Carla.", split=False)
+    request = Request((text,), deadline=1.0, submitted=0.0, override=FullDepth(), wants_trace=True)
+    serve(request)
+    for layer in range(1, 5):
+        spans = [replay(own, Budgeted(layer), shared_model())[1] for own in text.sequences]
+        expected = [(e.start, e.end, e.label) for e in encoder.entities(text, spans)]
+        traced = [item for sequence in request.sequences for item in (sequence.trace or [])[layer - 1]["entities"]]
+        assert sorted((item["start"], item["end"], item["label"]) for item in traced) == sorted(expected)
+    assert expected, "the example was meant to have entities"
+
+
+def test_traced_and_untraced_sequences_under_many_policies_share_a_step() -> None:
+    mixed = [request_of(*INPUTS[i::3], policy=p, trace=i == 1) for i in range(3) for p in POLICIES]
+    alone = [request_of(*INPUTS[i::3], policy=p, trace=i == 1) for i in range(3) for p in POLICIES]
+    together = serve(*mixed)
+    for sequence, other in zip(together, [s for request in alone for s in serve(request)], strict=True):
+        assert outcome([sequence]) == [(other.layer, [*map(tuple, other.spans)])]
+        assert (sequence.trace is None) == (other.trace is None)
+        for item, same in zip(sequence.trace or [], other.trace or [], strict=True):
+            assert item["consistency"] == pytest.approx(same["consistency"], abs=1e-5)
+            assert item["votes"] == same["votes"]
+
+
+@every_policy
+def test_layers_behind_an_exit_are_not_computed(policy: ExitPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ran = tiny_model(), dict.fromkeys(range(1, 5), 0)
+    run_layer = model.run_layer
+
+    def counted(layer: int, hidden: Tensor, packed: Packed) -> Tensor:
+        ran[layer] += packed.pieces.batch
+        return run_layer(layer, hidden, packed)
+
+    monkeypatch.setattr(model, "run_layer", counted)
+    left = [sequence.layer for sequence in serve(request_of(*INPUTS, policy=policy), model=model)]
+    assert ran == {layer: sum(exit_layer >= layer for exit_layer in left) for layer in range(1, 5)}
+
+
+@every_policy
+def test_only_exits_that_the_policy_needs_are_computed(policy: ExitPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, computed = tiny_model(), []
+    exit_table = model.exit_table
+
+    def noted(layer: int, hidden: Tensor, packed: Packed) -> Tensor:
+        computed.append(layer)
+        return exit_table(layer, hidden, packed)
+
+    monkeypatch.setattr(model, "exit_table", noted)
+    (sequence,) = serve(request_of(INPUTS[0], policy=policy), model=model)
+    assert computed == [layer for layer in range(1, sequence.layer + 1) if policy.needs_table(layer, 4)]
+
+
+def test_an_answered_sequence_holds_no_tensor() -> None:
+    for sequence in serve(request_of(*INPUTS, policy=VOTING[0], trace=True)):
+        assert sequence.hidden is None and sequence.tables == []
+        assert not any(isinstance(value, Tensor) for value in (*sequence.history, *sequence.spans))
+
+
+def test_the_runner_takes_a_model_out_of_training_mode() -> None:
+    model = tiny_model().train()
+    ModelRunner(model, CPU)
+    assert not model.training

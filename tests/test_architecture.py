@@ -1,0 +1,140 @@
+"""Who may import whom, read from the source; and what serving must not load."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PURE = ("text", "spans", "exits", "models")
+ONLINE, OFFLINE = ("engine", "api"), ("training", "evaluation", "data")
+NOT_IN_PURE = (
+    *("service.settings", "service.metrics", "service.api", "service.engine", "service.training"),
+    *("service.evaluation", "service.data", "service.logs", "logging", "fastapi", "prometheus_client", "threading"),
+)
+NOT_WHILE_SERVING = ("transformers", "matplotlib", "tqdm", "service.training", "service.evaluation", "service.data")
+
+
+@cache
+def imports() -> dict[str, frozenset[str]]:
+    """Module -> every module it imports anywhere, inside functions too. `from a import b` counts as a and a.b."""
+    found = {}
+    for path in sorted((ROOT / "service").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = frozenset(imported(ast.parse(path.read_text(encoding="utf-8")), path))
+    return found
+
+
+def imported(tree: ast.Module, path: Path) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path}:{node.lineno} imports relatively; this test cannot follow"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_in(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def of(package: str) -> list[str]:
+    """The modules of a package, or the module itself."""
+    found = [module for module in imports() if is_in(module, package)]
+    assert found, f"{package} has no modules"
+    return found
+
+
+def arrows(package: str, *forbidden: str) -> list[str]:
+    """Every import from a module of `package` into one of `forbidden`."""
+    return [
+        f"{module} -> {target}"
+        for module in of(package)
+        for target in sorted(imports()[module])
+        if any(is_in(target, name) for name in forbidden)
+    ]
+
+
+def reach(package: str) -> set[str]:
+    """Everything that importing `package` may load, through modules of ours."""
+    reached, todo = set[str](), of(package)
+    while todo:
+        module = todo.pop()
+        new = imports().get(module, frozenset()) - reached
+        reached |= new
+        todo += new
+    return reached
+
+
+@pytest.mark.parametrize("package", PURE)
+def test_pure_packages_know_nothing_of_settings_logs_metrics_http_or_threads(package: str) -> None:
+    assert arrows(f"service.{package}", *NOT_IN_PURE) == []
+    assert not [name for name in reach(f"service.{package}") if any(is_in(name, other) for other in NOT_IN_PURE)]
+
+
+def test_spans_stand_below_text() -> None:
+    assert arrows("service.spans", "service.text", "service.exits", "service.models") == []
+
+
+def test_text_knows_neither_exits_nor_models() -> None:
+    assert arrows("service.text", "service.exits", "service.models") == []
+
+
+def test_exits_know_neither_text_nor_models() -> None:
+    assert arrows("service.exits", "service.text", "service.models") == []
+
+
+def test_models_do_not_decide_when_to_leave() -> None:
+    assert arrows("service.models", "service.exits") == []
+
+
+@pytest.mark.parametrize("package", ["service.text", "service.spans"])
+def test_text_and_spans_do_without_torch(package: str) -> None:
+    assert not [name for name in reach(package) if is_in(name, "torch")]
+
+
+def test_the_scheduler_does_not_touch_torch() -> None:
+    assert arrows("service.engine.scheduler", "torch") == []
+
+
+@pytest.mark.parametrize("package", ONLINE)
+def test_what_is_online_never_imports_what_is_offline(package: str) -> None:
+    assert arrows(f"service.{package}", *(f"service.{name}" for name in OFFLINE)) == []
+
+
+@pytest.mark.parametrize("package", OFFLINE)
+def test_what_is_offline_never_imports_what_is_online(package: str) -> None:
+    assert arrows(f"service.{package}", *(f"service.{name}" for name in ONLINE)) == []
+
+
+def test_the_engine_knows_no_http() -> None:
+    assert arrows("service.engine", "service.api", "service.metrics", "fastapi", "starlette", "uvicorn") == []
+
+
+def test_only_the_command_line_and_the_api_read_settings() -> None:
+    readers = {module for module, targets in imports().items() if any(is_in(t, "service.settings") for t in targets)}
+    assert {name for name in readers if name != "service.__main__" and not is_in(name, "service.api")} == set()
+
+
+def test_errors_import_nothing_of_ours() -> None:
+    assert arrows("service.errors", "service") == []
+
+
+def test_serving_loads_nothing_that_only_training_needs() -> None:
+    code = (
+        "import json, sys, torch; before = set(sys.modules); import service.api.server; "  # torch itself loads tqdm
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    loaded = json.loads(run.stdout)
+    assert "service.api.server" in loaded
+    assert [name for name in loaded if any(is_in(name, unwanted) for unwanted in NOT_WHILE_SERVING)] == []
