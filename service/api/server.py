@@ -44,8 +44,8 @@ def serve(process_started: float) -> None:
     settings = read_settings()
     if (workers := os.environ.get("WEB_CONCURRENCY", "").strip()) not in ("", "1"):
         raise BadInput(
-            f"WEB_CONCURRENCY is {workers!r}; expected one worker: the exit policy and the metrics live in one process per model "
-            "and device: unset it, and start further instances on other ports instead"
+            f"WEB_CONCURRENCY is {workers!r}; expected one worker, since the exit policy and the metrics live in one "
+            "process per model and device: unset it, and start further instances on other ports instead"
         )
     service = build_service(settings)
     config = uvicorn.Config(

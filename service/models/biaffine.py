@@ -34,11 +34,14 @@ class BiaffineExit(nn.Module):
             if linear is not None:
                 nn.init.normal_(linear.weight, std=hidden_size**-0.5)
 
-    def forward(self, words: Tensor, packed: Packed) -> Tensor:
-        """words (words, hidden), first pieces' states -> (cells, K) scores of the packed table's valid cells."""
-        words = self.dropout(words)
-        starts = words if self.start_projection is None else self.start_projection(words)
-        ends = words if self.end_projection is None else self.end_projection(words)
+    def forward(self, first_words: Tensor, last_words: Tensor, packed: Packed) -> Tensor:
+        """States of every word as the first (h_s) and as the last (h_e) of a span -> scores of the packed table.
+
+        (words, hidden), (words, hidden) -> (cells, K)
+        """
+        first_words, last_words = self.dropout(first_words), self.dropout(last_words)
+        starts = first_words if self.start_projection is None else self.start_projection(first_words)
+        ends = last_words if self.end_projection is None else self.end_projection(last_words)
         rank, scored, _ = self.bilinear.shape
         rows = packed.words
         half = starts @ self.bilinear.reshape(rank, scored * rank)  # (words, labels * rank): h_s' U
@@ -47,7 +50,7 @@ class BiaffineExit(nn.Module):
         products = (left @ right).view(rows.batch, rows.longest, scored, rows.longest).transpose(2, 3)
         scores = products.reshape(-1, scored).index_select(0, packed.cell_slots)  # (cells, labels)
         start_row, end_row = packed.cell_rows
-        scores = scores + self.start_linear(words).index_select(0, start_row)
-        scores = scores + self.end_linear(words).index_select(0, end_row)
+        scores = scores + self.start_linear(first_words).index_select(0, start_row)
+        scores = scores + self.end_linear(last_words).index_select(0, end_row)
         scores = scores + self.bias.index_select(0, (end_row - start_row).clamp_max(len(self.bias) - 1))
         return torch.cat([scores.new_zeros(len(scores), 1), scores], dim=1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from service.errors import ModelRefused
 from service.text.encoder import TextConfig
+from service.text.words import TableUnit
 
 ExitForm = Literal["full", "low_rank"]
+EndPiece = Literal["first", "last"]
 Activation = Literal["gelu", "gelu_tanh", "relu"]
 
 
@@ -43,11 +45,14 @@ class ExitConfig:
 
     form           "full": U as in Eq. 1 of VEE-BERT; "low_rank": both words projected to `rank`, then bilinear
     rank           of the low-rank form
+    end_piece      which piece of a span's last word stands for it; its first word is always read at its first piece.
+                   "first" is the paper's reading; "last" (ours) shows the exit both ends of a span's spelling
     width_buckets  a learned bias for spans of 1, 2, ..., width_buckets and more words (ours; 0 leaves it out)
     """
 
     form: ExitForm = "low_rank"
     rank: int = 64
+    end_piece: EndPiece = "last"
     width_buckets: int = 16
 
 
@@ -95,6 +100,34 @@ class ModelConfig:
             known = {f.name for f in fields(cls)}
             if unknown := data.keys() - known:
                 raise ModelRefused(f"config.json has unknown fields {sorted(unknown)}; expected {sorted(known)}")
-            return cls(**{**data, **parts})
+            config = cls(**{**data, **parts})
+            _check(config)
         except (KeyError, TypeError) as error:
             raise ModelRefused(f"config.json does not describe a model of this service: {error}") from error
+        return config
+
+
+def _check(config: ModelConfig) -> None:
+    """Raise ModelRefused for values that no model can have."""
+    encoder, exits, text = config.encoder, config.exits, config.text
+    choices: list[tuple[str, object, object]] = [
+        ("encoder.activation", encoder.activation, Activation),
+        ("exits.form", exits.form, ExitForm),
+        ("exits.end_piece", exits.end_piece, EndPiece),
+        ("text.table_unit", text.table_unit, TableUnit),
+    ]
+    for name, value, choice in choices:
+        if value not in get_args(choice):
+            raise ModelRefused(f"config.json: {name} is {value!r}; expected one of {list(get_args(choice))}")
+    sizes = ("vocab_size", "embedding_size", "hidden_size", "num_layers", "num_heads", "intermediate_size")
+    for name in sizes:
+        value = getattr(encoder, name)
+        if not isinstance(value, int) or value < 1:
+            raise ModelRefused(f"config.json: encoder.{name} is {value!r}; expected a positive integer")
+    if encoder.hidden_size % encoder.num_heads:
+        raise ModelRefused(f"config.json: {encoder.num_heads} heads do not divide a width of {encoder.hidden_size}")
+    if not 3 <= text.window_pieces <= encoder.max_positions - encoder.position_offset:
+        raise ModelRefused(
+            f"config.json: text.window_pieces is {text.window_pieces}; expected 3 to the encoder's "
+            f"{encoder.max_positions - encoder.position_offset} positions"
+        )

@@ -48,8 +48,11 @@ class MultiExitModel(nn.Module):
     def exit_table(self, layer: int, hidden: Tensor, packed: Packed) -> Tensor:
         """The exit behind layer `layer`: (pieces, hidden) -> (cells, K) log-probabilities, float32."""
         with torch.autocast(hidden.device.type, enabled=False):  # exits always compute in float32: votes compare them
-            words = hidden.index_select(0, packed.first_piece).float()
-            return torch.log_softmax(self.exits[layer - 1](words, packed), dim=1)
+            first_words = hidden.index_select(0, packed.first_piece).float()
+            last_words = first_words
+            if self.config.exits.end_piece == "last":
+                last_words = hidden.index_select(0, packed.last_piece).float()
+            return torch.log_softmax(self.exits[layer - 1](first_words, last_words, packed), dim=1)
 
     def forward(self, packed: Packed) -> list[Tensor]:
         """Every exit's table, first to last layer: the same steps as serving, all of them."""

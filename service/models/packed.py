@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from service.spans.table import cell_words, num_cells
+from service.spans.types import IntArray
 from service.text.types import SequenceInput
 
 
@@ -64,7 +65,7 @@ class Packed:
     """Some sequences as the device wants them.
 
     piece_ids, shape_ids, positions (pieces,)
-    first_piece                     (words,) row of every word's first piece
+    first_piece, last_piece         (words,) row of every word's first and last piece
     pieces, words                   which rows are whose
     """
 
@@ -72,6 +73,7 @@ class Packed:
     shape_ids: Tensor
     positions: Tensor
     first_piece: Tensor
+    last_piece: Tensor
     pieces: Ragged
     words: Ragged
 
@@ -117,14 +119,17 @@ def pack(sequences: Sequence[SequenceInput], device: torch.device) -> Packed:
     starts = [0]
     for length in lengths:
         starts.append(starts[-1] + length)
-    first_piece = [
-        torch.from_numpy(sequence.first_piece) + start for sequence, start in zip(sequences, starts, strict=False)
-    ]
+    first_row = torch.tensor(starts[:-1]).repeat_interleave(torch.tensor([len(s.first_piece) for s in sequences]))
     return Packed(
-        piece_ids=torch.cat([torch.from_numpy(sequence.piece_ids) for sequence in sequences]).to(device),
-        shape_ids=torch.cat([torch.from_numpy(sequence.shape_ids) for sequence in sequences]).to(device),
+        piece_ids=_concatenate(s.piece_ids for s in sequences).to(device),
+        shape_ids=_concatenate(s.shape_ids for s in sequences).to(device),
         positions=torch.cat([torch.arange(length) for length in lengths]).to(device),
-        first_piece=torch.cat(first_piece).to(device),
+        first_piece=(_concatenate(s.first_piece for s in sequences) + first_row).to(device),
+        last_piece=(_concatenate(s.last_piece for s in sequences) + first_row).to(device),
         pieces=Ragged(lengths, device),
         words=Ragged(tuple(sequence.num_words for sequence in sequences), device),
     )
+
+
+def _concatenate(arrays: Iterable[IntArray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(list(arrays)))

@@ -50,7 +50,7 @@ def keep_compatible(starts: IntArray, ends: IntArray, costs: FloatArray, nested:
     # largest start of a kept span that covers the position and ends behind it
     nearest_end = np.full(size, size, dtype=np.int64)
     nearest_start = np.full(size, -1, dtype=np.int64)
-    end_at, start_at = memoryview(nearest_end), memoryview(nearest_start)  # read as Python integers: much faster
+    end_at, start_at = nearest_end.data, nearest_start.data  # read as Python integers: much faster
     for index in order:
         start, end = first[index], behind[index]
         last = end - 1

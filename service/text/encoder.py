@@ -89,6 +89,7 @@ class TextEncoder:
             piece_ids=np.concatenate(([self._first_special], pieces, [self._last_special])),
             shape_ids=np.concatenate(([0], np.repeat(words.shape_ids[first:last], lengths), [0])),
             first_piece=words.bounds[first:last] - piece_first + 1,
+            last_piece=words.bounds[first:last] - piece_first + lengths,
             word_starts=words.starts[first:last],
             word_ends=words.ends[first:last],
             owned=(own_first - first, own_last - first),

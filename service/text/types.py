@@ -13,7 +13,7 @@ class SequenceInput:
 
     piece_ids   (pieces,) vocabulary ids, the special first and last piece included
     shape_ids   (pieces,) word-shape class of the word each piece belongs to (`words.WORD_SHAPES`)
-    first_piece (words,)  index into `piece_ids` of every word's first piece
+    first_piece, last_piece (words,) index into `piece_ids` of every word's first and last piece
     word_starts, word_ends (words,) character offsets in the text
     owned       the range of words [first, last) for which this sequence answers: all of them, except in a window,
                 which leaves the outer half of an overlap to its neighbour
@@ -22,6 +22,7 @@ class SequenceInput:
     piece_ids: IntArray
     shape_ids: IntArray
     first_piece: IntArray
+    last_piece: IntArray
     word_starts: IntArray
     word_ends: IntArray
     owned: tuple[int, int]

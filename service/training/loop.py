@@ -62,11 +62,12 @@ def train(
     """Train `recipe` from the checkpoint folder `encoder` on the data folder `data`; -> the finished model's folder.
 
     `output` collects history.jsonl, f1_per_exit.png, a checkpoint to resume from, and model/. Run again with the same
-    output, it goes on behind the last finished epoch and ends with the very weights of an uninterrupted run; with
-    another recipe it is refused. `max_sentences` cuts the training set, for trying things out.
+    output, it goes on behind the last finished epoch and ends with the very weights of an uninterrupted run (on as many
+    threads); with another recipe it is refused. `max_sentences` cuts the training set, for trying things out.
     """
     output.mkdir(parents=True, exist_ok=True)
-    _claim_output(output, recipe)
+    sources = {"encoder": str(encoder.resolve()), "data": str(data.resolve()), "max_sentences": max_sentences}
+    _claim_output(output, {"recipe": recipe.to_json(), **sources})
     checkpoint = load_checkpoint(encoder)
     train_examples = read_examples(data / recipe.train)[:max_sentences]
     dev_examples = read_examples(data / recipe.dev)[:max_sentences]
@@ -128,14 +129,18 @@ def train(
     return folder
 
 
-def _claim_output(output: Path, recipe: Recipe) -> None:
-    path = output / "recipe.json"
-    wanted = json.dumps(recipe.to_json(), indent=2) + "\n"
+def _claim_output(output: Path, run: dict[str, Any]) -> None:
+    """Note what run `output` belongs to; refuse it if that is another one."""
+    path = output / "run.json"
+    wanted = json.dumps(run, indent=2) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") != wanted:
         raise BadInput(
-            f"{output} holds a run of another recipe ({path}); resume with that one, or give another --output"
+            f"{output} holds a run of another recipe, encoder or data ({path}); "
+            "resume with the same ones, or give another --output"
         )
-    path.write_text(wanted, encoding="utf-8")
+    partial = path.with_suffix(".partial")
+    partial.write_text(wanted, encoding="utf-8")
+    os.replace(partial, path)
 
 
 def _model_config(recipe: Recipe, checkpoint: Checkpoint, labels: tuple[str, ...]) -> ModelConfig:
@@ -148,7 +153,7 @@ def _model_config(recipe: Recipe, checkpoint: Checkpoint, labels: tuple[str, ...
         labels=labels,
         nested=recipe.nested,
         encoder=checkpoint.config,
-        exits=ExitConfig(recipe.exit_form, recipe.exit_rank, recipe.width_buckets),
+        exits=ExitConfig(recipe.exit_form, recipe.exit_rank, recipe.end_piece, recipe.width_buckets),
         text=TextConfig(recipe.language, recipe.table_unit, recipe.window_pieces, recipe.overlap_pieces),
         word_shapes=recipe.word_shapes,
     )
@@ -250,7 +255,8 @@ class _InputNoise:
             shapes = torch.where(draw > 1 - self._case_noise, self._caps[shapes], shapes)
         if self._piece_masking:
             hidden = torch.rand(len(pieces), device=pieces.device) < self._piece_masking
-            pieces = torch.where(hidden & (packed.positions > 0), self._mask_id, pieces)
+            is_last = packed.positions.roll(-1) == 0  # the next piece begins another sequence
+            pieces = torch.where(hidden & (packed.positions > 0) & ~is_last, self._mask_id, pieces)
         return replace(packed, shape_ids=shapes, piece_ids=pieces)
 
 

@@ -12,7 +12,8 @@ from service.training.recipe import ExitWeights
 
 def exit_weights(kind: ExitWeights, num_layers: int) -> list[float]:
     """One weight an exit, summing to 1; "linear" is m / sum(m), Eq. 5 of VEE-BERT."""
-    weights = [float(layer) if kind == "linear" else 1.0 for layer in range(1, num_layers + 1)]
+    power = {"linear": 1.0, "sqrt": 0.5, "uniform": 0.0}[kind]
+    weights = [float(layer) ** power for layer in range(1, num_layers + 1)]
     return [weight / sum(weights) for weight in weights]
 
 

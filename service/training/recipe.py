@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from service.errors import BadInput
-from service.models.config import ExitForm
+from service.models.config import EndPiece, ExitForm
 from service.text.words import TableUnit
 
-ExitWeights = Literal["linear", "uniform"]
+ExitWeights = Literal["linear", "sqrt", "uniform"]
+
+
+_RANGES: tuple[tuple[tuple[str, ...], float, float], ...] = (
+    (("warmup", "hidden_dropout", "attention_dropout", "exit_dropout", "piece_masking", "average_decay"), 0, 0.9999),
+    (("case_noise",), 0, 0.5),  # as much again is shown in capitals
+    (("distillation", "weight_decay", "width_buckets", "overlap_pieces", "seed"), 0, math.inf),
+    (("encoder_rate", "exit_rate", "clip_norm", "rate_decay"), 1e-12, 1e12),
+    (("epochs", "early_stopping_patience", "batch_pieces", "exit_rank"), 1, math.inf),
+    (("window_pieces",), 3, math.inf),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """One training run. Rates are per step, fractions in [0, 1], files below the data folder.
 
-    exit_weights      "linear": exit m weighs m (Eq. 5 of VEE-BERT); "uniform": all alike
+    exit_weights      "linear": exit m weighs m (Eq. 5 of VEE-BERT); "sqrt": its root; "uniform": all alike
     distillation      weight of the cross-entropy of every exit with the last exit's distribution (0: none)
     case_noise        share of training sequences shown in lower case, and again as many in capitals (word shapes only)
     piece_masking     share of pieces replaced by the tokenizer's mask piece
@@ -40,6 +51,7 @@ class Recipe:
     word_shapes: bool = True
     exit_form: ExitForm = "low_rank"
     exit_rank: int = 64
+    end_piece: EndPiece = "last"
     width_buckets: int = 16
     exit_weights: ExitWeights = "linear"
     distillation: float = 0.5
@@ -62,12 +74,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train; the message names the field."""
-        for name in ("warmup", "hidden_dropout", "attention_dropout", "exit_dropout", "case_noise", "piece_masking"):
-            if not 0 <= getattr(self, name) < 1:
-                raise BadInput(f"recipe field {name} is {getattr(self, name)}; expected a fraction in [0, 1)")
-        for name in ("epochs", "early_stopping_patience", "batch_pieces"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"recipe field {name} is {getattr(self, name)}; expected at least 1")
+        for names, lowest, highest in _RANGES:
+            for name in names:
+                if not lowest <= getattr(self, name) <= highest:
+                    given = getattr(self, name)
+                    raise BadInput(f"recipe field {name} is {given}; expected a value from {lowest} to {highest}")
         if not self.overlap_pieces < self.window_pieces - 2:
             raise BadInput(
                 f"overlap_pieces {self.overlap_pieces} must be smaller than the window of {self.window_pieces}"
@@ -98,11 +109,11 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
         raise BadInput(f"{path}: {error}") from error
 
 
-_CHOICES = {"ExitWeights": ("linear", "uniform"), "ExitForm": ("full", "low_rank"), "TableUnit": ("words", "pieces")}
+_CHOICES = {"ExitWeights": ExitWeights, "ExitForm": ExitForm, "EndPiece": EndPiece, "TableUnit": TableUnit}
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 
 
 def _fits(annotation: str, value: object) -> bool:
     if annotation in _CHOICES:
-        return value in _CHOICES[annotation]
+        return value in get_args(_CHOICES[annotation])
     return isinstance(value, _TYPES[annotation]) and (annotation == "bool" or not isinstance(value, bool))

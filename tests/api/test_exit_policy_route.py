@@ -150,16 +150,10 @@ def test_a_rollback_is_a_new_version_with_the_old_parameters(client: TestClient)
     assert client.get("/exit-policy/history").json()[0]["after"] == DEFAULT
 
 
-@pytest.mark.parametrize("version", [0, 3, -1, "1", None, 1.5])
+@pytest.mark.parametrize("version", [0, 3, -1, "1", None, 1.5, True, [1], {"version": 1}])
 def test_a_rollback_to_an_unknown_version_names_the_known_ones(client: TestClient, version: object) -> None:
     change(client, BUDGET)
     assert "versions 1 to 2" in change(client, {"rollback_to": version}, 422)["error"]
-
-
-@pytest.mark.xfail(strict=True, reason="Controls looks the version up in a dictionary whatever its type")
-@pytest.mark.parametrize("version", [[1], {"version": 1}, True])
-def test_a_rollback_to_what_is_no_version_is_refused(client: TestClient, version: object) -> None:
-    assert "rollback_to" in change(client, {"rollback_to": version}, 422)["error"]
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
+from service.api.app import create_app
 from service.api.keys import KeyMissing, Keys, load_admin_key
 from service.api.state import Service
-from tests.api.servers_ import AS_ADMIN
+from tests.api.servers_ import AS_ADMIN, tiny_service
 
 Start = Callable[..., TestClient]
 Build = Callable[..., Service]
@@ -44,11 +45,8 @@ def status(client: TestClient, method: str, path: str, headers: dict[str, str]) 
 
 
 @pytest.fixture(scope="module")
-def guarded(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
+def guarded(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A server whose reads need a key."""
-    from service.api.app import create_app
-    from tests.api.servers_ import tiny_service
-
     service = tiny_service(model_folder, tmp_path_factory.mktemp("state"), api_key=API_KEY)
     with TestClient(create_app(service)) as client:
         yield client

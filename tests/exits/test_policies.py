@@ -16,7 +16,7 @@ from tests.exits.tables_ import cells_of, random_tables
 
 History = list[Evidence]
 
-seeded = settings(derandomize=True, deadline=None, max_examples=200)
+seeded = settings(derandomize=True, deadline=None, max_examples=100)
 AGREES, DIFFERS = 0.0, -1.0
 
 

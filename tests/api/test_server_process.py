@@ -1,0 +1,332 @@
+"""The server as a process: start, work, SIGTERM, start again; and what it refuses to start with."""
+
+from __future__ import annotations
+
+import json
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service import __main__ as command_line
+from tests.api.servers_ import PATIENCE_S, ServerProcess, wait_until
+
+API_KEY = "key-of-Zanzibarbara"
+WRONG_KEY = "wrong-key-of-Zanzibarbara"
+MARKER = "Zanzibarbara"
+AS_CLIENT = {"Authorization": f"Bearer {API_KEY}"}
+DRAIN_S = 0.5
+SLOW = {"texts": ["Anna works at Acme Labs in Oslo."] * 800, "exit_policy": {"strategy": "full_depth"}}
+POLICY = {"strategy": "budgeted", "layer": 2}
+
+
+def open_client(url: str) -> httpx.Client:
+    """A client of a server on this machine."""
+    return httpx.Client(base_url=url, headers=AS_CLIENT, timeout=PATIENCE_S, trust_env=False)
+
+
+def metric(client: httpx.Client, name: str) -> float:
+    """The value of a series without labels."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return float(next(one.value for family in families for one in family.samples if one.name == name))
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What was seen of a server from its start to its end."""
+
+    ready: dict[str, Any]
+    draining: dict[str, Any]
+    log: str
+    exit_code: int
+    seconds_to_end: float  # after the last answer
+    generated_key: Path
+    policy: dict[str, Any]
+    history: list[Any]
+    statuses: dict[str, int]  # of the calls in the ordinary course
+    statuses_while_draining: dict[str, int]
+    in_flight_was_open: bool  # when /readyz said 503
+    in_flight: httpx.Response
+    sent_while_draining: httpx.Response
+    clients_left: float
+
+
+@pytest.fixture(scope="module")
+def environment(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Of the server: steps of one sequence, so that a large request takes a while."""
+    return {
+        "NER_MODEL": str(model_folder),
+        "NER_STATE_DIR": str(tmp_path_factory.mktemp("state")),
+        "NER_API_KEY": API_KEY,
+        "NER_THREADS": "1",
+        "NER_TIMEOUT_MS": "50000",
+        "NER_DRAIN_S": str(DRAIN_S),
+        "NER_MAX_STEP_TOKENS": "1",
+    }
+
+
+def call_in_every_way(client: httpx.Client) -> dict[str, int]:
+    """Calls that carry the marker, well and badly; -> their statuses."""
+    text, wrong = {"text": f"{MARKER} met {MARKER}."}, {"Authorization": f"Bearer {WRONG_KEY}"}
+    as_json = {"Content-Type": "application/json"}
+    large = json.dumps({"text": MARKER * 200_000})
+    calls = {
+        "answered": client.post("/ner", json=text),
+        "no entity like it": client.post("/ner", json={**text, "labels": [MARKER]}),
+        "wrong key": client.post("/ner", json=text, headers=wrong),
+        "API key for a change": client.patch("/exit-policy", json={MARKER: 1}),
+        "not JSON": client.post("/ner", content=f'{{"text": "{MARKER}', headers=as_json),
+        "not sent as JSON": client.post("/ner", content=json.dumps(text)),
+        "surrogate": client.post("/ner", content=f'{{"text": "{MARKER}\\ud800"}}', headers=as_json),
+        "unknown field": client.post("/ner", json={**text, MARKER: MARKER}),
+        "bad policy": client.post("/ner", json={**text, "exit_policy": {"measure": MARKER}}),
+        "text too long": client.post("/ner", json={"text": MARKER * 10_000}),
+        "body too large": client.post("/ner", content=large, headers=as_json),
+        "body too large, chunked": client.post("/ner", content=iter([large.encode()]), headers=as_json),
+        "unknown path": client.get(f"/{MARKER}?key={API_KEY}"),
+        "unfit id": client.post("/ner", json=text, headers={"X-Request-Id": f"{MARKER} {API_KEY}"}),
+    }
+    return {name: response.status_code for name, response in calls.items()}
+
+
+def leave_early(client: httpx.Client) -> float:
+    """Send a large request and close the connection; -> how many clients are then counted as having left."""
+    address = urlsplit(str(client.base_url))
+    body = json.dumps(SLOW).encode()
+    head = f"POST /ner HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {API_KEY}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_until(lambda: metric(client, "ner_requests_running") == 1)
+    wait_until(lambda: metric(client, "ner_requests_running") == 0)
+    return metric(client, "ner_requests_client_left_total")
+
+
+def say_nonsense(client: httpx.Client) -> None:
+    """Send what is no HTTP."""
+    address = urlsplit(str(client.base_url))
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        connection.sendall(f"{MARKER} {API_KEY}\r\n\r\n".encode())
+        connection.recv(1_000)
+
+
+@pytest.fixture(scope="module")
+def life(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
+    """Start a server, use it, change its policy, and end it with a request in flight."""
+    server = ServerProcess(tmp_path_factory.mktemp("first"), **environment)
+    try:
+        with open_client(server.wait_ready()) as client, ThreadPoolExecutor() as pool:
+            key_file = Path(environment["NER_STATE_DIR"]) / "admin_key"
+            statuses = call_in_every_way(client)
+            say_nonsense(client)
+            clients_left = leave_early(client)
+            as_admin = {"Authorization": f"Bearer {key_file.read_text(encoding='utf-8').strip()}"}
+            client.patch("/exit-policy", json=POLICY, headers=as_admin).raise_for_status()
+            policy, history = client.get("/exit-policy").json(), client.get("/exit-policy/history").json()
+
+            in_flight = pool.submit(client.post, "/ner", json=SLOW)
+            wait_until(lambda: metric(client, "ner_requests_running") == 1)
+            server.terminate()
+            wait_until(lambda: server.event("draining"))
+            late = pool.submit(client.post, "/ner", json={"text": MARKER})
+            while_draining = {path: client.get(path).status_code for path in ("/readyz", "/health", "/livez", "/info")}
+            was_open = not in_flight.done()
+            answers = in_flight.result(), late.result()
+            answered = time.monotonic()
+            exit_code = server.wait_end()
+        yield Life(
+            ready=server.event("ready") or {},
+            draining=server.event("draining") or {},
+            log=server.log,
+            exit_code=exit_code,
+            seconds_to_end=time.monotonic() - answered,
+            generated_key=key_file,
+            policy=policy,
+            history=history,
+            statuses=statuses,
+            statuses_while_draining=while_draining,
+            in_flight_was_open=was_open,
+            in_flight=answers[0],
+            sent_while_draining=answers[1],
+            clients_left=clients_left,
+        )
+    finally:
+        server.kill()
+
+
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """A second start on the state that the first server left, and two that must fail."""
+
+    policy: dict[str, Any]
+    history: list[Any]
+    changes_counted: float
+    exit_code: int
+    seconds_to_end: float
+    on_taken_port: tuple[int, str]
+    with_workers: tuple[int, str]
+
+
+@pytest.fixture(scope="module")
+def starts(life: Life, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starts]:
+    """Start again, and beside it two servers that cannot."""
+    assert life.exit_code == 0
+    folder = tmp_path_factory.mktemp("second")
+    servers = [ServerProcess(folder, **environment)]
+    elsewhere = {**environment, "NER_STATE_DIR": str(folder / "state")}
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            servers.append(ServerProcess(folder, **elsewhere, NER_PORT=str(taken.getsockname()[1])))
+            servers.append(ServerProcess(folder, **elsewhere, WEB_CONCURRENCY="2"))
+            failed = [(server.wait_end(), server.log) for server in servers[1:]]
+        with open_client(servers[0].wait_ready()) as client:
+            policy, history = client.get("/exit-policy").json(), client.get("/exit-policy/history").json()
+            families = text_string_to_metric_families(client.get("/metrics").text)
+        changes = sum(
+            one.value for family in families for one in family.samples if one.name == "ner_exit_policy_changes_total"
+        )
+        terminated = time.monotonic()
+        servers[0].terminate()
+        exit_code = servers[0].wait_end()
+        yield Starts(policy, history, changes, exit_code, time.monotonic() - terminated, failed[0], failed[1])
+    finally:
+        for server in servers:
+            server.kill()
+
+
+def test_a_server_that_is_ready_says_where_what_and_after_how_long(life: Life) -> None:
+    assert life.ready["url"].startswith("http://127.0.0.1:")
+    assert life.ready["model"] == "tiny@1"
+    assert 0 < life.ready["seconds"] < PATIENCE_S
+    assert (life.ready["level"], life.ready["logger"]) == ("info", "service")
+
+
+def test_every_log_line_is_one_json_object(life: Life) -> None:
+    for line in life.log.splitlines():
+        assert json.loads(line).keys() >= {"time", "level", "logger", "event"}
+
+
+def test_calls_get_the_statuses_of_the_wire_over_a_real_connection(life: Life) -> None:
+    assert life.statuses == {
+        "answered": 200,
+        "no entity like it": 422,
+        "wrong key": 401,
+        "API key for a change": 403,
+        "not JSON": 400,
+        "not sent as JSON": 422,
+        "surrogate": 422,
+        "unknown field": 422,
+        "bad policy": 422,
+        "text too long": 413,
+        "body too large": 413,
+        "body too large, chunked": 413,
+        "unknown path": 404,
+        "unfit id": 200,
+    }
+
+
+def test_no_text_and_no_key_is_ever_logged(life: Life) -> None:
+    assert MARKER not in life.log
+    assert life.generated_key.read_text(encoding="utf-8").strip() not in life.log
+
+
+def test_the_generated_key_is_for_its_owner_alone_and_its_path_is_logged(life: Life) -> None:
+    assert stat.S_IMODE(life.generated_key.stat().st_mode) == 0o600
+    assert str(life.generated_key) in life.log
+
+
+def test_a_client_that_closes_its_connection_is_dropped_and_counted(life: Life) -> None:
+    assert life.clients_left == 1
+
+
+def test_sigterm_ends_readiness_at_once_and_nothing_else(life: Life) -> None:
+    assert life.statuses_while_draining == {"/readyz": 503, "/health": 503, "/livez": 200, "/info": 200}
+    assert (life.draining["signal"], life.draining["seconds"]) == ("SIGTERM", DRAIN_S)
+
+
+def test_a_request_in_flight_at_sigterm_is_answered(life: Life) -> None:
+    assert life.in_flight_was_open
+    assert life.in_flight.status_code == 200
+    assert len(life.in_flight.json()["results"]) == len(SLOW["texts"])
+
+
+def test_a_request_that_comes_while_draining_is_answered(life: Life) -> None:
+    assert life.sent_while_draining.status_code == 200
+    assert life.sent_while_draining.json()["exit_layer"] == POLICY["layer"]
+
+
+def test_a_drained_server_ends_well_and_soon(life: Life) -> None:
+    assert life.exit_code == 0
+    assert life.seconds_to_end < DRAIN_S + 5
+
+
+def test_policy_version_and_history_survive_a_restart(life: Life, starts: Starts) -> None:
+    volatile = "observed"
+    assert {**starts.policy, volatile: None} == {**life.policy, volatile: None}
+    assert starts.policy.items() >= POLICY.items()
+    assert starts.policy["version"] == 2
+    assert starts.history == life.history
+
+
+def test_a_restart_counts_as_no_change_of_the_policy(starts: Starts) -> None:
+    assert starts.changes_counted == 0
+
+
+def test_an_idle_server_ends_when_it_has_drained(starts: Starts) -> None:
+    assert starts.exit_code == 0
+    assert DRAIN_S <= starts.seconds_to_end < DRAIN_S + 5
+
+
+def test_several_workers_are_refused_in_one_line(starts: Starts) -> None:
+    code, log = starts.with_workers
+    assert code == 2
+    (line,) = log.splitlines()
+    assert line.startswith("error: WEB_CONCURRENCY is '2'")
+    assert "other ports" in line
+
+
+def test_a_port_that_is_taken_ends_the_start_without_a_traceback(starts: Starts) -> None:
+    code, log = starts.on_taken_port
+    assert code != 0
+    assert "address already in use" in log
+    assert "Traceback" not in log
+    assert '"ready"' not in log
+
+
+@pytest.mark.parametrize(
+    ("environment_", "said"),
+    [
+        ({"NER_PORT": "abc"}, ["NER_PORT='abc'"]),
+        ({"NER_PORT": "65536", "NER_DRAIN_S": "soon"}, ["NER_PORT='65536'", "NER_DRAIN_S='soon'"]),
+        ({"NER_DEVICE": "tpu"}, ["NER_DEVICE='tpu'", "'cuda'"]),
+        ({"NER_QUEUE_TOKENS": "0"}, ["NER_QUEUE_TOKENS='0'"]),
+        ({"NER_MODEL": "nobody"}, ["'nobody'", "tiny@1"]),
+        ({"NER_MODEL": "tiny@2"}, ["'tiny@2'", "tiny@1"]),
+        ({"NER_STATE_DIR": "/dev/null/state"}, ["NER_STATE_DIR='/dev/null/state'"]),
+        ({"WEB_CONCURRENCY": "many"}, ["WEB_CONCURRENCY is 'many'"]),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused_in_one_line_that_names_the_mistake(
+    environment_: dict[str, str],
+    said: list[str],
+    model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    good = {"NER_MODEL": "tiny", "NER_MODEL_STORE": str(model_folder.parent.parent), "NER_STATE_DIR": str(tmp_path)}
+    for name, value in {**good, "NER_DEVICE": "cpu", "NER_THREADS": "1", **environment_}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("service.api.server.log_as_json", lambda: None)  # the test run's own logging stays
+    assert command_line.main(["serve"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert all(part in line for part in said)
