@@ -121,6 +121,7 @@ def random_sequences(num_words: Sequence[int], seed: int = 0, vocab_size: int = 
                 piece_ids=np.concatenate(([2], random.integers(5, vocab_size, size=total), [3])),
                 shape_ids=np.concatenate(([0], np.repeat(random.integers(0, 9, size=count), lengths), [0])),
                 first_piece=np.cumsum(lengths) - lengths + 1,
+                last_piece=np.cumsum(lengths),
                 word_starts=starts,
                 word_ends=starts + 1,
                 owned=(0, count),

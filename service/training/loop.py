@@ -81,6 +81,7 @@ def train(
     rates = DropoutRates(recipe.hidden_dropout, recipe.attention_dropout, recipe.exit_dropout)
     model = MultiExitModel(config, rates)
     load_encoder_weights(model.encoder, checkpoint.weights)
+    model.encoder.embeddings.pieces.requires_grad_(not recipe.frozen_pieces)
     model.to(device)
     average = MultiExitModel(config).to(device).eval()
     average.load_state_dict(model.state_dict())
@@ -200,6 +201,8 @@ def _parameter_groups(model: MultiExitModel, recipe: Recipe) -> list[dict[str, A
     groups: dict[tuple[float, float], list[Tensor]] = {}
     depth = model.config.num_layers
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if name.startswith("exits.") or ".shapes." in name:
             rate = recipe.exit_rate
         else:

@@ -33,6 +33,7 @@ class Recipe:
     distillation      weight of the cross-entropy of every exit with the last exit's distribution (0: none)
     case_noise        share of training sequences shown in lower case, and again as many in capitals (word shapes only)
     piece_masking     share of pieces replaced by the tokenizer's mask piece
+    frozen_pieces     leave the word-piece embeddings as pretrained: names that training never shows stay where they were
     average_decay     decay of the moving average of the weights, which is what is evaluated and kept (0: none)
     rate_decay        factor on the encoder's rate per layer from the top down (1: one rate)
     """
@@ -69,6 +70,7 @@ class Recipe:
     exit_dropout: float = 0.2
     case_noise: float = 0.0
     piece_masking: float = 0.0
+    frozen_pieces: bool = False
     average_decay: float = 0.999
     seed: int = 1
 

@@ -76,7 +76,12 @@ def test_the_engine_is_told_and_drops_it_at_the_next_layer(
 ) -> None:
     submitted: list[Request] = []
     submit = service.engine.submit
-    monkeypatch.setattr(service.engine, "submit", lambda request: (submitted.append(request), submit(request)))
+
+    def record(request: Request) -> None:
+        submitted.append(request)
+        submit(request)
+
+    monkeypatch.setattr(service.engine, "submit", record)
     leave_while_it_runs(service, gated)
     (request,) = submitted
     assert request.is_cancelled

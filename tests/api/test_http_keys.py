@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ Start = Callable[..., TestClient]
 Build = Callable[..., Service]
 API_KEY = "the-api-key"
 AS_CLIENT = {"Authorization": f"Bearer {API_KEY}"}
+Headers = Mapping[str, str | bytes]
 READS = [
     ("POST", "/ner"),
     ("GET", "/exit-policy"),
@@ -27,7 +28,7 @@ READS = [
     ("GET", "/info"),
 ]
 OPEN = ["/livez", "/readyz", "/health", "/metrics", "/docs", "/openapi.json"]
-NO_KEYS = [
+NO_KEYS: list[Headers] = [
     {},
     {"Authorization": "Bearer wrong"},
     {"Authorization": "Bearer"},
@@ -38,10 +39,11 @@ NO_KEYS = [
 ]
 
 
-def status(client: TestClient, method: str, path: str, headers: dict[str, str]) -> int:
+def status(client: TestClient, method: str, path: str, headers: Headers) -> int:
     """The status of a call that would succeed if the key does."""
     body = {"text": "a"} if path == "/ner" else {"tau": -0.5}
-    return client.request(method, path, headers=headers, json=None if method == "GET" else body).status_code
+    raw = {name.encode(): value if isinstance(value, bytes) else value.encode() for name, value in headers.items()}
+    return client.request(method, path, headers=raw, json=None if method == "GET" else body).status_code
 
 
 @pytest.fixture(scope="module")

@@ -145,10 +145,17 @@ def test_a_request_whose_time_passes_is_a_504_and_runs_no_further(start_gated: S
     assert sample(client, "ner_requests_timed_out_total") == 1
 
 
-def test_a_late_request_gives_its_place_in_the_queue_back(start_gated: Start, gated: GatedRunner) -> None:
-    client = start_gated(queue_texts=1)
-    assert client.post("/ner", json={"text": "Anna", "timeout_ms": 20}).status_code == 504
-    assert client.post("/ner", json={"text": "Ben"}).status_code == 429
-    gated.gate.set()
-    wait_until(lambda: sample(client, "ner_requests_running") == 0)
-    assert client.post("/ner", json={"text": "Ben"}).status_code == 200
+def test_a_request_that_waits_too_long_never_runs_and_gives_its_place_back(
+    start_gated: Start, gated: GatedRunner
+) -> None:
+    client = start_gated(queue_texts=2)
+    full_depth = {"exit_policy": {"strategy": "full_depth"}}
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(client.post, "/ner", json={"text": "Anna", **full_depth})
+        wait_until(gated.arrived.is_set)
+        assert client.post("/ner", json={"text": "Ben", "timeout_ms": 1, **full_depth}).status_code == 504
+        gated.gate.set()
+        assert first.result().status_code == 200
+    wait_until(lambda: sample(client, "ner_requests_waiting") == 0)
+    assert gated.layers_run == [1, 2, 3, 4]
+    assert client.post("/ner", json={"texts": ["Ben", "Carla"]}).status_code == 200

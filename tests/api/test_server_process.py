@@ -6,7 +6,7 @@ import json
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,9 @@ WRONG_KEY = "wrong-key-of-Zanzibarbara"
 MARKER = "Zanzibarbara"
 AS_CLIENT = {"Authorization": f"Bearer {API_KEY}"}
 DRAIN_S = 0.5
-SLOW = {"texts": ["Anna works at Acme Labs in Oslo."] * 800, "exit_policy": {"strategy": "full_depth"}}
+SOON_S = 25.0  # far below TIMEOUT_S, and enough for a process to end on a busy machine
+TIMEOUT_S = 100
+SLOW = {"texts": ["Anna works at Acme Labs in Oslo."] * 400, "exit_policy": {"strategy": "full_depth"}}
 POLICY = {"strategy": "budgeted", "layer": 2}
 
 
@@ -68,7 +70,7 @@ def environment(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
         "NER_STATE_DIR": str(tmp_path_factory.mktemp("state")),
         "NER_API_KEY": API_KEY,
         "NER_THREADS": "1",
-        "NER_TIMEOUT_MS": "50000",
+        "NER_TIMEOUT_MS": str(1_000 * TIMEOUT_S),
         "NER_DRAIN_S": str(DRAIN_S),
         "NER_MAX_STEP_TOKENS": "1",
     }
@@ -164,42 +166,37 @@ def life(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
 
 @dataclass(frozen=True, slots=True)
 class Starts:
-    """A second start on the state that the first server left, and two that must fail."""
+    """A second start on the state that the first server left, behind a prefix; and one that must fail."""
 
     policy: dict[str, Any]
     history: list[Any]
-    changes_counted: float
+    docs: str
+    schema: dict[str, Any]
     exit_code: int
     seconds_to_end: float
-    on_taken_port: tuple[int, str]
     with_workers: tuple[int, str]
 
 
 @pytest.fixture(scope="module")
 def starts(life: Life, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starts]:
-    """Start again, and beside it two servers that cannot."""
+    """Start again, as if behind a proxy that strips a prefix, and beside it with several workers."""
     assert life.exit_code == 0
     folder = tmp_path_factory.mktemp("second")
-    servers = [ServerProcess(folder, **environment)]
-    elsewhere = {**environment, "NER_STATE_DIR": str(folder / "state")}
+    server = ServerProcess(folder, **environment, NER_ROOT_PATH="/prefix")
+    refused = ServerProcess(folder, **environment, WEB_CONCURRENCY="2")
     try:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            servers.append(ServerProcess(folder, **elsewhere, NER_PORT=str(taken.getsockname()[1])))
-            servers.append(ServerProcess(folder, **elsewhere, WEB_CONCURRENCY="2"))
-            failed = [(server.wait_end(), server.log) for server in servers[1:]]
-        with open_client(servers[0].wait_ready()) as client:
+        with open_client(server.wait_ready()) as client:
             policy, history = client.get("/exit-policy").json(), client.get("/exit-policy/history").json()
-            families = text_string_to_metric_families(client.get("/metrics").text)
-        changes = sum(
-            one.value for family in families for one in family.samples if one.name == "ner_exit_policy_changes_total"
-        )
+            docs, schema = client.get("/docs").text, client.get("/openapi.json").json()
         terminated = time.monotonic()
-        servers[0].terminate()
-        exit_code = servers[0].wait_end()
-        yield Starts(policy, history, changes, exit_code, time.monotonic() - terminated, failed[0], failed[1])
+        server.terminate()
+        exit_code = server.wait_end()
+        seconds_to_end = time.monotonic() - terminated
+        with_workers = refused.wait_end(), refused.log
+        yield Starts(policy, history, docs, schema, exit_code, seconds_to_end, with_workers)
     finally:
-        for server in servers:
-            server.kill()
+        server.kill()
+        refused.kill()
 
 
 def test_a_server_that_is_ready_says_where_what_and_after_how_long(life: Life) -> None:
@@ -265,24 +262,24 @@ def test_a_request_that_comes_while_draining_is_answered(life: Life) -> None:
 
 def test_a_drained_server_ends_well_and_soon(life: Life) -> None:
     assert life.exit_code == 0
-    assert life.seconds_to_end < DRAIN_S + 5
+    assert life.seconds_to_end < DRAIN_S + SOON_S
 
 
 def test_policy_version_and_history_survive_a_restart(life: Life, starts: Starts) -> None:
-    volatile = "observed"
-    assert {**starts.policy, volatile: None} == {**life.policy, volatile: None}
-    assert starts.policy.items() >= POLICY.items()
-    assert starts.policy["version"] == 2
+    observed = {"average_exit_layer": None, "sequences": 0, "since": life.policy["updated_at"]}
+    assert starts.policy == {**life.policy, "observed": observed}
+    assert starts.policy.items() >= {**POLICY, "version": 2}.items()
     assert starts.history == life.history
 
 
-def test_a_restart_counts_as_no_change_of_the_policy(starts: Starts) -> None:
-    assert starts.changes_counted == 0
+def test_behind_a_proxy_that_strips_a_prefix_the_docs_know_it(starts: Starts) -> None:
+    assert "url: '/prefix/openapi.json'" in starts.docs
+    assert starts.schema["servers"] == [{"url": "/prefix"}]
 
 
 def test_an_idle_server_ends_when_it_has_drained(starts: Starts) -> None:
     assert starts.exit_code == 0
-    assert DRAIN_S <= starts.seconds_to_end < DRAIN_S + 5
+    assert DRAIN_S <= starts.seconds_to_end < DRAIN_S + SOON_S
 
 
 def test_several_workers_are_refused_in_one_line(starts: Starts) -> None:
@@ -293,12 +290,18 @@ def test_several_workers_are_refused_in_one_line(starts: Starts) -> None:
     assert "other ports" in line
 
 
-def test_a_port_that_is_taken_ends_the_start_without_a_traceback(starts: Starts) -> None:
-    code, log = starts.on_taken_port
-    assert code != 0
-    assert "address already in use" in log
-    assert "Traceback" not in log
-    assert '"ready"' not in log
+@pytest.fixture
+def serve_here(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run `serve` in this process, where it is about to fail; -> the exit code."""
+    good = {"NER_MODEL": "tiny", "NER_MODEL_STORE": str(model_folder.parent.parent), "NER_STATE_DIR": str(tmp_path)}
+    monkeypatch.setattr("service.api.server.log_as_json", lambda: None)  # the test run's own logging stays
+
+    def serve_here(**environment: str) -> int:
+        for name, value in {**good, "NER_DEVICE": "cpu", "NER_THREADS": "1", **environment}.items():
+            monkeypatch.setenv(name, value)
+        return command_line.main(["serve"])
+
+    return serve_here
 
 
 @pytest.mark.parametrize(
@@ -315,18 +318,18 @@ def test_a_port_that_is_taken_ends_the_start_without_a_traceback(starts: Starts)
     ],
 )
 def test_a_start_that_cannot_be_is_refused_in_one_line_that_names_the_mistake(
-    environment_: dict[str, str],
-    said: list[str],
-    model_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    serve_here: Callable[..., int], environment_: dict[str, str], said: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    good = {"NER_MODEL": "tiny", "NER_MODEL_STORE": str(model_folder.parent.parent), "NER_STATE_DIR": str(tmp_path)}
-    for name, value in {**good, "NER_DEVICE": "cpu", "NER_THREADS": "1", **environment_}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("service.api.server.log_as_json", lambda: None)  # the test run's own logging stays
-    assert command_line.main(["serve"]) == 2
+    assert serve_here(**environment_) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert all(part in line for part in said)
+
+
+def test_a_port_that_is_taken_ends_the_start(serve_here: Callable[..., int], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as end:
+        serve_here(NER_PORT=str(taken.getsockname()[1]))
+    assert end.value.code not in (0, None)
+    assert "address already in use" in caplog.text
+    assert "ready" not in [record.getMessage() for record in caplog.records]

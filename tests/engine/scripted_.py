@@ -34,7 +34,7 @@ def scripted_input(agrees_from: int, num_pieces: int = 3) -> SequenceInput:
     """One word that says at which layer its sequence begins to agree."""
     zero, one = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
     piece_ids = np.full(num_pieces, agrees_from, dtype=np.int64)
-    return SequenceInput(piece_ids, np.zeros_like(piece_ids), one, zero, one, owned=(0, 1))
+    return SequenceInput(piece_ids, np.zeros_like(piece_ids), one, one, zero, one, owned=(0, 1))
 
 
 def scripted_text(*agrees_from: int, num_pieces: int = 3) -> EncodedText:

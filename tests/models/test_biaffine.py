@@ -25,10 +25,14 @@ def random_exit(config: ExitConfig) -> BiaffineExit:
     return exit_.double().requires_grad_(False)
 
 
-def words_and_packed(num_words: Sequence[int] = NUM_WORDS) -> tuple[Tensor, Packed]:
+Words = tuple[Tensor, Tensor]  # (words, hidden) each: what stands for a word as a span's first, and as its last
+
+
+def words_and_packed(num_words: Sequence[int] = NUM_WORDS) -> tuple[Words, Packed]:
     generator = torch.Generator().manual_seed(4)
     packed = pack(random_sequences(num_words), torch.device("cpu"))
-    return torch.randn(sum(num_words), HIDDEN, dtype=torch.float64, generator=generator), packed
+    first, last = torch.randn(2, sum(num_words), HIDDEN, dtype=torch.float64, generator=generator)
+    return (first, last), packed
 
 
 def spans(num_words: Sequence[int]) -> list[tuple[int, int]]:
@@ -40,9 +44,9 @@ def spans(num_words: Sequence[int]) -> list[tuple[int, int]]:
     return found
 
 
-def eq_1(words: Tensor, first: int, last: int, label: int, u: Tensor, w: Tensor, b: Tensor) -> float:
+def eq_1(words: Words, first: int, last: int, label: int, u: Tensor, w: Tensor, b: Tensor) -> float:
     """h_s' U h_e + W (h_s ++ h_e) + b, for one span and one label; b (widths, labels), the last row for all wider."""
-    start, end = words[first].tolist(), words[last].tolist()
+    start, end = words[0][first].tolist(), words[1][last].tolist()
     score = float(b[min(last - first, len(b) - 1), label])
     for i, start_value in enumerate(start):
         for j, end_value in enumerate(end):
@@ -51,7 +55,7 @@ def eq_1(words: Tensor, first: int, last: int, label: int, u: Tensor, w: Tensor,
     return score + sum(float(w[label, i]) * value for i, value in enumerate(both))
 
 
-def transcribed(words: Tensor, exit_: BiaffineExit, u: Tensor) -> Tensor:
+def transcribed(words: Words, exit_: BiaffineExit, u: Tensor) -> Tensor:
     w = torch.cat([exit_.start_linear.weight, exit_.end_linear.weight], dim=1)
     scored = range(u.shape[1])
     rows = [
@@ -72,13 +76,13 @@ def product_of_factors(exit_: BiaffineExit) -> Tensor:
 def test_the_full_form_is_eq_1_with_label_0_at_zero() -> None:
     words, packed = words_and_packed()
     exit_ = random_exit(ExitConfig("full", width_buckets=3))
-    torch.testing.assert_close(exit_(words, packed), transcribed(words, exit_, exit_.bilinear))
+    torch.testing.assert_close(exit_(*words, packed), transcribed(words, exit_, exit_.bilinear))
 
 
 def test_the_low_rank_form_is_eq_1_with_a_factorised_u() -> None:
     words, packed = words_and_packed()
     exit_ = random_exit(ExitConfig("low_rank", rank=2, width_buckets=3))
-    torch.testing.assert_close(exit_(words, packed), transcribed(words, exit_, product_of_factors(exit_)))
+    torch.testing.assert_close(exit_(*words, packed), transcribed(words, exit_, product_of_factors(exit_)))
 
 
 def test_low_rank_equals_full_when_u_is_the_product_of_its_factors() -> None:
@@ -92,7 +96,7 @@ def test_low_rank_equals_full_when_u_is_the_product_of_its_factors() -> None:
             "end_linear.weight": low.end_linear.weight,
         }
     )
-    torch.testing.assert_close(low(words, packed), full(words, packed))
+    torch.testing.assert_close(low(*words, packed), full(*words, packed))
 
 
 @pytest.mark.parametrize("buckets", [0, 1])
@@ -100,21 +104,21 @@ def test_without_width_buckets_the_bias_is_one_constant_a_label(buckets: int) ->
     words, packed = words_and_packed()
     exit_ = random_exit(ExitConfig("full", width_buckets=buckets))
     assert exit_.bias.shape == (1, LABELS - 1)
-    biased = exit_(words, packed)
+    biased = exit_(*words, packed)
     bias = exit_.bias.clone()
     exit_.bias.zero_()
     constant = torch.cat([torch.zeros(1, 1, dtype=torch.float64), bias], dim=1)
-    torch.testing.assert_close(biased - exit_(words, packed), constant.expand(len(biased), -1))
+    torch.testing.assert_close(biased - exit_(*words, packed), constant.expand(len(biased), -1))
 
 
 def test_a_width_bucket_biases_spans_of_its_width_and_the_last_one_all_wider() -> None:
     words, packed = words_and_packed()
     exit_ = random_exit(ExitConfig("full", width_buckets=3))
-    before = exit_(words, packed)
+    before = exit_(*words, packed)
     widths = torch.tensor([last - first + 1 for first, last in spans(NUM_WORDS)])
     for bucket, touched in ((0, widths == 1), (1, widths == 2), (2, widths >= 3)):
         exit_.bias[bucket, 1] += 1
-        torch.testing.assert_close((exit_(words, packed) - before)[:, 2], touched.double())
+        torch.testing.assert_close((exit_(*words, packed) - before)[:, 2], touched.double())
         exit_.bias[bucket, 1] -= 1
 
 
@@ -133,11 +137,11 @@ def test_scores_of_their_own_for_label_0_change_no_probability_once_subtracted()
     exit_.start_linear.weight.copy_((w[1:] - w[:1])[:, :HIDDEN])
     exit_.end_linear.weight.copy_((w[1:] - w[:1])[:, HIDDEN:])
     exit_.bias.copy_(b[:, 1:] - b[:, :1])
-    torch.testing.assert_close(exit_(words, packed).log_softmax(1), of_paper.log_softmax(1))
+    torch.testing.assert_close(exit_(*words, packed).log_softmax(1), of_paper.log_softmax(1))
 
 
 def test_anything_added_to_all_labels_of_a_cell_changes_no_probability() -> None:
     words, packed = words_and_packed()
-    scores = random_exit(ExitConfig("full"))(words, packed)
+    scores = random_exit(ExitConfig("full"))(*words, packed)
     shift = torch.randn(len(scores), 1, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
     torch.testing.assert_close((scores + shift).log_softmax(1), scores.log_softmax(1))

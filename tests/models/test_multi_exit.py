@@ -102,3 +102,13 @@ def test_the_same_seed_gives_the_same_tiny_model_and_another_seed_another() -> N
     one, same, other = (tiny_model(seed=seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not any(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_config_says_whether_a_span_ends_at_a_words_first_or_last_piece() -> None:
+    packed = pack(random_sequences((5,)), torch.device("cpu"))
+    at_last, at_first = (
+        tiny_model(tiny_config(exits=ExitConfig(rank=8, end_piece=piece)), seed=2) for piece in ("last", "first")
+    )
+    assert not torch.equal(at_last(packed)[0], at_first(packed)[0])
+    same = replace(packed, last_piece=packed.first_piece)
+    assert torch.equal(at_last(same)[0], at_first(packed)[0])

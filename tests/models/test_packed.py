@@ -86,5 +86,7 @@ def test_packing_keeps_every_piece_position_and_first_piece(num_words: list[int]
     assert packed.positions.tolist() == [place for sequence in sequences for place in range(sequence.num_pieces)]
     firsts = [sequence.piece_ids[place] for sequence in sequences for place in sequence.first_piece]
     assert packed.piece_ids[packed.first_piece].tolist() == firsts
+    lasts = [sequence.piece_ids[place] for sequence in sequences for place in sequence.last_piece]
+    assert packed.piece_ids[packed.last_piece].tolist() == lasts
     assert packed.pieces.lengths == tuple(sequence.num_pieces for sequence in sequences)
     assert packed.words.lengths == tuple(num_words)

@@ -67,6 +67,7 @@ def test_every_piece_carries_the_shape_of_its_word_and_special_pieces_none() -> 
     shapes = [WORD_SHAPES[shape] for shape in sequence.shape_ids]
     assert shapes == ["other", "initial", "initial", "initial", "digits", "digits", "other"]
     assert sequence.first_piece.tolist() == [1, 4]
+    assert sequence.last_piece.tolist() == [3, sequence.num_pieces - 2]
 
 
 def test_a_long_sentence_becomes_windows_that_fit_and_overlap() -> None:
