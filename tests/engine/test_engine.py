@@ -235,9 +235,9 @@ def test_the_next_request_after_a_failure_succeeds() -> None:
 
 
 def test_a_request_that_lost_one_sequence_runs_no_other() -> None:
-    runner, request = ScriptedRunner(on_step=fail_at(2)), scripted_request(2, 2, 2)
-    answer(make_engine(runner, limits=ONE_AT_A_TIME), request)
-    assert isinstance(error_of(request), EngineFailed)
+    runner, request, following = ScriptedRunner(on_step=fail_at(2)), scripted_request(2, 2, 2), scripted_request(3)
+    answer(make_engine(runner, limits=ONE_AT_A_TIME), request, following)
+    assert isinstance(error_of(request), EngineFailed) and exit_layers(following) == [3]
     assert [runner.layers_of(sequence) for sequence in request.sequences] == [[1, 2], [], []]
 
 
@@ -296,10 +296,11 @@ def test_a_request_whose_caller_left_is_dropped_at_the_next_layer_boundary() -> 
 
 
 def test_a_caller_that_leaves_while_queued_costs_nothing() -> None:
-    runner, gone = ScriptedRunner(), scripted_request(4)
+    runner, observer, gone = ScriptedRunner(), Recorder(), scripted_request(4)
     gone.is_cancelled = True
-    answer(make_engine(runner), gone)
+    answer(make_engine(runner, observer=observer), gone)
     assert runner.steps == [] and gone.captured is None
+    assert observer.queue == [(1, 0), (0, 0)]
 
 
 def test_an_answer_that_is_ready_is_given_though_its_time_limit_passed_meanwhile() -> None:
@@ -359,7 +360,9 @@ def test_close_answers_what_was_admitted_and_admits_no_more() -> None:
     engine, requests = make_engine(ScriptedRunner()), [scripted_request(2), scripted_request(4), scripted_request(3)]
     for request in requests:
         engine.submit(request)
+    engine.close()  # before the worker has had a look at anything
     engine.start()
+    wait_for(requests)
     engine.close()
     assert [exit_layers(request) for request in requests] == [[2], [4], [3]]
     with pytest.raises(NotReady):

@@ -176,8 +176,8 @@ def test_a_trace_names_the_entities_of_every_layer_by_character() -> None:
 
 
 def test_traced_and_untraced_sequences_under_many_policies_share_a_step() -> None:
-    mixed = [request_of(*INPUTS[i::3], policy=p, trace=i == 1) for i in range(3) for p in POLICIES]
-    alone = [request_of(*INPUTS[i::3], policy=p, trace=i == 1) for i in range(3) for p in POLICIES]
+    mixed = [request_of(*INPUTS[i::3], policy=p, trace=i == 0) for i in range(3) for p in POLICIES]
+    alone = [request_of(*INPUTS[i::3], policy=p, trace=i == 0) for i in range(3) for p in POLICIES]
     together = serve(*mixed)
     for sequence, other in zip(together, [s for request in alone for s in serve(request)], strict=True):
         assert outcome([sequence]) == [(other.layer, [*map(tuple, other.spans)])]

@@ -96,7 +96,7 @@ def test_every_parameter_is_in_one_group_and_only_matrices_decay() -> None:
 
 
 def test_rates_decay_from_the_top_layer_down_and_exits_and_word_shapes_keep_theirs() -> None:
-    model = tiny_model(tiny_config(num_layers=3))
+    model = tiny_model(tiny_config(num_layers=3)).requires_grad_(True)
     recipe = replace(RECIPE, encoder_rate=1.0, exit_rate=7.0, rate_decay=0.5)
     rates = {id(p): group["lr"] for group in loop._parameter_groups(model, recipe) for p in group["params"]}
     expected = {
@@ -166,3 +166,11 @@ def test_without_decay_the_average_is_the_model() -> None:
     model, average = tiny_model(seed=0), tiny_model(seed=1)
     loop._update_average(average, model, decay=0.0, step=100)
     assert all(torch.equal(p, q) for p, q in zip(average.parameters(), model.parameters(), strict=True))
+
+
+def test_frozen_pieces_are_not_trained() -> None:
+    model = tiny_model(tiny_config(num_layers=2)).requires_grad_(True)
+    model.encoder.embeddings.pieces.requires_grad_(False)
+    trained = {id(p) for group in loop._parameter_groups(model, RECIPE) for p in group["params"]}
+    assert id(model.encoder.embeddings.pieces.weight) not in trained
+    assert len(trained) == len(list(model.parameters())) - 1
