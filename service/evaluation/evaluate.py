@@ -20,7 +20,11 @@ from service.text.types import EncodedText
 
 @dataclass(slots=True)
 class ExitScore:
-    """One exit's counts. `outermost` and `nested` split gold and found entities by whether they lie inside another."""
+    """One exit's counts. `outermost` and `nested` split them by whether an entity lies inside another one.
+
+    A found entity that is gold counts where gold has it; a wrong one where it lies among the found ones. So the two
+    parts add up to `micro`.
+    """
 
     micro: Score = field(default_factory=Score)
     outermost: Score = field(default_factory=Score)
@@ -30,7 +34,8 @@ class ExitScore:
     def add(self, gold: Sequence[Entity], found: Sequence[Entity]) -> None:
         """Count one text."""
         gold_keys, found_keys = keys(gold), keys(found)
-        gold_inner, found_inner = inner(gold_keys), inner(found_keys)
+        gold_inner = inner(gold_keys)
+        found_inner = (found_keys & gold_inner) | ((found_keys - gold_keys) & inner(found_keys))
         self.micro += score(gold_keys, found_keys)
         self.nested += score(gold_inner, found_inner)
         self.outermost += score(gold_keys - gold_inner, found_keys - found_inner)

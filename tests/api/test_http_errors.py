@@ -127,6 +127,22 @@ def test_a_server_that_is_going_down_is_a_503(start: Start, build: Build) -> Non
     assert sample(client, "ner_requests_rejected_total", reason="not_ready") == 1
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"texts": [1] * 100_000},
+        {"text": "a", "labels": [1] * 100_000},
+        {"text": "a", "labels": [str(number) for number in range(10_000)]},
+        {"text": "a", "exit_policy": {str(number): 1 for number in range(10_000)}},
+        {"text": "a", **{str(number): 1 for number in range(10_000)}},
+    ],
+)
+def test_an_error_stays_short_however_much_is_wrong(start: Start, request_: dict[str, Any]) -> None:
+    response = start().post("/ner", json=request_)
+    assert response.status_code == 422
+    assert 0 < len(response.json()["error"]) <= 1_100
+
+
 def test_an_unknown_path_counts_under_one_label(guarded: TestClient) -> None:
     for path in ("/a", "/b", "/c?d"):
         guarded.get(path)

@@ -186,3 +186,13 @@ def test_entities_come_back_in_the_order_of_the_texts() -> None:
         alone = entities_at_every_exit(model, text_encoder, [text_encoder.encode(text)], device=CPU)
         for entities, (same,) in zip(found, alone, strict=True):
             assert [(e.start, e.end, e.label) for e in entities] == [(e.start, e.end, e.label) for e in same]
+
+
+def test_outermost_and_nested_add_up_and_an_inner_entity_counts_without_its_outer_one() -> None:
+    outer, inside, apart = Entity(0, 9, "PER"), Entity(4, 9, "LOC"), Entity(20, 25, "ORG")
+    wrong_inside = Entity(21, 22, "LOC")
+    scores = ExitScore()
+    scores.add([outer, inside, apart], [inside, apart, wrong_inside])
+    assert scores.nested == Score(gold=1, found=2, correct=1)
+    assert scores.outermost == Score(gold=2, found=1, correct=1)
+    assert scores.nested + scores.outermost == scores.micro

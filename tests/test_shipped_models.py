@@ -1,0 +1,120 @@
+"""The models that ship, end to end: a real server, real HTTP, sentences of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.models.store import find_model, list_models, load_model
+from tests.api.servers_ import ADMIN_KEY, AS_ADMIN, PROJECT, ServerProcess
+
+STORE = PROJECT / "model_store"
+MAX_MODEL_BYTES = 60_000_000
+MODELS = ("conll2003-minilm", "litbank-minilm")
+NEWS = {
+    "Angela Merkel met Barack Obama in Berlin.": {("Angela Merkel", "PER"), ("Barack Obama", "PER"), ("Berlin", "LOC")},
+    "Siemens is opening an office in New York.": {("Siemens", "ORG"), ("New York", "LOC")},
+    "Maria Rossi left Milan for the United Nations.": {
+        ("Maria Rossi", "PER"),
+        ("Milan", "LOC"),
+        ("United Nations", "ORG"),
+    },
+}
+FICTION = "The captain of the ship walked to the old house by the river."
+FICTION_ENTITIES = {("The captain of the ship", "PER"), ("the ship", "VEH"), ("the river", "LOC")}
+
+
+class Served:
+    """A shipped model behind a server process."""
+
+    def __init__(self, name: str, process: ServerProcess) -> None:
+        self.name = name
+        self.client = httpx.Client(base_url=process.wait_ready(), headers=AS_ADMIN, timeout=60, trust_env=False)
+
+    def ner(self, **body: Any) -> Any:
+        """POST /ner."""
+        response = self.client.post("/ner", json=body)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def patch(self, **changes: Any) -> None:
+        """PATCH /exit-policy."""
+        response = self.client.patch("/exit-policy", json=changes)
+        assert response.status_code == 200, response.text
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    settings = {"NER_MODEL": request.param, "NER_STATE_DIR": str(folder / "state"), "NER_ADMIN_KEY": ADMIN_KEY}
+    process = ServerProcess(folder, NER_DRAIN_S="0", **settings)
+    try:
+        of_model = Served(request.param, process)
+        with of_model.client:
+            yield of_model
+    finally:
+        process.kill()
+
+
+def found(result: Any) -> set[tuple[str, str]]:
+    return {(entity["text"], entity["label"]) for entity in result["entities"]}
+
+
+def average_exit_layer(results: Any) -> float:
+    layers = [sequence["exit_layer"] for result in results["results"] for sequence in result["sequences"]]
+    return sum(layers) / len(layers)
+
+
+def test_the_store_holds_exactly_the_two_shipped_models_and_each_is_small() -> None:
+    assert [reference.partition("@")[0] for reference in list_models(STORE)] == sorted(MODELS)
+    for name in MODELS:
+        folder = load_model(find_model(name, STORE)).folder  # checks every file against its checksum
+        assert sum(path.stat().st_size for path in folder.iterdir()) < MAX_MODEL_BYTES
+
+
+def test_entities_are_right_at_full_depth_and_under_the_default_policy(served: Served) -> None:
+    texts = NEWS if served.name.startswith("conll") else {FICTION: FICTION_ENTITIES}
+    for text, expected in texts.items():
+        for override in ({"strategy": "full_depth"}, {}):
+            result = served.ner(text=text, exit_policy=override)
+            assert expected <= found(result), (override, result)
+            assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in result["entities"])
+            assert 2 <= result["exit_layer"] <= 6
+
+
+def test_the_exit_layer_falls_as_tau_moves_below_zero(served: Served) -> None:
+    texts = [*NEWS, FICTION]
+    layers = []
+    for tau in (0.0, -0.001, -0.1, -5.0):
+        served.patch(strategy="vee", tau=tau, patience=1)
+        layers.append(average_exit_layer(served.ner(texts=texts)))
+    assert layers == sorted(layers, reverse=True)
+    assert (layers[0], layers[-1]) == (6.0, 2.0)
+
+
+def test_nested_entities_come_nested_and_flat_ones_flat(served: Served) -> None:
+    result = served.ner(text=FICTION, exit_policy={"strategy": "full_depth"})
+    spans = [(entity["start"], entity["end"]) for entity in result["entities"]]
+    contained = [(a, b) for a in spans for b in spans if a != b and a[0] <= b[0] and b[1] <= a[1]]
+    assert bool(contained) == served.name.startswith("litbank")
+
+
+def test_the_card_says_what_the_training_data_allows(served: Served) -> None:
+    (model,) = served.client.get("/models").json()
+    assert model["name"] == served.name
+    allowed = "research use" if served.name.startswith("conll") else "CC BY 4.0"
+    assert allowed in model["card"]
+    assert model["labels"] == sorted(model["labels"])
+
+
+def test_many_texts_in_one_call_are_answered_as_one_by_one(served: Served) -> None:
+    texts = [*NEWS, FICTION, "", "Nothing to see.", *NEWS]
+    together = served.ner(texts=texts)["results"]
+    for text, result in zip(texts, together, strict=True):
+        alone = served.ner(text=text)
+        assert found(alone) == found(result)
+        assert alone["exit_layer"] == result["exit_layer"]
