@@ -10,7 +10,7 @@ import torch
 
 from service.data.readers import Example
 from service.evaluation import evaluate as module
-from service.evaluation.evaluate import Evaluation, encode_examples, evaluate
+from service.evaluation.evaluate import Evaluation, ExitScore, encode_examples, evaluate
 from service.evaluation.predict import decode_every_exit, decode_table, entities_at_every_exit, run_to_full_depth
 from service.evaluation.tables import format_evaluation
 from service.spans.score import Score
