@@ -38,6 +38,8 @@ _STATUS: Sequence[tuple[type[ServiceError], int]] = (  # first match wins, so su
     (EngineFailed, 500),
 )
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}
+_MAX_MESSAGE_CHARS = 1_000
+_MAX_PROBLEMS = 5  # of one request, in its message
 _FRAMEWORK = {  # errors that the framework raises: their type and message here
     400: ("NotJSON", "the body is not JSON: it is no UTF-8, or it is nested too deeply"),
     404: ("NotFound", "there is nothing at this path; GET /docs lists what there is"),
@@ -46,7 +48,9 @@ _FRAMEWORK = {  # errors that the framework raises: their type and message here
 
 
 def error_body(message: str, error_type: str, request_id: str) -> dict[str, str]:
-    """The one error body; half a surrogate pair that was sent to us is shown as its escape."""
+    """The one error body. Its message is cut short, and shows half a surrogate pair that was sent as its escape."""
+    if len(message) > _MAX_MESSAGE_CHARS:
+        message = f"{message[:_MAX_MESSAGE_CHARS]} ..."
     message = message.encode("utf-8", "backslashreplace").decode("utf-8")
     return {"error": message, "error_type": error_type, "request_id": request_id}
 
@@ -81,7 +85,7 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     if any(problem["type"] == "json_invalid" for problem in problems):
         reason = problems[0].get("ctx", {}).get("error", problems[0]["msg"])
         return _respond(request, 400, f"the body is not JSON: {reason}", "NotJSON")
-    return _respond(request, 422, "; ".join(_describe(problem) for problem in problems), "BadInput")
+    return _respond(request, 422, "; ".join(map(_describe, problems[:_MAX_PROBLEMS])), "BadInput")
 
 
 def _describe(problem: dict[str, Any]) -> str:

@@ -30,8 +30,8 @@ class NerRequest(BaseModel):
     )
 
     text: Text | None = Field(None, description="one text")
-    texts: list[Text] | None = Field(None, description="several texts, answered in order, all or none")
-    labels: list[str] | None = Field(None, description="keep only entities of these labels")
+    texts: list[Text] | None = Field(None, fail_fast=True, description="several texts, answered in order, all or none")
+    labels: list[str] | None = Field(None, fail_fast=True, description="keep only entities of these labels")
     min_score: float = Field(0.0, ge=0, le=1, description="keep only entities at least this probable")
     timeout_ms: int | None = Field(None, ge=1, description="give up after this many milliseconds")
     split: bool = Field(True, description="split texts into sentences; false takes each as one")

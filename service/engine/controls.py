@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from service.engine.sequence import CapturedPolicy
-from service.errors import BadInput, PolicyConflict
+from service.errors import BadInput, EngineFailed, PolicyConflict
 from service.exits.merge import merge_policy, policy_from_json
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
@@ -60,7 +60,8 @@ class Controls:
         self._path = state_dir / "exit_policy.json"
         self._now = now
         self._on_change = on_change
-        self._lock = threading.Lock()
+        self._changing = threading.Lock()  # held by a change to its end, writing to disk included
+        self._lock = threading.Lock()  # guards the fields below, and never waits for the disk
         self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY_LENGTH)
         self._observed_layers = 0
         self._observed_sequences = 0
@@ -72,10 +73,18 @@ class Controls:
         """The policy in force."""
         return self._current
 
-    def capture(self) -> CapturedPolicy:
-        """For a request that starts now."""
+    def capture(self, override: Mapping[str, Any] | None = None) -> CapturedPolicy:
+        """The policy and its version for a request that starts now, with the request's own changes to it.
+
+        Raises BadInput for changes that do not fit the policy in force.
+        """
         current = self._current
-        return CapturedPolicy(current.policy, current.version)
+        if override is None:
+            return CapturedPolicy(current.policy, current.version)
+        for name in override:
+            if name in GOALS or name in READ_ONLY:
+                raise BadInput(f"exit_policy.{name} cannot be set for one request; only parameters can")
+        return CapturedPolicy(merge_policy(current.policy, override, self._num_layers), current.version, True)
 
     def describe(self) -> dict[str, Any]:
         """The policy on the wire, expected beside observed."""
@@ -94,13 +103,6 @@ class Controls:
                 self._observed_layers += exit_layer
                 self._observed_sequences += 1
 
-    def override(self, changes: Mapping[str, Any]) -> ExitPolicy:
-        """The live policy with `changes`, for one request. Raises BadInput."""
-        for name in changes:
-            if name in GOALS or name in READ_ONLY:
-                raise BadInput(f"exit_policy.{name} cannot be set for one request; only parameters can")
-        return merge_policy(self._current.policy, changes, self._num_layers)
-
     def change(
         self,
         changes: Mapping[str, Any],
@@ -112,9 +114,10 @@ class Controls:
     ) -> dict[str, Any]:
         """Apply a PATCH; -> the policy on the wire. Nothing changes when it raises or on a dry run.
 
-        Raises PolicyConflict when `if_version` is not the version in force, BadInput for anything that cannot be.
+        Raises PolicyConflict when `if_version` is not the version in force, BadInput for anything that cannot be, and
+        EngineFailed when the state folder cannot be written.
         """
-        with self._lock:
+        with self._changing:
             before = self._current
             if if_version is not None and if_version != before.version:
                 raise PolicyConflict(
@@ -126,9 +129,16 @@ class Controls:
             if dry_run:
                 return self._describe(after, 0, 0)
             entry = self._entry(before.policy, after, changed_by)
-            self._save(after, [*self._history, entry][-HISTORY_LENGTH:])
-            self._history.append(entry)
-            self._put_in_force(after)
+            try:
+                self._save(after, [*self._history, entry][-HISTORY_LENGTH:])
+            except OSError as error:
+                log.error("the exit policy was not saved: %s", error)
+                raise EngineFailed("the exit policy could not be saved, so nothing was changed; see the log") from error
+            with self._lock:
+                self._history.append(entry)
+                self._observed_layers = self._observed_sequences = 0
+                self._current = after
+            self._on_change(after)
             return self._describe(after, 0, 0)
 
     def _resolve(self, current: ExitPolicy, changes: Mapping[str, Any]) -> ExitPolicy:
@@ -153,11 +163,6 @@ class Controls:
         if type(version) is not int or version not in known:
             raise BadInput(f"rollback_to is {version!r}; versions {min(known)} to {max(known)} are kept")
         return policy_from_json(known[version], self._num_layers)
-
-    def _put_in_force(self, version: PolicyVersion) -> None:
-        self._observed_layers = self._observed_sequences = 0
-        self._current = version
-        self._on_change(version)
 
     def _describe(self, version: PolicyVersion, layers: int, sequences: int) -> dict[str, Any]:
         return {

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from service.engine.runner import Runner
 from service.engine.scheduler import Scheduler, Step
 from service.engine.sequence import CapturedPolicy, Request, Sequence
-from service.errors import EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
+from service.errors import BadInput, EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +50,14 @@ class Engine:
     """Admission, the worker thread, and the futures.
 
     A step is three lines: schedule, run, settle. An exception in a step fails the requests of that step and nobody
-    else's. `capture` yields the live policy; it is asked when a request's first sequence starts.
+    else's. `capture` yields the live policy, with a request's changes to it; asked when its first sequence starts.
     """
 
     def __init__(
         self,
         runner: Runner,
         *,
-        capture: Callable[[], CapturedPolicy],
+        capture: Callable[[Mapping[str, Any] | None], CapturedPolicy],
         limits: EngineLimits,
         observer: EngineObserver,
         clock: Callable[[], float] = time.monotonic,
@@ -89,6 +89,8 @@ class Engine:
             self._changed.notify()
         if self._worker.ident is not None:
             self._worker.join()
+        for request in tuple(self._open):  # a worker that never started, or that is gone
+            self._answer(request, NotReady("the service ended before the request ran; send it to another instance"))
 
     @property
     def is_alive(self) -> bool:
@@ -115,12 +117,17 @@ class Engine:
             request.unfinished = len(request.sequences)
             request.future.set_running_or_notify_cancel()  # from here on only the engine settles it
             if not request.sequences:
-                self._start(request, self._clock())
+                self._start(request)
                 self._answer(request, None)
                 return
             self._admitted.append(request)
             self._report_queue()
             self._changed.notify()
+
+    def cancel(self, request: Request) -> None:
+        """Nobody waits for `request` any more: its room is free at once, its sequences leave at the next boundary."""
+        request.is_cancelled = True
+        self._answer(request, ServiceError("the caller left before the answer was ready"))
 
     def _admit(self, request: Request) -> None:
         texts, pieces = self._texts + len(request.texts), self._pieces + request.num_pieces
@@ -136,11 +143,11 @@ class Engine:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._admitted or self._open or self._is_closing)
+                self._changed.wait_for(lambda: self._admitted or self._scheduler.has_work or self._is_closing)
                 for request in self._admitted:
                     self._scheduler.add(request.sequences)
                 self._admitted.clear()
-                if self._is_closing and not self._open:
+                if self._is_closing and not self._scheduler.has_work:
                     return
             step = self._scheduler.next_step()
             if step is not None:
@@ -152,23 +159,24 @@ class Engine:
             return
         started = self._step_started = self._clock()
         try:
-            for sequence in sequences:
-                self._start(sequence.request, started)
             for sequence, evidence in zip(sequences, self._runner.run_layer(step.layer, sequences), strict=True):
                 sequence.history.append(evidence)
                 sequence.exit_reason = sequence.policy.decide(sequence.history, self._runner.num_layers)
-            leaving = [sequence for sequence in sequences if sequence.exit_reason is not None]
-            self._leave(leaving)
+            self._leave([sequence for sequence in sequences if sequence.exit_reason is not None])
             self._scheduler.add(sequence for sequence in sequences if sequence.exit_reason is None)
         except Exception:  # whatever a step throws, its callers get an answer and the worker goes on
-            log.exception("a step at layer %d over %d sequences failed", step.layer, len(sequences))
+            requests = {sequence.request for sequence in sequences}
+            names = ", ".join(sorted(request.request_id for request in requests))
+            log.exception("a step at layer %d over %d sequences failed: %s", step.layer, len(sequences), names)
+            for sequence in sequences:
+                sequence.release()
             error = EngineFailed("the engine failed on this request; the log has the details under its id")
-            for request in {sequence.request for sequence in sequences}:
+            for request in requests:
                 self._answer(request, error)
         finally:
             self._step_started = None
         pieces = sum(sequence.input.num_pieces for sequence in sequences)
-        self._observer.step_done(step.layer, len(sequences), pieces, self._clock() - started)
+        self._tell(self._observer.step_done, step.layer, len(sequences), pieces, self._clock() - started)
 
     def _is_wanted(self, sequence: Sequence) -> bool:
         """Whether somebody still waits for it; what nobody waits for leaves here, at a layer boundary."""
@@ -177,22 +185,26 @@ class Engine:
             sequence.release()
             return False
         if request.is_cancelled:
-            self._answer(request, ServiceError("the caller left before the answer was ready"))
-            return False
-        if self._clock() > request.deadline:
+            self.cancel(request)
+        elif self._clock() > request.deadline:
             self._answer(request, TimedOut("the request's timeout_ms passed before its answer was ready"))
-            return False
-        return True
+        else:
+            self._start(request)
+        return not request.future.done()
 
-    def _start(self, request: Request, now: float) -> None:
-        if request.captured is None:
-            live = self._capture()
-            override = request.override
-            request.captured = live if override is None else CapturedPolicy(override, live.version, is_override=True)
-            request.started = now
-            with self._changed:
-                self._running += 1
-                self._report_queue()
+    def _start(self, request: Request) -> None:
+        """Capture the policy of a request whose first sequence is about to run."""
+        if request.captured is not None:
+            return
+        try:
+            request.captured = self._capture(request.override)
+        except BadInput as error:  # the live policy changed since its changes were checked, and they fit no more
+            self._answer(request, error)
+            return
+        request.started = self._clock()
+        with self._changed:
+            self._running += 1
+        self._report_queue()
 
     def _leave(self, sequences: Seq[Sequence]) -> None:
         if not sequences:
@@ -201,7 +213,7 @@ class Engine:
         for sequence, spans in zip(sequences, self._runner.read_spans(sequences), strict=True):
             sequence.spans = spans
             sequence.release()
-            self._observer.sequence_left(sequence, self._runner.num_layers)
+            self._tell(self._observer.sequence_left, sequence, self._runner.num_layers)
         now = self._clock()
         for sequence in sequences:
             request = sequence.request
@@ -211,7 +223,10 @@ class Engine:
                 self._answer(request, None)
 
     def _answer(self, request: Request, error: ServiceError | None) -> None:
-        """Settle a request's future, once, and give its place in the queue back."""
+        """Settle a request's future, once, and give its place in the queue back.
+
+        What its sequences hold on the device is given back by the worker, which may be using it just now.
+        """
         with self._changed:
             if request not in self._open:
                 return
@@ -219,14 +234,19 @@ class Engine:
             self._texts -= len(request.texts)
             self._pieces -= request.num_pieces
             self._running -= request.captured is not None
-            self._report_queue()
         request.finished = self._clock()
         if error is None:
             request.future.set_result(request)
         else:
-            for sequence in request.sequences:
-                sequence.release()
             request.future.set_exception(error)
+        self._report_queue()
 
     def _report_queue(self) -> None:
-        self._observer.queue_changed(len(self._open) - self._running, self._running)
+        self._tell(self._observer.queue_changed, len(self._open) - self._running, self._running)
+
+    def _tell(self, event: Callable[..., None], *details: object) -> None:
+        """Tell the observer; its failure is logged and stops nobody."""
+        try:
+            event(*details)
+        except Exception:
+            log.exception("an observer failed")

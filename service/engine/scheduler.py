@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from service.engine.sequence import Sequence
@@ -46,8 +46,7 @@ class Scheduler:
                 return Step(index + 1, tuple(taken))
         return None
 
-    def drain(self) -> Iterator[Sequence]:
-        """Take everything out."""
-        for waiting in self._waiting:
-            while waiting:
-                yield waiting.popleft()
+    @property
+    def has_work(self) -> bool:
+        """Whether anything waits."""
+        return any(self._waiting)

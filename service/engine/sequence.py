@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,16 +25,18 @@ class CapturedPolicy:
 class Request:
     """One call, admitted as a whole. `future` yields the finished request itself.
 
-    override      a policy for this request alone; else the live one is captured when its first sequence starts
+    request_id    for the log
+    override      changes to the live policy for this request alone; both are captured when its first sequence starts
     deadline      monotonic seconds
-    is_cancelled  set by the caller's side when nobody waits any more; its sequences leave at the next layer boundary
+    is_cancelled  nobody waits any more (see `Engine.cancel`); its sequences leave at the next layer boundary
     submitted, started, finished: monotonic seconds; decode_s: time spent decoding
     """
 
     texts: tuple[EncodedText, ...]
     deadline: float
     submitted: float
-    override: ExitPolicy | None = None
+    request_id: str = ""
+    override: Mapping[str, Any] | None = None
     wants_trace: bool = False
     future: Future[Request] = field(default_factory=Future)
     is_cancelled: bool = False

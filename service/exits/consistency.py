@@ -54,7 +54,7 @@ def kl_consistency(earlier: Tensor, current: Tensor, cells: Cells) -> Tensor:
     calls it the negative of the average divergence. 0 means identical; rounding never lifts it above 0.
     """
     divergence = cells.mean(kl_divergence(earlier, current)) / math.log(current.shape[1])
-    return -divergence.clamp_min(0.0)
+    return 0.0 - divergence.clamp_min(0.0)  # not the unary minus: identical tables are 0, not -0
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def merge_policy(current: ExitPolicy, changes: Mapping[str, Any], num_layers: in
     switched = changes.get("strategy", current.strategy) != current.strategy
     if switched:
         merged = {}
-    elif changes.keys() & {"measure", "pooling"} and "tau" not in changes:
+    elif changes.keys() & {"measure", "pooling"}:
         merged.pop("tau", None)
     merged.update(changes)
     return policy_from_json({name: value for name, value in merged.items() if value is not None}, num_layers)

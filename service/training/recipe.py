@@ -33,7 +33,7 @@ class Recipe:
     distillation      weight of the cross-entropy of every exit with the last exit's distribution (0: none)
     case_noise        share of training sequences shown in lower case, and again as many in capitals (word shapes only)
     piece_masking     share of pieces replaced by the tokenizer's mask piece
-    frozen_pieces     leave the word-piece embeddings as pretrained: names that training never shows stay where they were
+    frozen_pieces     leave the word-piece embeddings as pretrained, so that names never shown stay where they were
     average_decay     decay of the moving average of the weights, which is what is evaluated and kept (0: none)
     rate_decay        factor on the encoder's rate per layer from the top down (1: one rate)
     """

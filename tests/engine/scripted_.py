@@ -8,16 +8,18 @@ depends on timing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
 from concurrent.futures import wait
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from service.engine.engine import Engine, EngineLimits
 from service.engine.runner import Runner
 from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.exits.merge import policy_from_json
 from service.exits.policies.vee import Vee
 from service.exits.policy import Evidence, ExitPolicy
 from service.spans.types import Span
@@ -47,7 +49,8 @@ def scripted_request(
 ) -> Request:
     """A request of one text."""
     text = scripted_text(*agrees_from, num_pieces=num_pieces)
-    return Request((text,), deadline=deadline, submitted=0.0, override=override)
+    changes = None if override is None else override.to_json()
+    return Request((text,), deadline=deadline, submitted=0.0, override=changes)
 
 
 @dataclass
@@ -107,8 +110,14 @@ def make_engine(
     observer: Recorder | None = None,
     clock: Callable[[], float] = lambda: 0.0,
 ) -> Engine:
-    """An engine that has not started."""
-    return Engine(runner, capture=live, limits=limits, observer=observer or Recorder(), clock=clock)
+    """An engine that has not started; a request's own changes name a whole policy."""
+
+    def capture(override: Mapping[str, Any] | None) -> CapturedPolicy:
+        if override is None:
+            return live()
+        return CapturedPolicy(policy_from_json(override, runner.num_layers), live().version, is_override=True)
+
+    return Engine(runner, capture=capture, limits=limits, observer=observer or Recorder(), clock=clock)
 
 
 def wait_for(requests: Iterable[Request]) -> None:

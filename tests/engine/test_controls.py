@@ -15,7 +15,7 @@ import pytest
 
 from service.engine.controls import Controls, PolicyVersion
 from service.engine.sequence import CapturedPolicy
-from service.errors import BadInput, PolicyConflict
+from service.errors import BadInput, EngineFailed, PolicyConflict
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.vee import Vee
@@ -236,7 +236,7 @@ def test_a_change_that_cannot_be_written_leaves_the_old_policy_in_force(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", full)
-        with pytest.raises(OSError, match="no space left"):
+        with pytest.raises(EngineFailed, match="nothing was changed"):
             change(controls, tau=-0.5)
     assert (controls.describe(), controls.history()) == before
     assert (tmp_path / STATE_FILE).read_bytes() == file
@@ -299,15 +299,15 @@ def test_a_layer_beyond_the_model_is_refused(controls: Controls) -> None:
 def test_an_override_is_the_live_policy_with_changes_and_changes_nothing(controls: Controls) -> None:
     change(controls, tau=-0.5)
     before = controls.describe()
-    assert controls.override({"patience": 3}) == Vee(tau=-0.5, patience=3)
-    assert controls.override({"strategy": "budgeted", "layer": 1}) == Budgeted(1)
+    assert controls.capture({"patience": 3}) == CapturedPolicy(Vee(tau=-0.5, patience=3), 2, is_override=True)
+    assert controls.capture({"strategy": "budgeted", "layer": 1}) == CapturedPolicy(Budgeted(1), 2, is_override=True)
     assert controls.describe() == before
 
 
 @pytest.mark.parametrize("name", ["speedup", "preset", "rollback_to", "version", "observed", "threshold"])
 def test_an_override_takes_parameters_only(controls: Controls, name: str) -> None:
     with pytest.raises(BadInput, match=name):
-        controls.override({name: 1})
+        controls.capture({name: 1})
 
 
 # what is observed

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from service.engine.engine import EngineLimits
 from service.engine.sequence import CapturedPolicy, Request, Sequence
-from service.errors import EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
+from service.errors import BadInput, EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.vee import Vee
@@ -360,9 +360,7 @@ def test_close_answers_what_was_admitted_and_admits_no_more() -> None:
     engine, requests = make_engine(ScriptedRunner()), [scripted_request(2), scripted_request(4), scripted_request(3)]
     for request in requests:
         engine.submit(request)
-    engine.close()  # before the worker has had a look at anything
     engine.start()
-    wait_for(requests)
     engine.close()
     assert [exit_layers(request) for request in requests] == [[2], [4], [3]]
     with pytest.raises(NotReady):
@@ -468,3 +466,43 @@ def test_whatever_happens_every_request_is_answered_and_its_room_given_back(
         assert not any(sequence.tables for sequence in request.sequences)
     engine.submit(Request((EncodedText("", ()),) * len(requests), deadline=0.0, submitted=0.0))  # all room is free
     engine.close()
+
+
+def test_an_engine_that_never_started_refuses_what_it_admitted_when_it_closes() -> None:
+    engine, request = make_engine(ScriptedRunner()), scripted_request(2)
+    engine.submit(request)
+    engine.close()
+    with pytest.raises(NotReady):
+        request.future.result(timeout=0)
+
+
+def test_a_cancelled_request_gives_its_room_back_at_once() -> None:
+    engine, request = make_engine(ScriptedRunner(), limits=EngineLimits(queue_texts=1)), scripted_request(2)
+    engine.submit(request)
+    assert not engine.has_room
+    engine.cancel(request)
+    assert engine.has_room
+    assert request.future.done()
+
+
+def test_an_observer_that_fails_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Recorder):
+        def step_done(self, layer: int, sequences: int, pieces: int, seconds: float) -> None:
+            raise RuntimeError("broken observer")
+
+        def queue_changed(self, waiting: int, running: int) -> None:
+            raise RuntimeError("broken observer")
+
+    request = scripted_request(3)
+    answer(make_engine(ScriptedRunner(), observer=Broken()), request)
+    assert exit_layers(request) == [3]
+    assert "an observer failed" in caplog.text
+
+
+def test_changes_that_no_longer_fit_the_live_policy_fail_their_request_alone() -> None:
+    request, other = scripted_request(2), scripted_request(2)
+    request.override = {"strategy": "unheard of"}
+    answer(make_engine(ScriptedRunner()), request, other)
+    with pytest.raises(BadInput, match="unheard of"):
+        request.future.result(timeout=0)
+    assert exit_layers(other) == [2]

@@ -47,7 +47,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def request_of(*inputs: SequenceInput, policy: ExitPolicy, trace: bool = False) -> Request:
-    return Request((EncodedText("", inputs),), deadline=1.0, submitted=0.0, override=policy, wants_trace=trace)
+    return Request(
+        (EncodedText("", inputs),), deadline=1.0, submitted=0.0, override=policy.to_json(), wants_trace=trace
+    )
 
 
 def serve(*requests: Request, model: MultiExitModel | None = None, max_step_pieces: int = 4096) -> Seq[Sequence]:
@@ -165,7 +167,7 @@ def test_a_trace_holds_the_entropies_of_every_layer() -> None:
 def test_a_trace_names_the_entities_of_every_layer_by_character() -> None:
     encoder = tiny_text_encoder()
     text = encoder.encode("In Oslo, Anna of Acme Labs met Ben; the bank of Paris was visited by Carla.", split=False)
-    request = Request((text,), deadline=1.0, submitted=0.0, override=FullDepth(), wants_trace=True)
+    request = Request((text,), deadline=1.0, submitted=0.0, override=FullDepth().to_json(), wants_trace=True)
     serve(request)
     for layer in range(1, 5):
         spans = [replay(own, Budgeted(layer), shared_model())[1] for own in text.sequences]

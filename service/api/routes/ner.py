@@ -34,7 +34,7 @@ async def ner(body: NerRequest, request: Request) -> Response:
     received = time.monotonic()
     texts = [body.text] if body.text is not None else body.texts or []
     _check(service, body, texts)
-    override = service.controls.override(body.exit_policy) if body.exit_policy is not None else None
+    service.controls.capture(body.exit_policy)  # refuses changes that do not fit, before any work is done
     if not service.engine.has_room:
         refusal = Overloaded("the queue is full; send the request again later")
         service.metrics.request_refused(refusal)
@@ -50,7 +50,8 @@ async def ner(body: NerRequest, request: Request) -> Response:
         texts=tuple(encoded),
         deadline=received + timeout_s,
         submitted=submitted,
-        override=override,
+        request_id=request.state.request_id,
+        override=body.exit_policy,
         wants_trace=body.trace,
     )
     try:
@@ -89,7 +90,7 @@ def _too_large(service: Service, message: str) -> TooLarge:
 async def _wait(service: Service, pending: EngineRequest, request: Request) -> bool:
     """Wait for the engine's answer; -> False when the client left first. Raises the engine's error, or TimedOut.
 
-    Whoever stops waiting marks the request cancelled, and the engine drops it at the next layer boundary.
+    Whoever stops waiting cancels the request, and the engine drops it at the next layer boundary.
     """
     answer = asyncio.wrap_future(pending.future)
     answer.add_done_callback(lambda future: future.cancelled() or future.exception())  # mark it as seen
@@ -108,7 +109,8 @@ async def _wait(service: Service, pending: EngineRequest, request: Request) -> b
         service.metrics.request_timed_out()
         raise
     finally:
-        pending.is_cancelled = not answer.done()
+        if not answer.done():
+            service.engine.cancel(pending)
         departure.cancel()
 
 
