@@ -84,6 +84,7 @@ def save_model(folder: Path, model: MultiExitModel, tokenizer: Tokenizer, card: 
         name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in model.state_dict().items()
     }
     save_file(weights, partial / WEIGHTS)
+    (partial / WEIGHTS).chmod(0o644)  # safetensors writes for its user alone
     (partial / CONFIG).write_text(json.dumps(model.config.to_json(), indent=2) + "\n", encoding="utf-8")
     tokenizer.save(str(partial / TOKENIZER), pretty=False)
     (partial / CARD).write_text(card, encoding="utf-8")

@@ -13,12 +13,12 @@ def model_card(
     recipe: Recipe,
     config: ModelConfig,
     command: str,
-    encoder: str,
     best_epoch: int,
     dev_f1: Sequence[float],
     test: Evaluation,
 ) -> str:
     """The card as Markdown; every figure in it is of this very run."""
+    exit_form = "full" if config.exits.form == "full" else f"rank {config.exits.rank}"
     kind = "nested" if config.nested else "flat"
     rows = [
         f"| {layer} | {100 * dev:.2f} | {100 * scores.micro.f1:.2f} | {100 * scores.micro.precision:.2f} "
@@ -33,8 +33,8 @@ def model_card(
     return f"""# {config.name}@{config.version}
 
 {kind.capitalize()} named entities ({", ".join(config.labels)}), language `{recipe.language}`.
-{config.num_layers} layers of width {config.encoder.hidden_size}, pretrained as `{encoder}`, a biaffine exit behind
-every layer. {shapes}
+{config.num_layers} layers of width {config.encoder.hidden_size}, pretrained as {recipe.encoder_name},
+a biaffine exit ({exit_form}) behind every layer. {shapes}
 
 ## Data and what it allows
 

@@ -123,7 +123,7 @@ def train(
     average.load_state_dict(state.best_weights)
     test = evaluate(average, text_encoder, read_examples(data / recipe.test)[:max_sentences], device=device)
     log.info("best epoch %d, test F1 per exit: %s", state.best_epoch, " ".join(f"{100 * f1:.2f}" for f1 in test.f1))
-    card = model_card(recipe, config, command, encoder.name, state.best_epoch, state.best_dev_f1, test)
+    card = model_card(recipe, config, command, state.best_epoch, state.best_dev_f1, test)
     folder = output / "model"
     save_model(folder, average, checkpoint.tokenizer, card)
     (output / "test.json").write_text(json.dumps(test.to_json(), indent=2) + "\n", encoding="utf-8")

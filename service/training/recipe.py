@@ -18,8 +18,12 @@ ExitWeights = Literal["linear", "sqrt", "uniform"]
 _RANGES: tuple[tuple[tuple[str, ...], float, float], ...] = (
     (("warmup", "hidden_dropout", "attention_dropout", "exit_dropout", "piece_masking", "average_decay"), 0, 0.9999),
     (("case_noise",), 0, 0.5),  # as much again is shown in capitals
-    (("distillation", "weight_decay", "width_buckets", "overlap_pieces", "seed"), 0, math.inf),
-    (("encoder_rate", "exit_rate", "clip_norm", "rate_decay"), 1e-12, 1e12),
+    (
+        ("distillation", "weight_decay", "width_buckets", "overlap_pieces", "seed", "encoder_rate", "exit_rate"),
+        0,
+        math.inf,
+    ),
+    (("clip_norm", "rate_decay"), 1e-12, 1e12),
     (("epochs", "early_stopping_patience", "batch_pieces", "exit_rank"), 1, math.inf),
     (("window_pieces",), 3, math.inf),
 )
@@ -29,6 +33,7 @@ _RANGES: tuple[tuple[tuple[str, ...], float, float], ...] = (
 class Recipe:
     """One training run. Rates are per step, fractions in [0, 1], files below the data folder.
 
+    encoder_name, data_notice  for the card: what the encoder is, and what the data's licence allows
     exit_weights      "linear": exit m weighs m (Eq. 5 of VEE-BERT); "sqrt": its root; "uniform": all alike
     distillation      weight of the cross-entropy of every exit with the last exit's distribution (0: none)
     case_noise        share of training sequences shown in lower case, and again as many in capitals (word shapes only)
@@ -44,6 +49,7 @@ class Recipe:
     dev: str
     test: str
     nested: bool
+    encoder_name: str
     data_notice: str
     language: str = "en"
     table_unit: TableUnit = "words"

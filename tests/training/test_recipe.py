@@ -20,7 +20,7 @@ SHIPPED = sorted((Path(service.training.__file__).parent / "recipes").glob("*.to
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     file = tmp_path / "toy.toml"
-    file.write_text(NEEDED + 'data_notice = "made up"\n', encoding="utf-8")
+    file.write_text(NEEDED + 'encoder_name = "a BERT"\ndata_notice = "made up"\n', encoding="utf-8")
     return file
 
 
@@ -31,7 +31,7 @@ def add(path: Path, line: str) -> Path:
 
 def test_what_a_recipe_leaves_out_has_its_default(path: Path) -> None:
     recipe = read_recipe(path)
-    assert recipe == Recipe("toy", "1", "a.conll", "b.conll", "c.conll", False, "made up")
+    assert recipe == Recipe("toy", "1", "a.conll", "b.conll", "c.conll", False, "a BERT", "made up")
     assert (recipe.exit_form, recipe.exit_weights, recipe.early_stopping_patience) == ("low_rank", "linear", 8)
 
 

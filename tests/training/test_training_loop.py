@@ -42,6 +42,7 @@ train = "train.conll"
 dev = "dev.conll"
 test = "test.conll"
 nested = false
+encoder_name = "a random BERT"
 data_notice = "Made up for a test."
 window_pieces = 32
 overlap_pieces = 8

@@ -16,7 +16,7 @@ from service.training.loop import TrainingSequence, gold_cells, training_sequenc
 from service.training.recipe import Recipe
 from tests.models_ import random_sequences, tiny_config, tiny_model, tiny_text_encoder, tiny_tokenizer
 
-RECIPE = Recipe("toy", "1", "a.conll", "b.conll", "c.conll", True, "made up", batch_pieces=64)
+RECIPE = Recipe("toy", "1", "a.conll", "b.conll", "c.conll", True, "a BERT", "made up", batch_pieces=64)
 NUM_WORDS = (3, 1, 12, 7, 7, 2, 9, 20, 4)
 CPU = torch.device("cpu")
 
