@@ -100,8 +100,9 @@ def main() -> None:
             print(f"{stored.reference} on {options.file.name}          served            offline")
             print(f"{'policy':42s}   F1     layer      F1     layer")
             for policy in POLICIES:
-                (over_http, http_layer), (direct, direct_layer) = served(url, examples, policy), offline(
-                    stored, examples, policy
+                (over_http, http_layer), (direct, direct_layer) = (
+                    served(url, examples, policy),
+                    offline(stored, examples, policy),
                 )
                 name = " ".join(str(value) for value in policy.values())
                 f1, direct_f1 = 100 * over_http.f1, 100 * direct.f1

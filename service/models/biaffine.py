@@ -1,9 +1,10 @@
-"""The exit: a biaffine classifier over pairs of words (Eq. 1 and 3 of VEE-BERT), in full and low-rank form."""
+"""The exit: a biaffine classifier over pairs of words (Eq. 1 and 3 of VEE-BERT), full, low-rank or contextual."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from service.models.config import ExitConfig
 from service.models.packed import Packed
@@ -14,16 +15,21 @@ class BiaffineExit(nn.Module):
 
     U, W and b are those of the entity labels *relative to label 0*, whose score is 0: subtracting one label from all
     changes no probability and saves 1 / K of the work. In the low-rank form U = A U' B', A and B (hidden, rank) and U'
-    (rank, labels, rank); in the full form A = B = 1. The paper's b is a constant; ours may also depend on the width.
+    (rank, labels, rank); in the full form A = B = 1. The contextual form has g(A' h_s + C' c) for A' h_s, with c the
+    mean over the sequence's words and g the GELU, and likewise for B. The paper's b is a constant; ours may depend on
+    the width.
     """
 
     def __init__(self, hidden_size: int, num_labels: int, config: ExitConfig, dropout: float = 0.0) -> None:
         """num_labels counts label 0 (K in the paper)."""
         super().__init__()
         scored = num_labels - 1
-        rank = config.rank if config.form == "low_rank" else hidden_size
-        self.start_projection = nn.Linear(hidden_size, rank, bias=False) if config.form == "low_rank" else None
-        self.end_projection = nn.Linear(hidden_size, rank, bias=False) if config.form == "low_rank" else None
+        is_full, is_contextual = config.form == "full", config.form == "contextual"
+        rank = hidden_size if is_full else config.rank
+        self.start_projection = None if is_full else nn.Linear(hidden_size, rank, bias=is_contextual)
+        self.end_projection = None if is_full else nn.Linear(hidden_size, rank, bias=is_contextual)
+        self.start_context = nn.Linear(hidden_size, rank, bias=False) if is_contextual else None
+        self.end_context = nn.Linear(hidden_size, rank, bias=False) if is_contextual else None
         self.bilinear = nn.Parameter(torch.zeros(rank, scored, rank))  # U
         self.start_linear = nn.Linear(hidden_size, scored, bias=False)  # the half of W for h_s
         self.end_linear = nn.Linear(hidden_size, scored, bias=False)  # the half of W for h_e
@@ -40,8 +46,9 @@ class BiaffineExit(nn.Module):
         (words, hidden), (words, hidden) -> (cells, K)
         """
         first_words, last_words = self.dropout(first_words), self.dropout(last_words)
-        starts = first_words if self.start_projection is None else self.start_projection(first_words)
-        ends = last_words if self.end_projection is None else self.end_projection(last_words)
+        context = _sequence_means(first_words, packed) if self.start_context is not None else None
+        starts = self._project(first_words, self.start_projection, context, self.start_context, packed)
+        ends = self._project(last_words, self.end_projection, context, self.end_context, packed)
         rank, scored, _ = self.bilinear.shape
         rows = packed.words
         half = starts @ self.bilinear.reshape(rank, scored * rank)  # (words, labels * rank): h_s' U
@@ -54,3 +61,26 @@ class BiaffineExit(nn.Module):
         scores = scores + self.end_linear(last_words).index_select(0, end_row)
         scores = scores + self.bias.index_select(0, (end_row - start_row).clamp_max(len(self.bias) - 1))
         return torch.cat([scores.new_zeros(len(scores), 1), scores], dim=1)
+
+    def _project(
+        self,
+        words: Tensor,
+        projection: nn.Linear | None,
+        context: Tensor | None,
+        context_projection: nn.Linear | None,
+        packed: Packed,
+    ) -> Tensor:
+        """(words, hidden) -> (words, rank), in the way of the exit's form."""
+        if projection is None:
+            return words
+        projected: Tensor = projection(words)
+        if context is None or context_projection is None:
+            return projected
+        of_sequences = context_projection(context)  # (sequences, rank)
+        return functional.gelu(projected + of_sequences.index_select(0, packed.word_sequence))
+
+
+def _sequence_means(words: Tensor, packed: Packed) -> Tensor:
+    """(words, hidden) -> (sequences, hidden): summed word by word, so that batch mates change no bit of it."""
+    sums = words.new_zeros(packed.words.batch, words.shape[1]).index_add(0, packed.word_sequence, words)
+    return sums / torch.tensor(packed.words.lengths, device=words.device)[:, None]

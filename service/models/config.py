@@ -9,7 +9,7 @@ from service.errors import ModelRefused
 from service.text.encoder import TextConfig
 from service.text.words import TableUnit
 
-ExitForm = Literal["full", "low_rank"]
+ExitForm = Literal["full", "low_rank", "contextual"]
 EndPiece = Literal["first", "last"]
 Activation = Literal["gelu", "gelu_tanh", "relu"]
 
@@ -43,14 +43,16 @@ class EncoderConfig:
 class ExitConfig:
     """The biaffine classifier behind every layer.
 
-    form           "full": U as in Eq. 1 of VEE-BERT; "low_rank": both words projected to `rank`, then bilinear
-    rank           of the low-rank form
+    form           "full": U as in Eq. 1 of VEE-BERT; "low_rank": both words projected to `rank`, then bilinear;
+                   "contextual" (ours): low rank, each projection joined by one of the mean over the sequence's words
+                   and passed through a GELU, which shows a shallow exit the sentence its layers have not mixed in yet
+    rank           of the projections
     end_piece      which piece of a span's last word stands for it; its first word is always read at its first piece.
                    "first" is the paper's reading; "last" (ours) shows the exit both ends of a span's spelling
     width_buckets  a learned bias for spans of 1, 2, ..., width_buckets and more words (ours; 0 leaves it out)
     """
 
-    form: ExitForm = "low_rank"
+    form: ExitForm = "contextual"
     rank: int = 64
     end_piece: EndPiece = "last"
     width_buckets: int = 16

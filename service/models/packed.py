@@ -78,6 +78,12 @@ class Packed:
     words: Ragged
 
     @cached_property
+    def word_sequence(self) -> Tensor:
+        """(words,) which sequence a word belongs to."""
+        counts = torch.tensor(self.words.lengths, device=self.piece_ids.device)
+        return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+
+    @cached_property
     def cell_counts(self) -> tuple[int, ...]:
         """Valid cells of every sequence's span table."""
         return tuple(num_cells(length) for length in self.words.lengths)

@@ -18,7 +18,7 @@ def model_card(
     test: Evaluation,
 ) -> str:
     """The card as Markdown; every figure in it is of this very run."""
-    exit_form = "full" if config.exits.form == "full" else f"rank {config.exits.rank}"
+    exit_form = config.exits.form if config.exits.form == "full" else f"{config.exits.form}, rank {config.exits.rank}"
     kind = "nested" if config.nested else "flat"
     rows = [
         f"| {layer} | {100 * dev:.2f} | {100 * scores.micro.f1:.2f} | {100 * scores.micro.precision:.2f} "

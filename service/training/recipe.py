@@ -56,7 +56,7 @@ class Recipe:
     window_pieces: int = 256
     overlap_pieces: int = 64
     word_shapes: bool = True
-    exit_form: ExitForm = "low_rank"
+    exit_form: ExitForm = "contextual"
     exit_rank: int = 64
     end_piece: EndPiece = "last"
     width_buckets: int = 16

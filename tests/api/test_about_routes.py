@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from service import __version__
 from service.api.app import create_app
 from service.api.state import Service
+from service.exits.policies import STRATEGIES
 from tests.api.servers_ import TINY_LABELS, tiny_service
 
 Build = Callable[..., Service]
@@ -27,7 +28,7 @@ def test_models_describes_the_one_that_is_served(client: TestClient) -> None:
             "nested": True,
             "num_layers": 4,
             "hidden_size": 32,
-            "strategies": ["budgeted", "full_depth", "vee"],
+            "strategies": sorted(STRATEGIES),
             "card": "# A tiny random model, for tests\n",
         }
     ]

@@ -145,3 +145,40 @@ def test_anything_added_to_all_labels_of_a_cell_changes_no_probability() -> None
     scores = random_exit(ExitConfig("full"))(*words, packed)
     shift = torch.randn(len(scores), 1, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
     torch.testing.assert_close((scores + shift).log_softmax(1), scores.log_softmax(1))
+
+
+def test_the_contextual_form_adds_the_mean_over_the_sequences_words_and_passes_a_gelu() -> None:
+    (first_words, last_words), packed = words_and_packed()
+    exit_ = random_exit(ExitConfig("contextual", rank=2, width_buckets=3))
+    assert exit_.start_projection is not None and exit_.start_context is not None
+    assert exit_.end_projection is not None and exit_.end_context is not None
+    starts, ends, offset = [], [], 0
+    for count in NUM_WORDS:
+        mean = sum(first_words[offset : offset + count]) / count
+        for row in range(offset, offset + count):
+            start = exit_.start_projection.weight @ first_words[row] + exit_.start_projection.bias
+            end = exit_.end_projection.weight @ last_words[row] + exit_.end_projection.bias
+            starts.append(nn.functional.gelu(start + exit_.start_context.weight @ mean))
+            ends.append(nn.functional.gelu(end + exit_.end_context.weight @ mean))
+        offset += count
+    bilinear = [
+        [starts[first] @ exit_.bilinear[:, label] @ ends[last] for label in range(LABELS - 1)]
+        for first, last in spans(NUM_WORDS)
+    ]
+    linear = [
+        exit_.start_linear.weight @ first_words[first]
+        + exit_.end_linear.weight @ last_words[last]
+        + exit_.bias[min(last - first, 2)]
+        for first, last in spans(NUM_WORDS)
+    ]
+    scores = exit_(first_words, last_words, packed)
+    assert (scores[:, 0] == 0).all()
+    torch.testing.assert_close(scores[:, 1:], torch.tensor(bilinear, dtype=torch.float64) + torch.stack(linear))
+
+
+def test_the_context_of_a_sequence_does_not_depend_on_its_batch_mates() -> None:
+    (first_words, last_words), packed = words_and_packed((6, 3, 9))
+    exit_ = random_exit(ExitConfig("contextual", rank=2))
+    together = exit_(first_words, last_words, packed)[21 : 21 + 6]
+    alone = pack(random_sequences((3,)), torch.device("cpu"))
+    torch.testing.assert_close(exit_(first_words[6:9], last_words[6:9], alone), together, rtol=0, atol=1e-12)

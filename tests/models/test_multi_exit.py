@@ -19,6 +19,7 @@ NUM_WORDS = (5, 1, 17, 2, 9, 17)
 CONFIGS = {
     "low rank": tiny_config(),
     "full": tiny_config(exits=ExitConfig("full")),
+    "low rank, first pieces": tiny_config(exits=ExitConfig("low_rank", rank=8, end_piece="first")),
     "one label": tiny_config(labels=["PER"], num_layers=2),
     "constant bias": tiny_config(exits=ExitConfig(rank=4, width_buckets=0), word_shapes=False),
     "shared layers, narrow embeddings": replace(

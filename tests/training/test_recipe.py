@@ -32,7 +32,7 @@ def add(path: Path, line: str) -> Path:
 def test_what_a_recipe_leaves_out_has_its_default(path: Path) -> None:
     recipe = read_recipe(path)
     assert recipe == Recipe("toy", "1", "a.conll", "b.conll", "c.conll", False, "a BERT", "made up")
-    assert (recipe.exit_form, recipe.exit_weights, recipe.early_stopping_patience) == ("low_rank", "linear", 8)
+    assert (recipe.exit_form, recipe.exit_weights, recipe.early_stopping_patience) == ("contextual", "linear", 8)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -163,7 +163,7 @@ def test_the_loss_of_every_exit_falls_and_its_f1_rises(finished: Run) -> None:
 def test_a_run_leaves_a_model_a_figure_and_the_test_scores(finished: Run, toy: Toy) -> None:
     stored = load_model(finished.output / "model")
     assert (stored.reference, stored.config.labels, stored.config.nested) == ("toy@1", ("LOC", "PER"), False)
-    assert stored.config.exits == ExitConfig("low_rank", rank=8, width_buckets=4)
+    assert stored.config.exits == ExitConfig("contextual", rank=8, width_buckets=4)
     assert stored.config.text == TextConfig("en", "words", window_pieces=32, overlap_pieces=8)
     assert (finished.output / "f1_per_exit.png").read_bytes().startswith(b"\x89PNG")
     scores = json.loads((finished.output / "test.json").read_text())
