@@ -36,7 +36,7 @@ ADMIN_KEY = "the-admin-key"
 AS_ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
 PATIENCE_S = 120.0  # how long a test waits for what must happen, on however busy a machine
 TINY_LABELS = ["LOC", "ORG", "PER"]
-ENTITY_TEXT = "The University of Paris was visited."  # the tiny model finds an entity here, at its last layer
+ENTITY_TEXT = "The University of Paris was visited."  # the tiny model finds entities here, at its last layer
 
 
 def tiny_service(folder: Path, state_dir: Path, **settings: Any) -> Service:
