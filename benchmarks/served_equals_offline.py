@@ -93,7 +93,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = find_model(options.model, options.store)
     stored, examples = load_model(folder), read_examples(options.file)
-    rows = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as state_dir:
         process, url = start_server(str(folder), state_dir)
         try:

@@ -113,7 +113,7 @@ def train(
             _update_average(average, model, recipe.average_decay, (epoch - 1) * steps_per_epoch + step)
             exit_losses += losses
             if step % 50 == 0:
-                progress.set_postfix(loss=f"{loss.item():.3f}")  # waits for the device, hence not every step
+                progress.set_postfix(loss=f"{loss.item():.3f}", dev_f1=state.latest_f1)  # waits for the device
         dev = evaluate(average, text_encoder, dev_examples, device=device)
         state.record(epoch, dev, [value / len(batches) for value in exit_losses.tolist()], average)
         log.info("epoch %d, dev F1 per exit: %s", epoch, " ".join(f"{100 * f1:.2f}" for f1 in dev.f1))
@@ -272,6 +272,11 @@ class _TrainingState:
         self.best_dev_f1: list[float] = []
         self.best_weights: dict[str, Tensor] = {}
         self.history: list[dict[str, Any]] = []
+
+    @property
+    def latest_f1(self) -> str:
+        """Dev F1 x 100 of every exit after the last finished epoch."""
+        return " ".join(f"{100 * f1:.1f}" for f1 in self.history[-1]["dev_f1_per_exit"]) if self.history else "-"
 
     @property
     def epochs_without_gain(self) -> int:

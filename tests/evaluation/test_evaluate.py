@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,8 +16,9 @@ from service.evaluation.predict import decode_every_exit, decode_table, entities
 from service.evaluation.tables import format_evaluation
 from service.spans.score import Score
 from service.spans.types import Entity
-from service.text.encoder import TextConfig
+from service.text.encoder import TextConfig, TextEncoder
 from tests.models_ import TEXTS, random_sequences, tiny_config, tiny_model, tiny_text_encoder
+from tests.tokenizers_ import bert_tokenizer
 
 CPU = torch.device("cpu")
 FLAT, NESTED = "Anna works in Oslo.", "University of Paris"
@@ -196,3 +198,18 @@ def test_outermost_and_nested_add_up_and_an_inner_entity_counts_without_its_oute
     assert scores.nested == Score(gold=1, found=2, correct=1)
     assert scores.outermost == Score(gold=2, found=1, correct=1)
     assert scores.nested + scores.outermost == scores.micro
+
+
+def test_a_model_of_chinese_reads_every_character_as_a_word() -> None:
+    tokenizer = bert_tokenizer()
+    config = tiny_config(text=TextConfig(language="zh", window_pieces=64, overlap_pieces=16), nested=False)
+    config = replace(config, encoder=replace(config.encoder, vocab_size=tokenizer.get_vocab_size()))
+    text_encoder = TextEncoder(tokenizer, config.text, config.labels, nested=False)
+    text = "他们在北京大学。我在上海"
+    encoded = text_encoder.encode(text)
+    words = [text[s:e] for seq in encoded.sequences for s, e in zip(seq.word_starts, seq.word_ends, strict=True)]
+    assert "".join(words) == text
+    assert [len(sequence.word_starts) for sequence in encoded.sequences] == [8, 4]
+    (entities,) = entities_at_every_exit(tiny_model(config), text_encoder, [encoded], device=CPU)[-1]
+    assert entities
+    assert all(0 <= entity.start < entity.end <= len(text) for entity in entities)
