@@ -18,9 +18,9 @@ MODELS = ("conll2003-minilm", "litbank-minilm")
 NEWS = {
     "Angela Merkel met Barack Obama in Berlin.": {("Angela Merkel", "PER"), ("Barack Obama", "PER"), ("Berlin", "LOC")},
     "Siemens is opening an office in New York.": {("Siemens", "ORG"), ("New York", "LOC")},
-    "Maria Rossi left Milan for the United Nations.": {
+    "Maria Rossi works in Geneva for the United Nations.": {
         ("Maria Rossi", "PER"),
-        ("Milan", "LOC"),
+        ("Geneva", "LOC"),
         ("United Nations", "ORG"),
     },
 }
