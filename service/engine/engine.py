@@ -190,19 +190,21 @@ class Engine:
             self._answer(request, TimedOut("the request's timeout_ms passed before its answer was ready"))
         else:
             self._start(request)
-        return not request.future.done()
+        return request.captured is not None and not request.future.done()
 
     def _start(self, request: Request) -> None:
         """Capture the policy of a request whose first sequence is about to run."""
         if request.captured is not None:
             return
         try:
-            request.captured = self._capture(request.override)
+            captured = self._capture(request.override)
         except BadInput as error:  # the live policy changed since its changes were checked, and they fit no more
             self._answer(request, error)
             return
-        request.started = self._clock()
         with self._changed:
+            if request not in self._open:  # cancelled just now
+                return
+            request.captured, request.started = captured, self._clock()
             self._running += 1
         self._report_queue()
 
