@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from functools import cache
 
@@ -35,15 +34,6 @@ WIRE_FIELDS = {"layer", "consistency", "votes", "entropy_mean", "entropy_max", "
 
 shared_model = cache(tiny_model)  # for tests that do not change it
 every_policy = pytest.mark.parametrize("policy", POLICIES, ids=str)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tables this small gain nothing from several threads, and every engine's worker would start its own."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def request_of(*inputs: SequenceInput, policy: ExitPolicy, trace: bool = False) -> Request:

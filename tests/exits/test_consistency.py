@@ -22,15 +22,6 @@ NUM_WORDS = (4, 1, 9, 2, 4)
 seeded = settings(derandomize=True, deadline=None, max_examples=60)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tables this small gain nothing from several threads, which wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def naive(earlier: dict[Cell, list[float]], current: dict[Cell, list[float]], num_words: int) -> float:
     """Eq. 7, without its leading minus, over two whole tables in Python floats (float64)."""
     total, valid = 0.0, 0
