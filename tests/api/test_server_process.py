@@ -29,6 +29,7 @@ IDLE_DRAIN_S = 1.5
 SOON_S = 25.0  # far below TIMEOUT_S, and enough for a process to end on a busy machine
 TIMEOUT_S = 100
 SLOW = {"texts": ["Anna works at Acme Labs in Oslo."] * 400, "exit_policy": {"strategy": "full_depth"}}
+ABANDONED = {**SLOW, "texts": ["Anna works at Acme Labs in Oslo. " * 4] * 1_000}  # would take ten times as long
 POLICY = {"strategy": "budgeted", "layer": 2}
 
 
@@ -102,9 +103,9 @@ def call_in_every_way(client: httpx.Client) -> dict[str, int]:
 
 
 def leave_early(client: httpx.Client) -> float:
-    """Send a large request and close the connection; -> how many clients are then counted as having left."""
+    """Send a very large request and close the connection; -> how many clients are then counted as having left."""
     address = urlsplit(str(client.base_url))
-    body = json.dumps(SLOW).encode()
+    body = json.dumps(ABANDONED).encode()
     head = f"POST /ner HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {API_KEY}\r\nContent-Type: application/json\r\n"
     with socket.create_connection((address.hostname, address.port)) as connection:
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
