@@ -1,6 +1,6 @@
 """Time to decode one span table, by words and by share of cells that are candidates.
 
-    python benchmarks/decode_time.py
+    python -m benchmarks.decode_time
 
 Median of many runs on random tables. A trained model leaves a handful of candidates; "all" is an untrained one's worst.
 """

@@ -1,6 +1,6 @@
 """F1 and average exit layer of a model through a running server, beside what `evaluate` says offline.
 
-    python benchmarks/served_equals_offline.py conll2003-minilm DATA/conll2003/test.conll
+    python -m benchmarks.served_equals_offline conll2003-minilm DATA/conll2003/test.conll
 
 Starts a server of its own on a free port, sets every policy by PATCH, posts the file's texts and scores the answers.
 """
@@ -113,7 +113,8 @@ def main() -> None:
             process.terminate()
             process.wait()
     if options.json:
-        document = {"model": stored.reference, "file": options.file.name, "rows": rows}
+        command = f"python -m benchmarks.served_equals_offline {stored.config.name} DATA/{options.file.name}"
+        document = {"command": command, "model": stored.reference, "torch": torch.__version__, "rows": rows}
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     f1_gap = max(abs(row["served_f1"] - row["offline_f1"]) for row in rows)
     layer_gap = max(abs(row["served_average_exit_layer"] - row["offline_average_exit_layer"]) for row in rows)
