@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Where PyTorch comes from. The default is its CPU build; for a GPU: make serve TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130
+# Where PyTorch comes from: its CPU build, unless another of its indexes is named (make serve TORCH_INDEX_URL=...)
 TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
