@@ -15,6 +15,7 @@ from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, pack
 from service.spans.decode import decode
 from service.spans.types import Span
+from service.text.types import SequenceInput
 
 
 class Runner(Protocol):
@@ -38,11 +39,13 @@ class ModelRunner:
         self._nested = model.config.nested
         self._labels = model.config.labels
         self._device = device
+        self._inputs: tuple[SequenceInput, ...] = ()  # of the last step, and their packed form
+        self._packed: Packed | None = None
 
     @torch.inference_mode()
     def run_layer(self, layer: int, sequences: Seq[Sequence]) -> list[Evidence]:
         """See Runner. The layer runs once over all sequences packed together, the exit only if somebody needs it."""
-        packed = pack([sequence.input for sequence in sequences], self._device)
+        packed = self._pack(sequences)
         if layer == 1:
             hidden = self._model.embed(packed)
         else:
@@ -58,6 +61,13 @@ class ModelRunner:
         for sequence, cells in zip(sequences, table.split(packed.cell_counts), strict=True):
             sequence.tables.append(cells if self._needs_table(sequence, layer) else None)
         return self._evidence(sequences, packed)
+
+    def _pack(self, sequences: Seq[Sequence]) -> Packed:
+        """The packed form of a step's sequences: that of the last step again, while nobody leaves or joins."""
+        inputs = tuple(sequence.input for sequence in sequences)
+        if self._packed is None or inputs != self._inputs:  # inputs compare by identity
+            self._inputs, self._packed = inputs, pack(inputs, self._device)
+        return self._packed
 
     def _needs_table(self, sequence: Sequence, layer: int) -> bool:
         return sequence.request.wants_trace or sequence.policy.needs_table(layer, self.num_layers)
