@@ -45,7 +45,6 @@ class Metrics:
         """labels: entity labels; build: values of ner_build_info's labels."""
         self.registry = CollectorRegistry()
         self._model = model_name
-        self._num_layers = num_layers
 
         requests = self._counter("ner_requests", "HTTP requests", "endpoint", "code")
         self._requests = requests

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from torch import Tensor
 
 from service.models.config import EncoderConfig, ExitConfig, ModelConfig
+from service.models.encoder import Encoder
 from service.models.multi_exit import DropoutRates, MultiExitModel
+from service.models.packed import Packed
 from service.models.store import save_model
 from service.text.encoder import TextConfig, TextEncoder
 from service.text.types import SequenceInput
@@ -156,3 +159,11 @@ def save_bert_checkpoint(folder: Path, words: Iterable[str] = WORDS, *, spread: 
     BertTokenizerFast(vocab=vocabulary).save_pretrained(folder)
     random_transformer("bert", spread=spread, vocab_size=len(vocabulary), **fields).save_pretrained(folder)
     return folder
+
+
+def all_hidden_states(encoder: Encoder, num_layers: int, packed: Packed) -> list[Tensor]:
+    """The embedding's output and every layer's, as Transformers' `hidden_states`."""
+    states = [encoder.embed(packed)]
+    for layer in range(1, num_layers + 1):
+        states.append(encoder.run_layer(layer, states[-1], packed))
+    return states

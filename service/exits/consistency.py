@@ -32,11 +32,6 @@ class Cells:
         sums = torch.zeros(len(self.counts), device=per_cell.device, dtype=torch.float64)
         return sums.index_add_(0, self.sequence, per_cell.double()) / counts
 
-    def max(self, per_cell: Tensor) -> Tensor:
-        """(cells,) -> (sequences,) float64 maximum over every sequence's cells."""
-        result = torch.full((len(self.counts),), -math.inf, device=per_cell.device, dtype=torch.float64)
-        return result.scatter_reduce_(0, self.sequence, per_cell.double(), "amax")
-
 
 def kl_divergence(earlier: Tensor, current: Tensor) -> Tensor:
     """KL(p_earlier || p_current) of every cell: (cells, K), (cells, K) -> (cells,), in nats.

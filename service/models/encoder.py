@@ -121,11 +121,3 @@ class Encoder(nn.Module):
         """One layer: (pieces, hidden) -> (pieces, hidden)."""
         hidden = self.layers[0 if self._shared_layers else layer - 1](hidden, packed.pieces)
         return hidden
-
-
-def all_hidden_states(encoder: Encoder, num_layers: int, packed: Packed) -> list[Tensor]:
-    """The embedding's output and every layer's, as Transformers' `hidden_states`."""
-    states = [encoder.embed(packed)]
-    for layer in range(1, num_layers + 1):
-        states.append(encoder.run_layer(layer, states[-1], packed))
-    return states

@@ -13,10 +13,10 @@ from service.errors import ModelRefused
 from service.models.backbones import FAMILIES
 from service.models.checkpoint import encoder_weights, load_encoder_weights
 from service.models.config import EncoderConfig
-from service.models.encoder import Encoder, all_hidden_states
+from service.models.encoder import Encoder
 from service.models.packed import pack
 from service.text.types import SequenceInput
-from tests.models_ import Field, random_sequences, random_transformer
+from tests.models_ import Field, all_hidden_states, random_sequences, random_transformer
 
 CPU = torch.device("cpu")
 SEQUENCES = random_sequences([5, 1, 9, 3])

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from service.errors import ModelRefused
 from service.models.checkpoint import Checkpoint, load_checkpoint, load_encoder_weights
-from service.models.encoder import Encoder, all_hidden_states
+from service.models.encoder import Encoder
 from service.models.packed import pack
-from tests.models_ import random_sequences, random_transformer, save_bert_checkpoint, tiny_tokenizer
+from tests.models_ import all_hidden_states, random_sequences, random_transformer, save_bert_checkpoint, tiny_tokenizer
 
 
 @pytest.fixture
