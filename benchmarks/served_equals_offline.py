@@ -1,8 +1,9 @@
-"""F1 and average exit layer of a model through a running server, beside what `evaluate` says offline.
+"""F1 and average exit layer of a model through a running server, beside what replaying a trace says offline.
 
     python -m benchmarks.served_equals_offline conll2003-minilm DATA/conll2003/test.conll
 
 Starts a server of its own on a free port, sets every policy by PATCH, posts the file's texts and scores the answers.
+Presets are compared with what the server expects of them, too: the average exit layer on the data of calibration.
 """
 
 from __future__ import annotations
@@ -20,19 +21,28 @@ from typing import Any
 import torch
 
 from service.data.readers import Example, read_examples
-from service.evaluation.policy import evaluate_policy
-from service.exits.merge import policy_from_json
-from service.models.store import StoredModel, find_model, load_model
+from service.evaluation.replay import Replayer
+from service.evaluation.trace import trace
+from service.exits.operating_points import PRESETS, catalog_of
+from service.exits.policies import STRATEGIES
+from service.models.store import find_model, load_model
 from service.spans.score import Score, score
 
 POLICIES: list[dict[str, Any]] = [
     {"strategy": "full_depth"},
+    {"strategy": "budgeted", "layer": 3},
     {"strategy": "vee", "tau": -0.0003, "patience": 1},
     {"strategy": "vee", "tau": -0.003, "patience": 1},
-    {"strategy": "vee", "tau": -0.02, "patience": 1},
     {"strategy": "vee", "tau": -0.02, "patience": 2},
-    {"strategy": "budgeted", "layer": 3},
+    {"strategy": "vee", "measure": "js", "pooling": "max"},
+    {"strategy": "vee", "measure": "entity_jaccard", "ensemble": True},
+    {"strategy": "branchynet"},
+    {"strategy": "shallow_deep"},
+    {"strategy": "sentee"},
+    {"strategy": "pabee"},
+    {"strategy": "gated_vote"},
 ]
+PRESET_WISHES: list[dict[str, Any]] = [{"preset": preset} for preset in PRESETS]
 TEXTS_PER_CALL = 64
 ADMIN_KEY = "benchmark"
 
@@ -60,9 +70,9 @@ def start_server(model: str, state_dir: str) -> tuple[subprocess.Popen[str], str
     raise SystemExit("the server did not start")
 
 
-def served(url: str, examples: list[Example], policy: dict[str, Any]) -> tuple[Score, float]:
-    """Set `policy`, post every text; -> counts and average exit layer per sequence."""
-    call(f"{url}/exit-policy", "PATCH", policy)
+def served(url: str, examples: list[Example], change: dict[str, Any]) -> tuple[dict[str, Any], Score, float]:
+    """Make the change, post every text; -> the policy in force, counts, and average exit layer per sequence."""
+    policy = call(f"{url}/exit-policy", "PATCH", change)
     micro, layers = Score(), []
     for start in range(0, len(examples), TEXTS_PER_CALL):
         chunk = examples[start : start + TEXTS_PER_CALL]
@@ -72,15 +82,7 @@ def served(url: str, examples: list[Example], policy: dict[str, Any]) -> tuple[S
             gold = {(entity.start, entity.end, entity.label) for entity in example.entities}
             micro += score(gold, found)
             layers += [sequence["exit_layer"] for sequence in result["sequences"]]
-    return micro, sum(layers) / len(layers)
-
-
-def offline(stored: StoredModel, examples: list[Example], policy: dict[str, Any]) -> tuple[Score, float]:
-    """The same, without a server."""
-    resolved = policy_from_json(policy, stored.config.num_layers)
-    cpu = torch.device("cpu")
-    result = evaluate_policy(stored.model, stored.text_encoder, examples, resolved, device=cpu)
-    return result.micro, result.average_exit_layer
+    return policy, micro, sum(layers) / len(layers)
 
 
 def main() -> None:
@@ -93,22 +95,27 @@ def main() -> None:
     options = parser.parse_args()
     folder = find_model(options.model, options.store)
     stored, examples = load_model(folder), read_examples(options.file)
+    catalog = catalog_of(stored.operating_points, stored.config.num_layers)
+    replayer = Replayer(trace(stored, examples, options.file.name, device=torch.device("cpu")))
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as state_dir:
         process, url = start_server(str(folder), state_dir)
         try:
-            print(f"{stored.reference} on {options.file.name}          served            offline")
-            print(f"{'policy':42s}   F1     layer      F1     layer")
-            for policy in POLICIES:
-                (over_http, http_layer), (direct, direct_layer) = (
-                    served(url, examples, policy),
-                    offline(stored, examples, policy),
-                )
-                name = " ".join(str(value) for value in policy.values())
-                f1, direct_f1 = 100 * over_http.f1, 100 * direct.f1
-                print(f"{name:42s} {f1:6.2f}  {http_layer:6.3f}   {direct_f1:6.2f}  {direct_layer:6.3f}", flush=True)
-                rows.append({"policy": policy, "served_f1": f1, "served_average_exit_layer": http_layer})
-                rows[-1] |= {"offline_f1": direct_f1, "offline_average_exit_layer": direct_layer}
+            print(f"{stored.reference} on {options.file.name}          served            offline      expected")
+            print(f"{'policy':42s}   F1     layer      F1     layer      layer")
+            for change in [*POLICIES, *(PRESET_WISHES if stored.operating_points else [])]:
+                policy, over_http, http_layer = served(url, examples, change)
+                parameters = {name: policy[name] for name in STRATEGIES[policy["strategy"]].parameters()}
+                direct = replayer.replay(catalog.policy({"strategy": policy["strategy"], **parameters}))
+                expected = policy["expected"]["average_exit_layer"] if policy["preset"] else None
+                name = " ".join(str(value) for value in change.values())
+                f1, direct_f1 = 100 * over_http.f1, 100 * direct.micro.f1
+                figures = f"{f1:6.2f}  {http_layer:6.3f}   {direct_f1:6.2f}  {direct.average_exit_layer:6.3f}"
+                print(f"{name:42s} {figures}  {f'{expected:9.3f}' if expected else ''}", flush=True)
+                row = {"change": change, "strategy": policy["strategy"], **parameters}
+                row |= {"served_f1": f1, "served_average_exit_layer": http_layer}
+                row |= {"offline_f1": direct_f1, "offline_average_exit_layer": direct.average_exit_layer}
+                rows.append({**row, "expected_average_exit_layer": expected})
         finally:
             process.terminate()
             process.wait()

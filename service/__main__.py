@@ -16,6 +16,7 @@ from service.errors import ServiceError
 
 if TYPE_CHECKING:
     from service.exits.policy import ExitPolicy
+    from service.models.store import StoredModel
 
 _STARTED = time.monotonic()
 
@@ -27,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_serve(commands)
     _add_train(commands)
     _add_evaluate(commands)
+    _add_trace(commands)
+    _add_replay(commands)
+    _add_calibrate(commands)
+    _add_report(commands)
     _add_models(commands)
     options = parser.parse_args(arguments)
     try:
@@ -111,20 +116,21 @@ def _add_evaluate(commands: Commands) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from service.data.readers import read_examples
     from service.evaluation.evaluate import evaluate
-    from service.evaluation.policy import evaluate_policy
+    from service.evaluation.replay import Replayer
     from service.evaluation.tables import format_evaluation
+    from service.evaluation.trace import trace
     from service.models.device import choose_device, use_threads
     from service.models.store import find_model, load_model
 
     use_threads(0)
     device = choose_device(options.device)
     stored = load_model(find_model(options.model, options.store))
-    policy = _policy(options.exit_policy, stored.config.num_layers) if options.exit_policy else None
+    policy = _policy(options.exit_policy, stored) if options.exit_policy else None
     model, split = stored.model.to(device), not options.no_split
     examples = read_examples(options.file)
     document = {"model": stored.reference, "file": options.file.name}
     if policy is not None:
-        outcome = evaluate_policy(model, stored.text_encoder, examples, policy, device=device, split=split)
+        outcome = Replayer(trace(stored, examples, options.file.name, device=device, split=split)).replay(policy)
         document["exit_policy"] = {**policy.to_json(), **outcome.to_json()}
         print(json.dumps(document["exit_policy"]))
     else:
@@ -135,9 +141,9 @@ def _evaluate(options: argparse.Namespace) -> None:
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def _policy(text: str, num_layers: int) -> ExitPolicy:
+def _policy(text: str, stored: StoredModel) -> ExitPolicy:
     from service.errors import BadInput
-    from service.exits.merge import policy_from_json
+    from service.exits.operating_points import catalog_of
 
     try:
         values = json.loads(text)
@@ -145,7 +151,119 @@ def _policy(text: str, num_layers: int) -> ExitPolicy:
         raise BadInput(f"--exit-policy {text!r} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise BadInput(f'--exit-policy {text!r} is no object; expected one such as {{"strategy": "vee"}}')
-    return policy_from_json({"strategy": "vee", **values}, num_layers)
+    return catalog_of(stored.operating_points, stored.config.num_layers).policy({"strategy": "vee", **values})
+
+
+def _add_trace(commands: Commands) -> None:
+    parser = commands.add_parser("trace", help="run a data set to full depth once and keep what every exit said")
+    parser.add_argument("model", help="a folder, a name in the store, or name@version")
+    parser.add_argument("file", type=Path, help="a .conll or .jsonl file")
+    parser.add_argument("--output", type=Path, required=True, help="the trace file to write (safetensors)")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="the model store")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.set_defaults(run=_trace)
+
+
+def _trace(options: argparse.Namespace) -> None:
+    from service.data.readers import read_examples
+    from service.evaluation.trace import save_trace, trace
+    from service.models.device import choose_device, use_threads
+    from service.models.store import find_model, load_model
+
+    use_threads(0)
+    stored = load_model(find_model(options.model, options.store))
+    examples = read_examples(options.file)
+    save_trace(options.output, trace(stored, examples, options.file.name, device=choose_device(options.device)))
+    print(options.output)
+
+
+def _add_replay(commands: Commands) -> None:
+    parser = commands.add_parser("replay", help="F1 and exit layers of a policy on a trace")
+    parser.add_argument("trace", type=Path, help="a file made by `trace`")
+    parser.add_argument("--exit-policy", metavar="JSON", required=True, help="as PATCH /exit-policy takes it")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="the store that the model lies in")
+    parser.add_argument("--model", help="the traced model's folder, if it lies elsewhere")
+    parser.set_defaults(run=_replay)
+
+
+def _replay(options: argparse.Namespace) -> None:
+    from service.errors import DataRefused
+    from service.evaluation.replay import Replayer
+    from service.evaluation.trace import load_trace
+    from service.models.store import find_model, load_model
+
+    traced = load_trace(options.trace)
+    stored = load_model(find_model(options.model or traced.model, options.store))
+    if stored.weights_sha256 != traced.weights_sha256:
+        raise DataRefused(f"{options.trace} is a trace of other weights than {stored.folder} has; trace again")
+    policy = _policy(options.exit_policy, stored)
+    print(json.dumps({**policy.to_json(), **Replayer(traced).replay(policy).to_json()}))
+
+
+def _add_calibrate(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "calibrate", help="sweep all exit strategies on dev data, time them here, put operating points into the model"
+    )
+    parser.add_argument("model", help="a folder, a name in the store, or name@version")
+    parser.add_argument("file", type=Path, help="a .conll or .jsonl file that the model was not trained on")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="the model store")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda: what the operating points will hold for")
+    parser.add_argument("--threads", type=int, default=0, help="0: as many as the cgroup's quota allows")
+    parser.set_defaults(run=_calibrate)
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from service.data.readers import read_examples
+    from service.evaluation.calibrate import calibrate
+    from service.evaluation.cost import CostMeter
+    from service.evaluation.evaluate import encode_examples
+    from service.evaluation.tables import format_operating_points
+    from service.evaluation.trace import trace
+    from service.models.device import choose_device, describe_device, use_threads
+    from service.models.store import find_model, load_model, write_operating_points
+
+    threads = use_threads(options.threads)
+    device = choose_device(options.device)
+    stored = load_model(find_model(options.model, options.store))
+    examples = read_examples(options.file)
+    texts = encode_examples(stored.text_encoder, examples)
+    meter = CostMeter(stored.model.to(device), [seq for text in texts for seq in text.sequences], device=device)
+    command = f"python -m service calibrate {stored.config.name} DATA/{options.file.name}"
+    provenance = {"command": command, **describe_device(device, threads), "batch": 1}
+    calibration = calibrate(trace(stored, examples, options.file.name, device=device), meter, provenance)
+    write_operating_points(stored.folder, calibration.to_json())
+    print(format_operating_points(stored.reference, calibration))
+
+
+def _add_report(commands: Commands) -> None:
+    parser = commands.add_parser("report", help="compare all strategies on test data: tables and figures in a folder")
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL=DEV,TEST", help="a calibrated model, its dev file and its test file"
+    )
+    parser.add_argument("--output", type=Path, default=Path("docs"), help="results.md and its figures are written here")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="the model store")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from service.errors import BadInput
+    from service.evaluation.report import report
+    from service.evaluation.study import study
+    from service.models.device import choose_device, use_threads
+    from service.models.store import find_model, load_model
+
+    threads = use_threads(0)
+    device = choose_device(options.device)
+    studies = []
+    for argument in options.models:
+        name, _, files = argument.partition("=")
+        dev, _, test = files.partition(",")
+        if not (name and dev and test):
+            raise BadInput(f"{argument!r} is no MODEL=DEV,TEST; expected a model and its two files")
+        stored = load_model(find_model(name, options.store))
+        studies.append(study(stored, Path(dev), Path(test), device=device, threads=threads))
+    print(report(studies, options.output))
 
 
 def _add_models(commands: Commands) -> None:

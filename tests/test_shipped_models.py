@@ -83,7 +83,7 @@ def test_entities_are_right_at_full_depth_and_under_the_default_policy(served: S
             result = served.ner(text=text, exit_policy=override)
             assert expected <= found(result), (override, result)
             assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in result["entities"])
-            assert 2 <= result["exit_layer"] <= 6
+            assert 1 <= result["exit_layer"] <= 6
 
 
 def test_the_exit_layer_falls_as_tau_moves_below_zero(served: Served) -> None:
@@ -94,6 +94,47 @@ def test_the_exit_layer_falls_as_tau_moves_below_zero(served: Served) -> None:
         layers.append(average_exit_layer(served.ner(texts=texts)))
     assert layers == sorted(layers, reverse=True)
     assert (layers[0], layers[-1]) == (6.0, 2.0)
+
+
+def test_the_default_policy_is_the_preset_balanced_with_what_to_expect_of_it(served: Served) -> None:
+    (first,) = [entry for entry in served.client.get("/exit-policy/history").json() if entry["version"] == 1]
+    served.patch(rollback_to=1)
+    policy = served.client.get("/exit-policy").json()
+    assert (policy["preset"], first["by"]) == ("balanced", "start")
+    expected = policy["expected"]
+    assert expected["f1_interval"][0] <= expected["f1"] <= expected["f1_interval"][1]
+    assert expected["speedup_layers"] == pytest.approx(6 / expected["average_exit_layer"], rel=0.001)
+
+
+def test_faster_presets_leave_earlier(served: Served) -> None:
+    layers = []
+    for preset in ("accurate", "balanced", "fast"):
+        served.patch(preset=preset)
+        layers.append(average_exit_layer(served.ner(texts=[*NEWS, FICTION])))
+    assert layers == sorted(layers, reverse=True)
+    assert layers[0] < 6
+
+
+def test_a_goal_picks_a_calibrated_point_and_an_impossible_one_names_the_reachable_range(served: Served) -> None:
+    points = served.client.get("/exit-policy/operating-points").json()
+    fastest = max(point["speedup_latency"] for point in points)
+    served.patch(speedup=1.5)
+    expected = served.client.get("/exit-policy").json()["expected"]
+    assert expected["speedup_latency"] >= 1.5
+    assert expected["f1"] == max(point["f1"] for point in points if point["speedup_latency"] >= 1.5)
+    refused = served.client.patch("/exit-policy", json={"speedup": fastest + 1})
+    assert refused.status_code == 422
+    assert f"{fastest:.1f}"[:-1] in refused.json()["error"]
+
+
+def test_every_strategy_that_the_model_supports_finds_the_plain_entities(served: Served) -> None:
+    (model,) = served.client.get("/models").json()
+    assert len(model["strategies"]) == 9
+    text = "Maria Rossi works in Geneva for the United Nations."
+    for strategy in model["strategies"]:
+        result = served.ner(text=text, exit_policy={"strategy": strategy})
+        assert "Maria Rossi" in {name for name, _ in found(result)}, (strategy, result)
+        assert result["sequences"][0]["exit_reason"] in ("vote", "confidence", "learned", "budget", "last_layer")
 
 
 def test_nested_entities_come_nested_and_flat_ones_flat(served: Served) -> None:

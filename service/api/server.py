@@ -25,10 +25,11 @@ from service.engine.engine import Engine, EngineLimits
 from service.engine.runner import ModelRunner
 from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.errors import BadInput
+from service.exits.operating_points import Calibration
 from service.exits.policies.vee import Vee
 from service.logs import log_as_json
 from service.metrics import Metrics
-from service.models.device import choose_device, use_threads
+from service.models.device import choose_device, describe_device, use_threads
 from service.models.store import find_model, load_model
 from service.settings import Settings, read_settings
 from service.text.encoder import TextEncoder
@@ -69,10 +70,7 @@ def build_service(settings: Settings) -> Service:
     stored = load_model(find_model(settings.model, settings.model_store))
     config = stored.config
     environment = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "dtype": "float32",
-        "executor": "pytorch-eager",
-        "threads": threads,
+        **describe_device(device, threads),
         "versions": {
             "service": __version__,
             "python": platform.python_version(),
@@ -81,12 +79,17 @@ def build_service(settings: Settings) -> Service:
         },
     }
     build = {"version": __version__, "torch": torch.__version__, "device": device.type, "dtype": "float32"}
+    calibration = None
+    if stored.operating_points is not None:
+        calibration = Calibration.from_json(stored.operating_points, config.num_layers)
+        environment["calibration"] = dict(calibration.provenance)
     metrics = Metrics(stored.reference, config.num_layers, config.labels, build)
     metrics.set_queue_capacity(settings.queue_texts)
     try:
         controls = Controls(
             model=stored.reference,
             num_layers=config.num_layers,
+            calibration=calibration,
             state_dir=settings.state_dir,
             now=lambda: datetime.now(UTC),
             on_change=metrics.policy_changed,

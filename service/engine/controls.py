@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 from service.engine.sequence import CapturedPolicy
 from service.errors import BadInput, EngineFailed, PolicyConflict
-from service.exits.merge import merge_policy, policy_from_json
+from service.exits.catalog import PolicyCatalog
+from service.exits.operating_points import GOALS as CALIBRATED_GOALS
+from service.exits.operating_points import Calibration
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
 
@@ -23,7 +25,6 @@ log = logging.getLogger(__name__)
 
 Source = Literal["start", "api", "autopilot"]
 HISTORY_LENGTH = 1_000
-CALIBRATED_GOALS = ("speedup", "max_f1_loss", "average_exit_layer", "preset")
 GOALS = (*CALIBRATED_GOALS, "rollback_to")
 READ_ONLY = ("version", "updated_at", "updated_by", "expected", "observed")
 
@@ -50,13 +51,18 @@ class Controls:
         *,
         model: str,
         num_layers: int,
+        calibration: Calibration | None = None,
         state_dir: Path,
         now: Callable[[], datetime],
         on_change: Callable[[PolicyVersion], None] = lambda _: None,
     ) -> None:
-        """model: name@version; now: the wall clock in UTC; on_change is told of every version put in force."""
+        """calibration: of the model (name@version), None if it has none; now: the wall clock in UTC.
+
+        `on_change` is told of every version put in force.
+        """
         self._model = model
-        self._num_layers = num_layers
+        self._calibration = calibration
+        self._catalog = calibration.catalog(num_layers) if calibration else PolicyCatalog(num_layers)
         self._path = state_dir / "exit_policy.json"
         self._now = now
         self._on_change = on_change
@@ -84,12 +90,21 @@ class Controls:
         for name in override:
             if name in GOALS or name in READ_ONLY:
                 raise BadInput(f"exit_policy.{name} cannot be set for one request; only parameters can")
-        return CapturedPolicy(merge_policy(current.policy, override, self._num_layers), current.version, True)
+        return CapturedPolicy(self._catalog.merge(current.policy, override), current.version, True)
 
     def describe(self) -> dict[str, Any]:
         """The policy on the wire, expected beside observed."""
         with self._lock:
             return self._describe(self._current, self._observed_layers, self._observed_sequences)
+
+    @property
+    def catalog(self) -> PolicyCatalog:
+        """The policies that the model can have."""
+        return self._catalog
+
+    def operating_points(self) -> list[dict[str, Any]]:
+        """The calibrated front, cheapest first; empty for a model that has not been calibrated."""
+        return [point.to_json() for point in self._calibration.points] if self._calibration else []
 
     def history(self) -> list[dict[str, Any]]:
         """Changes, newest first."""
@@ -152,17 +167,22 @@ class Controls:
         if goals == ["rollback_to"]:
             return self._policy_of_version(changes["rollback_to"])
         if goals:
+            return self._policy_for_goal(goals[0], changes[goals[0]])
+        return self._catalog.merge(current, changes)
+
+    def _policy_for_goal(self, goal: str, wish: object) -> ExitPolicy:
+        if self._calibration is None:
             raise BadInput(
-                f"{goals[0]} needs calibrated operating points, which model {self._model} has not; "
+                f"{goal} needs calibrated operating points, which model {self._model} has not; "
                 "set the strategy's parameters, such as tau and patience, instead"
             )
-        return merge_policy(current, changes, self._num_layers)
+        return self._catalog.policy(self._calibration.choose(goal, wish).parameters)
 
     def _policy_of_version(self, version: object) -> ExitPolicy:
         known = {entry["version"]: entry["after"] for entry in self._history}
         if type(version) is not int or version not in known:
             raise BadInput(f"rollback_to is {version!r}; versions {min(known)} to {max(known)} are kept")
-        return policy_from_json(known[version], self._num_layers)
+        return self._catalog.policy(known[version])
 
     def _describe(self, version: PolicyVersion, layers: int, sequences: int) -> dict[str, Any]:
         return {
@@ -170,8 +190,8 @@ class Controls:
             "version": version.version,
             "updated_at": version.updated_at,
             "updated_by": version.updated_by,
-            "preset": None,
-            "expected": None,
+            "preset": self._calibration.preset_of(version.policy) if self._calibration else None,
+            "expected": self._calibration.expected(version.policy) if self._calibration else None,
             "observed": {
                 "average_exit_layer": layers / sequences if sequences else None,
                 "sequences": sequences,
@@ -205,14 +225,17 @@ class Controls:
                 why = f"the state file was unusable: {error}"
             os.replace(self._path, self._path.with_suffix(".unusable"))
             log.warning("%s; starting from the default policy", why)
-        start = PolicyVersion(Vee(), 1, self._timestamp(), "start")
+        start = PolicyVersion(self._default(), 1, self._timestamp(), "start")
         self._history.append(self._entry(None, start, why))
         self._save(start, list(self._history))
         return start
 
+    def _default(self) -> ExitPolicy:
+        return Vee() if self._calibration is None else self._policy_for_goal("preset", "balanced")
+
     def _restore(self, state: Mapping[str, Any]) -> PolicyVersion:
         current = state["current"]
-        policy = policy_from_json(current["policy"], self._num_layers)
+        policy = self._catalog.policy(current["policy"])
         restored = PolicyVersion(policy, int(current["version"]), current["updated_at"], current["updated_by"])
         self._history.extend(state["history"])
         return restored

@@ -9,11 +9,10 @@ import torch
 
 from service.engine.sequence import Sequence
 from service.engine.trace import trace_sequence
-from service.exits.consistency import Cells
 from service.exits.policy import Evidence, ExitPolicy
+from service.exits.reading import Reading
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, pack
-from service.spans.decode import decode
 from service.spans.types import Span
 from service.text.types import SequenceInput
 
@@ -55,12 +54,14 @@ class ModelRunner:
             sequence.hidden = rows
         if not any(self._needs_table(sequence, layer) for sequence in sequences):
             for sequence in sequences:
-                sequence.tables.append(None)
+                sequence.readings.append(None)
             return [()] * len(sequences)
         table = self._model.exit_table(layer, hidden, packed)
-        for sequence, cells in zip(sequences, table.split(packed.cell_counts), strict=True):
-            sequence.tables.append(cells if self._needs_table(sequence, layer) else None)
-        return self._evidence(sequences, packed)
+        current = Reading(table, packed.words.lengths, nested=self._nested)
+        evidence = self._evidence(layer, sequences, current)
+        for sequence, reading in zip(sequences, current.split(), strict=True):
+            sequence.readings.append(reading if self._needs_table(sequence, layer) else None)
+        return evidence
 
     def _pack(self, sequences: Seq[Sequence]) -> Packed:
         """The packed form of a step's sequences: that of the last step again, while nobody leaves or joins."""
@@ -72,21 +73,20 @@ class ModelRunner:
     def _needs_table(self, sequence: Sequence, layer: int) -> bool:
         return sequence.request.wants_trace or sequence.policy.needs_table(layer, self.num_layers)
 
-    def _evidence(self, sequences: Seq[Sequence], packed: Packed) -> list[Evidence]:
+    def _evidence(self, layer: int, sequences: Seq[Sequence], current: Reading) -> list[Evidence]:
         """Evidence for every sequence, computed together for those that share a policy."""
-        groups: dict[tuple[ExitPolicy, bool], list[int]] = {}  # a traced sequence may have tables that others lack
+        groups: dict[tuple[ExitPolicy, bool], list[int]] = {}  # a traced sequence may have readings that others lack
         for index, sequence in enumerate(sequences):
-            if sequence.tables[-1] is not None:
+            if self._needs_table(sequence, layer):
                 groups.setdefault((sequence.policy, sequence.request.wants_trace), []).append(index)
         evidence: list[Evidence] = [()] * len(sequences)
+        is_apart = any(len(members) < len(sequences) for members in groups.values())
+        apart = current.split() if is_apart else []
         for (policy, _), members in groups.items():
-            counts = tuple(packed.cell_counts[index] for index in members)
-            per_cell = torch.arange(len(counts), device=self._device).repeat_interleave(
-                torch.tensor(counts, device=self._device)
-            )
-            layers = zip(*(sequences[index].tables for index in members), strict=True)
-            tables = [torch.cat(slices) for slices in layers if slices[0] is not None]
-            rows = policy.evidence(tables, Cells(per_cell, counts)).tolist()  # the step's device-to-host copy
+            earlier = zip(*(sequences[index].seen for index in members), strict=True)
+            latest = Reading.join([apart[index] for index in members]) if is_apart else current
+            readings = [*(Reading.join(of_layer) for of_layer in earlier), latest]
+            rows = policy.evidence(readings).tolist()  # the step's device-to-host copy
             for index, row in zip(members, rows, strict=True):
                 evidence[index] = tuple(row)
         return evidence
@@ -94,15 +94,9 @@ class ModelRunner:
     @torch.inference_mode()
     def read_spans(self, sequences: Seq[Sequence]) -> list[list[Span]]:
         """See Runner."""
-        best = torch.cat([sequence.tables[-1] for sequence in sequences]).max(dim=1)
-        counts = [len(sequence.tables[-1]) for sequence in sequences]
-        labels = best.indices.cpu().split(counts)  # the copy for those that leave
-        log_probs = best.values.cpu().split(counts)
-        spans = [
-            decode(of_labels.numpy(), of_probs.numpy(), sequence.input.num_words, nested=self._nested)
-            for sequence, of_labels, of_probs in zip(sequences, labels, log_probs, strict=True)
-        ]
+        predictions = [sequence.policy.prediction(sequence.seen) for sequence in sequences]
+        found = Reading.join(predictions).spans  # one copy for those that leave and are not decoded yet
         for sequence in sequences:
             if sequence.request.wants_trace:
-                sequence.trace = trace_sequence(sequence, nested=self._nested, labels=self._labels)
-        return spans
+                sequence.trace = trace_sequence(sequence, labels=self._labels)
+        return found

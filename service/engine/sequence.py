@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.exits.policy import Evidence, ExitPolicy, ExitReason
+from service.exits.reading import Reading
 from service.spans.types import Span
 from service.text.types import EncodedText, SequenceInput
 
@@ -58,14 +59,14 @@ class Sequence:
     """One unit of scheduling on its way through the layers.
 
     hidden   (pieces, hidden) on the device, behind the last layer that ran
-    tables   per layer that ran, (cells, K) log-probabilities on the device, None where the policy needed none
+    readings per layer that ran, what its exit said; None where the policy needed none
     history  per layer that ran, what the policy saw
     """
 
     request: Request
     input: SequenceInput
     hidden: Any = None
-    tables: list[Any] = field(default_factory=list)
+    readings: list[Reading | None] = field(default_factory=list)
     history: list[Evidence] = field(default_factory=list)
     exit_reason: ExitReason | None = None
     spans: list[Span] = field(default_factory=list)
@@ -83,7 +84,12 @@ class Sequence:
             raise RuntimeError("the policy of a sequence was read before its request started")
         return self.request.captured.policy
 
+    @property
+    def seen(self) -> list[Reading]:
+        """What the exits said that were computed."""
+        return [reading for reading in self.readings if reading is not None]
+
     def release(self) -> None:
         """Give back the device's memory."""
         self.hidden = None
-        self.tables.clear()
+        self.readings.clear()

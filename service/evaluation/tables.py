@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from service.evaluation.evaluate import Evaluation
+from service.exits.operating_points import Calibration
 from service.spans.score import Score
 
 
@@ -20,6 +21,28 @@ def format_evaluation(model: str, file: str, result: Evaluation) -> str:
     for layer, scores in enumerate(result.exits, 1):
         lines += ["", f"exit {layer}, per label      F1   precision   recall     gold"]
         lines += [f"  {label:20s}{_columns(counts)}   {counts.gold:6d}" for label, counts in scores.by_label.items()]
+    return "\n".join(lines)
+
+
+def format_operating_points(model: str, calibration: Calibration) -> str:
+    """The front, one line a point, cheapest first; then the calibrated defaults of the other strategies."""
+    provenance = calibration.provenance
+    lines = [
+        f"{model}, calibrated on {provenance['data']}: {provenance['sequences']} sequences, {provenance['device']}, "
+        f"{provenance['executor']}, {provenance['threads']} threads",
+        "",
+        "speed-up   layers (95 %)         F1     loss (95 %)             policy",
+    ]
+    for point in (*calibration.points, *calibration.others):
+        low, high = point.average_exit_layer_interval
+        least, most = point.f1_loss_interval
+        depth = f"{point.average_exit_layer:5.2f} ({low:.2f}-{high:.2f})"
+        loss = f"{point.f1_loss:5.2f} ({least:5.2f} to {most:5.2f})"
+        policy = " ".join(str(value) for value in point.parameters.values())
+        preset = f"   <- {point.preset}" if point.preset else ""
+        lines.append(f"{point.speedup_latency:6.2f} x   {depth}   {point.f1:6.2f}   {loss}   {policy}{preset}")
+        if point is calibration.points[-1]:
+            lines += ["", "defaults of all strategies"]
     return "\n".join(lines)
 
 

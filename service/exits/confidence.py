@@ -1,4 +1,4 @@
-"""How sure one layer's span table is of itself. Tables are packed, as in `consistency`."""
+"""How sure one layer's span table is of itself. Tables are packed: (cells, K) float32 log-probabilities."""
 
 from __future__ import annotations
 

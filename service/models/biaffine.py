@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from service.models.config import ExitConfig
-from service.models.packed import Packed
+from service.models.packed import Packed, Ragged
 
 
 class BiaffineExit(nn.Module):
@@ -15,9 +15,9 @@ class BiaffineExit(nn.Module):
 
     U, W and b are those of the entity labels *relative to label 0*, whose score is 0: subtracting one label from all
     changes no probability and saves 1 / K of the work. In the low-rank form U = A U' B', A and B (hidden, rank) and U'
-    (rank, labels, rank); in the full form A = B = 1. The contextual form has g(A' h_s + C' c) for A' h_s, with c the
-    mean over the sequence's words and g the GELU, and likewise for B. The paper's b is a constant; ours may depend on
-    the width.
+    (rank, labels, rank); in the full form A = B = 1. The contextual form has g(A' h_s + C' c + sum_j N_j' A' h_{s+j})
+    for A' h_s, with c the mean over the sequence's words, j from -reach to reach within the sequence, and g the GELU;
+    likewise for B. The paper's b is a constant; ours may depend on the width.
     """
 
     def __init__(self, hidden_size: int, num_labels: int, config: ExitConfig, dropout: float = 0.0) -> None:
@@ -30,6 +30,7 @@ class BiaffineExit(nn.Module):
         self.end_projection = None if is_full else nn.Linear(hidden_size, rank, bias=is_contextual)
         self.start_context = nn.Linear(hidden_size, rank, bias=False) if is_contextual else None
         self.end_context = nn.Linear(hidden_size, rank, bias=False) if is_contextual else None
+        self.neighbours = _Neighbours(rank, config.reach) if is_contextual and config.reach else None
         self.bilinear = nn.Parameter(torch.zeros(rank, scored, rank))  # U
         self.start_linear = nn.Linear(hidden_size, scored, bias=False)  # the half of W for h_s
         self.end_linear = nn.Linear(hidden_size, scored, bias=False)  # the half of W for h_e
@@ -46,41 +47,59 @@ class BiaffineExit(nn.Module):
         (words, hidden), (words, hidden) -> (cells, K)
         """
         first_words, last_words = self.dropout(first_words), self.dropout(last_words)
-        context = _sequence_means(first_words, packed) if self.start_context is not None else None
-        starts = self._project(first_words, self.start_projection, context, self.start_context, packed)
-        ends = self._project(last_words, self.end_projection, context, self.end_context, packed)
+        starts, ends = self._project(first_words, last_words, packed)
         rank, scored, _ = self.bilinear.shape
         rows = packed.words
         half = starts @ self.bilinear.reshape(rank, scored * rank)  # (words, labels * rank): h_s' U
         left = rows.pad(half).view(rows.batch, rows.longest * scored, rank)
         right = rows.pad(ends).transpose(1, 2)  # (batch, rank, longest)
-        products = (left @ right).view(rows.batch, rows.longest, scored, rows.longest).transpose(2, 3)
-        scores = products.reshape(-1, scored).index_select(0, packed.cell_slots)  # (cells, labels)
-        start_row, end_row = packed.cell_rows
-        scores = scores + self.start_linear(first_words).index_select(0, start_row)
-        scores = scores + self.end_linear(last_words).index_select(0, end_row)
-        scores = scores + self.bias.index_select(0, (end_row - start_row).clamp_max(len(self.bias) - 1))
-        return torch.cat([scores.new_zeros(len(scores), 1), scores], dim=1)
+        table = (left @ right).view(rows.batch, rows.longest, scored, rows.longest)
+        table = table + rows.pad(self.start_linear(first_words))[..., None]
+        table = table + rows.pad(self.end_linear(last_words)).transpose(1, 2)[:, None]
+        scores = table.flatten()[packed.label_slots(scored)]  # (cells, labels)
+        scores = scores + self.bias.index_select(0, packed.cell_widths(len(self.bias)))
+        return functional.pad(scores, (1, 0))
 
-    def _project(
-        self,
-        words: Tensor,
-        projection: nn.Linear | None,
-        context: Tensor | None,
-        context_projection: nn.Linear | None,
-        packed: Packed,
-    ) -> Tensor:
-        """(words, hidden) -> (words, rank), in the way of the exit's form."""
-        if projection is None:
-            return words
-        projected: Tensor = projection(words)
-        if context is None or context_projection is None:
-            return projected
-        of_sequences = context_projection(context)  # (sequences, rank)
-        return functional.gelu(projected + of_sequences.index_select(0, packed.word_sequence))
+    def _project(self, first_words: Tensor, last_words: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
+        """(words, hidden), (words, hidden) -> (words, rank) as first and (words, rank) as last words."""
+        if self.start_projection is None or self.end_projection is None:
+            return first_words, last_words
+        starts, ends = self.start_projection(first_words), self.end_projection(last_words)
+        if self.start_context is None or self.end_context is None:
+            return starts, ends
+        both = torch.stack([starts, ends])  # (2, words, rank)
+        means = _sequence_means(first_words, packed)
+        contexts = torch.stack([self.start_context(means), self.end_context(means)])  # (2, sequences, rank)
+        seen = both + contexts.index_select(1, packed.word_sequence)
+        if self.neighbours is not None:
+            seen = seen + self.neighbours(both, packed.words)
+        starts, ends = functional.gelu(seen)
+        return starts, ends
+
+
+class _Neighbours(nn.Module):
+    """A convolution over the words of each sequence, one for first and one for last words; nothing beyond the ends."""
+
+    def __init__(self, rank: int, reach: int) -> None:
+        super().__init__()
+        self.reach = reach
+        self.weight = nn.Parameter(torch.empty(2, (2 * reach + 1) * rank, rank))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, both: Tensor, words: Ragged) -> Tensor:
+        """(2, words, rank) -> (2, words, rank): each word's neighbours side by side, through one matrix product."""
+        rank = both.shape[2]
+        sides = [words.pad(side) for side in both]
+        padded = functional.pad(
+            torch.stack(sides), (0, 0, self.reach, self.reach)
+        )  # (2, batch, longest + 2 reach, rank)
+        beside = [padded[:, :, shift : shift + words.longest] for shift in range(2 * self.reach + 1)]
+        rows = torch.cat(beside, dim=3).view(2, -1, (2 * self.reach + 1) * rank)
+        mixed = rows @ self.weight
+        return mixed if words.is_rectangular else mixed.index_select(1, words.slots)
 
 
 def _sequence_means(words: Tensor, packed: Packed) -> Tensor:
     """(words, hidden) -> (sequences, hidden): summed word by word, so that batch mates change no bit of it."""
     sums = words.new_zeros(packed.words.batch, words.shape[1]).index_add(0, packed.word_sequence, words)
-    return sums / torch.tensor(packed.words.lengths, device=words.device)[:, None]
+    return sums / packed.words.counts

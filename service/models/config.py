@@ -49,12 +49,15 @@ class ExitConfig:
     rank           of the projections
     end_piece      which piece of a span's last word stands for it; its first word is always read at its first piece.
                    "first" is the paper's reading; "last" (ours) shows the exit both ends of a span's spelling
+    reach          of the contextual form (ours): how many words on either side an exit sees beside each word, through a
+                   convolution of its projections; behind one or two layers a word has hardly met its neighbours
     width_buckets  a learned bias for spans of 1, 2, ..., width_buckets and more words (ours; 0 leaves it out)
     """
 
     form: ExitForm = "contextual"
     rank: int = 64
     end_piece: EndPiece = "last"
+    reach: int = 2
     width_buckets: int = 16
 
 
@@ -121,6 +124,10 @@ def _check(config: ModelConfig) -> None:
     for name, value, choice in choices:
         if value not in get_args(choice):
             raise ModelRefused(f"config.json: {name} is {value!r}; expected one of {list(get_args(choice))}")
+    if not isinstance(exits.reach, int) or exits.reach < 0 or (exits.reach and exits.form != "contextual"):
+        raise ModelRefused(
+            f"config.json: exits.reach is {exits.reach!r}; expected 0 or more words, and 0 in the form {exits.form}"
+        )
     sizes = ("vocab_size", "embedding_size", "hidden_size", "num_layers", "num_heads", "intermediate_size")
     for name in sizes:
         value = getattr(encoder, name)

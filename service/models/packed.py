@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -29,6 +29,11 @@ class Ragged:
     @property
     def longest(self) -> int:
         return max(self.lengths)
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """(batch, 1) rows of every sequence."""
+        return torch.tensor(self.lengths, device=self.device)[:, None]
 
     @cached_property
     def is_rectangular(self) -> bool:
@@ -76,6 +81,8 @@ class Packed:
     last_piece: Tensor
     pieces: Ragged
     words: Ragged
+    _label_slots: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    _cell_widths: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @cached_property
     def word_sequence(self) -> Tensor:
@@ -94,20 +101,22 @@ class Packed:
         counts = torch.tensor(self.cell_counts, device=self.piece_ids.device)
         return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
 
-    @cached_property
-    def cell_slots(self) -> Tensor:
-        """(cells,) place of every cell in a flattened padded (batch, longest, longest) table."""
-        longest = self.words.longest
-        first, last = self._cell_words
-        return (self.cell_sequence * longest + first) * longest + last
+    def label_slots(self, scored: int) -> Tensor:
+        """(cells, scored) place of every cell's scores in a flattened (batch, longest, scored, longest) table."""
+        if scored not in self._label_slots:
+            longest = self.words.longest
+            first, last = self._cell_words
+            rows = (self.cell_sequence * longest + first) * scored  # of a cell's first label
+            labels = torch.arange(scored, device=rows.device)
+            self._label_slots[scored] = (rows[:, None] + labels) * longest + last[:, None]
+        return self._label_slots[scored]
 
-    @cached_property
-    def cell_rows(self) -> tuple[Tensor, Tensor]:
-        """(cells,) first and (cells,) last word of every cell, counted over all packed words."""
-        lengths = torch.tensor(self.words.lengths, device=self.piece_ids.device)
-        offsets = (lengths.cumsum(0) - lengths)[self.cell_sequence]
-        first, last = self._cell_words
-        return first + offsets, last + offsets
+    def cell_widths(self, buckets: int) -> Tensor:
+        """(cells,) words of every cell's span but one, at most buckets - 1."""
+        if buckets not in self._cell_widths:
+            first, last = self._cell_words
+            self._cell_widths[buckets] = (last - first).clamp_max(buckets - 1)
+        return self._cell_widths[buckets]
 
     @cached_property
     def _cell_words(self) -> tuple[Tensor, Tensor]:

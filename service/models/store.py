@@ -8,6 +8,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,25 +20,32 @@ from service.models.config import ModelConfig
 from service.models.multi_exit import MultiExitModel
 from service.text.encoder import TextEncoder
 
-CONFIG, WEIGHTS, TOKENIZER, CARD, CHECKSUMS = (
+CONFIG, WEIGHTS, TOKENIZER, CARD, CHECKSUMS, OPERATING_POINTS = (
     "config.json",
     "model.safetensors",
     "tokenizer.json",
     "card.md",
     "checksums.json",
+    "operating_points.json",  # only of a calibrated model
 )
 _REQUIRED = (CONFIG, WEIGHTS, TOKENIZER, CARD)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
-    """A model read from disk, in eval mode on the CPU, in float32."""
+    """A model read from disk, in eval mode on the CPU, in float32.
+
+    weights_sha256   of the weights file
+    operating_points the calibration as JSON, None for a model that has not been calibrated
+    """
 
     config: ModelConfig
     model: MultiExitModel
     text_encoder: TextEncoder
     card: str
     folder: Path
+    weights_sha256: str
+    operating_points: dict[str, Any] | None
 
     @property
     def reference(self) -> str:
@@ -89,18 +97,23 @@ def save_model(folder: Path, model: MultiExitModel, tokenizer: Tokenizer, card: 
     tokenizer.save(str(partial / TOKENIZER), pretty=False)
     (partial / CARD).write_text(card, encoding="utf-8")
     write_checksums(partial)
-    if folder.exists():
-        retired = folder.with_name(f".{folder.name}.retired")
-        shutil.rmtree(retired, ignore_errors=True)
-        os.replace(folder, retired)
-        try:
-            os.replace(partial, folder)
-        except OSError:
-            os.replace(retired, folder)
-            raise
-        shutil.rmtree(retired)
-    else:
+    _swap(partial, folder)
+
+
+def _swap(partial: Path, folder: Path) -> None:
+    """Put a finished folder in the place of another one, or of none."""
+    if not folder.exists():
         os.replace(partial, folder)
+        return
+    retired = folder.with_name(f".{folder.name}.retired")
+    shutil.rmtree(retired, ignore_errors=True)
+    os.replace(folder, retired)
+    try:
+        os.replace(partial, folder)
+    except OSError:
+        os.replace(retired, folder)
+        raise
+    shutil.rmtree(retired)
 
 
 def write_checksums(folder: Path) -> None:
@@ -113,7 +126,8 @@ def write_checksums(folder: Path) -> None:
 def load_model(folder: Path) -> StoredModel:
     """Read and check a model folder. Raises ModelRefused naming the file or weight that is missing or wrong."""
     config = read_config(folder)
-    _check_files(folder)
+    weights_sha256 = _check_files(folder)[WEIGHTS]
+    operating_points = _read_operating_points(folder, weights_sha256)
     try:
         weights = load_file(folder / WEIGHTS)
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
@@ -135,7 +149,8 @@ def load_model(folder: Path) -> StoredModel:
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     model.requires_grad_(False).eval()
     text_encoder = TextEncoder(tokenizer, config.text, config.labels, config.nested)
-    return StoredModel(config, model, text_encoder, (folder / CARD).read_text(encoding="utf-8"), folder)
+    card = (folder / CARD).read_text(encoding="utf-8")
+    return StoredModel(config, model, text_encoder, card, folder, weights_sha256, operating_points)
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -146,7 +161,32 @@ def read_config(folder: Path) -> ModelConfig:
         raise ModelRefused(f"{folder / CONFIG} cannot be read: {error}") from error
 
 
-def _check_files(folder: Path) -> None:
+def write_operating_points(folder: Path, operating_points: dict[str, Any]) -> None:
+    """Put a calibration into a model folder, in place of an earlier one; the folder is replaced as a whole."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(folder, partial)
+    (partial / OPERATING_POINTS).write_text(json.dumps(operating_points, indent=1) + "\n", encoding="utf-8")
+    write_checksums(partial)
+    _swap(partial, folder)
+
+
+def _read_operating_points(folder: Path, weights_sha256: str) -> dict[str, Any] | None:
+    path = folder / OPERATING_POINTS
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        measured_on = found["provenance"]["weights_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelRefused(f"{path} cannot be read: {error!r}; calibrate the model again") from error
+    if measured_on != weights_sha256:
+        raise ModelRefused(f"{path} was measured on other weights than {WEIGHTS}: calibrate the model again")
+    return dict(found)
+
+
+def _check_files(folder: Path) -> dict[str, str]:
+    """-> the checksums, which fit."""
     try:
         sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -158,6 +198,7 @@ def _check_files(folder: Path) -> None:
     for name, expected in sums.items():
         if not (folder / name).is_file() or _sha256(folder / name) != expected:
             raise ModelRefused(f"{folder / name} is not the file that {CHECKSUMS} describes: damaged or replaced")
+    return dict(sums)
 
 
 def _sha256(path: Path) -> str:

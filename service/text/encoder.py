@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from service.errors import ModelRefused
 from service.spans.decode import keep_compatible
-from service.spans.types import Entity, Span
+from service.spans.types import Entity, IntArray, Span
 from service.text.sentences import split_sentences
 from service.text.types import EncodedText, SequenceInput
 from service.text.windows import cut_windows
@@ -96,24 +97,44 @@ class TextEncoder:
         )
 
     def entities(self, encoded: EncodedText, spans: Sequence[Sequence[Span]]) -> list[Entity]:
-        """The entities of a text, given the decoded spans of each of its sequences; by start, longer first.
+        """The entities of a text, given the decoded spans of each of its sequences; by start, longer first."""
+        return entities_of_sequences(encoded.sequences, spans, self._labels, self._nested)
 
-        A span counts where the window owns its first word. Spans of neighbouring windows that cross (or, in a flat
-        model, overlap) are settled as in decoding: the more probable one stays.
-        """
-        found: list[Entity] = []
-        windowed = False
-        for sequence, sequence_spans in zip(encoded.sequences, spans, strict=True):
-            own_first, own_last = sequence.owned
-            windowed |= own_last - own_first < sequence.num_words
-            starts, ends = sequence.word_starts, sequence.word_ends
-            found += [
-                Entity(int(starts[span.start]), int(ends[span.end - 1]), self._labels[span.label - 1], span.score)
-                for span in sequence_spans
-                if own_first <= span.start < own_last
-            ]
-        if windowed and found:
-            starts, ends = np.array([(entity.start, entity.end) for entity in found]).T
-            costs = np.array([-entity.score for entity in found], dtype=np.float32)
-            found = [found[index] for index in keep_compatible(starts, ends, costs, self._nested)]
-        return sorted(found, key=lambda entity: (entity.start, -entity.end, entity.label))
+
+class Placed(Protocol):
+    """What of a sequence places its words in the text: see SequenceInput."""
+
+    @property
+    def word_starts(self) -> IntArray: ...
+    @property
+    def word_ends(self) -> IntArray: ...
+    @property
+    def owned(self) -> tuple[int, int]: ...
+    @property
+    def num_words(self) -> int: ...
+
+
+def entities_of_sequences(
+    sequences: Sequence[Placed], spans: Sequence[Sequence[Span]], labels: Sequence[str], nested: bool
+) -> list[Entity]:
+    """The entities of one text, given the decoded spans of each of its sequences; by start, longer first.
+
+    A span counts where the window owns its first word. Spans of neighbouring windows that cross (or, in a flat model,
+    overlap) are settled as in decoding: the more probable one stays.
+    """
+    found: list[Entity] = []
+    windowed = False
+    for sequence, sequence_spans in zip(sequences, spans, strict=True):
+        own_first, own_last = sequence.owned
+        windowed |= own_last - own_first < sequence.num_words
+        starts, ends = sequence.word_starts, sequence.word_ends
+        found += [
+            Entity(int(starts[span.start]), int(ends[span.end - 1]), labels[span.label - 1], span.score)
+            for span in sequence_spans
+            if own_first <= span.start < own_last
+        ]
+    if windowed and found:
+        places = np.array([(entity.start, entity.end) for entity in found]).T
+        costs = np.array([-entity.score for entity in found], dtype=np.float32)
+        found = [found[index] for index in keep_compatible(places[0], places[1], costs, nested)]
+    return sorted(found, key=lambda entity: (entity.start, -entity.end, entity.label))

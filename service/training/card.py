@@ -19,6 +19,8 @@ def model_card(
 ) -> str:
     """The card as Markdown; every figure in it is of this very run."""
     exit_form = config.exits.form if config.exits.form == "full" else f"{config.exits.form}, rank {config.exits.rank}"
+    if config.exits.reach:
+        exit_form += f", {config.exits.reach} words to either side"
     kind = "nested" if config.nested else "flat"
     rows = [
         f"| {layer} | {100 * dev:.2f} | {100 * scores.micro.f1:.2f} | {100 * scores.micro.precision:.2f} "

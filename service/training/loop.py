@@ -145,6 +145,7 @@ def _claim_output(output: Path, run: dict[str, Any]) -> None:
 
 
 def _model_config(recipe: Recipe, checkpoint: Checkpoint, labels: tuple[str, ...]) -> ModelConfig:
+    reach = recipe.exit_reach if recipe.exit_form == "contextual" else 0
     longest = checkpoint.config.max_positions - checkpoint.config.position_offset
     if recipe.window_pieces > longest:
         raise BadInput(f"window_pieces {recipe.window_pieces} is more than the encoder's {longest} positions")
@@ -154,7 +155,7 @@ def _model_config(recipe: Recipe, checkpoint: Checkpoint, labels: tuple[str, ...
         labels=labels,
         nested=recipe.nested,
         encoder=checkpoint.config,
-        exits=ExitConfig(recipe.exit_form, recipe.exit_rank, recipe.end_piece, recipe.width_buckets),
+        exits=ExitConfig(recipe.exit_form, recipe.exit_rank, recipe.end_piece, reach, recipe.width_buckets),
         text=TextConfig(recipe.language, recipe.table_unit, recipe.window_pieces, recipe.overlap_pieces),
         word_shapes=recipe.word_shapes,
     )

@@ -18,12 +18,8 @@ ExitWeights = Literal["linear", "sqrt", "uniform"]
 _RANGES: tuple[tuple[tuple[str, ...], float, float], ...] = (
     (("warmup", "hidden_dropout", "attention_dropout", "exit_dropout", "piece_masking", "average_decay"), 0, 0.9999),
     (("case_noise",), 0, 0.5),  # as much again is shown in capitals
-    (
-        ("distillation", "weight_decay", "width_buckets", "overlap_pieces", "seed", "encoder_rate", "exit_rate"),
-        0,
-        math.inf,
-    ),
-    (("clip_norm", "rate_decay"), 1e-12, 1e12),
+    (("distillation", "weight_decay", "encoder_rate", "exit_rate"), 0, math.inf),
+    (("width_buckets", "exit_reach", "overlap_pieces", "seed"), 0, math.inf),
     (("epochs", "early_stopping_patience", "batch_pieces", "exit_rank"), 1, math.inf),
     (("window_pieces",), 3, math.inf),
 )
@@ -58,6 +54,7 @@ class Recipe:
     word_shapes: bool = True
     exit_form: ExitForm = "contextual"
     exit_rank: int = 64
+    exit_reach: int = 2
     end_piece: EndPiece = "last"
     width_buckets: int = 16
     exit_weights: ExitWeights = "linear"

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from service.api.app import create_app
 from service.api.state import Service
 from tests.api.servers_ import GatedRunner, tiny_service, use_runner
+from tests.exits.calibrations_ import put_calibration
 from tests.models_ import save_tiny_model
 
 Start = Callable[..., TestClient]
@@ -32,6 +33,12 @@ def _no_settings_from_outside() -> Iterator[None]:
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model of four layers."""
     return save_tiny_model(tmp_path_factory.mktemp("store") / "tiny" / "1")
+
+
+@pytest.fixture(scope="session")
+def calibrated_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with CALIBRATION."""
+    return put_calibration(save_tiny_model(tmp_path_factory.mktemp("store") / "tiny" / "1"))
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,19 @@ def test_models_describes_the_one_that_is_served(client: TestClient) -> None:
             "nested": True,
             "num_layers": 4,
             "hidden_size": 32,
-            "strategies": sorted(STRATEGIES),
+            "strategies": sorted(STRATEGIES.keys() - {"learned"}),
             "card": "# A tiny random model, for tests\n",
         }
     ]
+
+
+def test_a_calibrated_model_has_the_learned_strategy_too_and_says_what_its_figures_hold_for(
+    calibrated_folder: Path, tmp_path: Path
+) -> None:
+    with TestClient(create_app(tiny_service(calibrated_folder, tmp_path))) as client:
+        assert client.get("/models").json()[0]["strategies"] == sorted(STRATEGIES)
+        calibration = client.get("/info").json()["calibration"]
+    assert calibration["data"] == "by hand" and len(calibration["weights_sha256"]) == 64
 
 
 def test_info_tells_machine_limits_and_versions(client: TestClient) -> None:
@@ -46,6 +55,7 @@ def test_info_tells_machine_limits_and_versions(client: TestClient) -> None:
         "queue_tokens": 262_144,
         "timeout_ms": 10_000,
     }
+    assert "calibration" not in info
     versions = {"service": __version__, "torch": torch.__version__, "fastapi": fastapi.__version__}
     assert info["versions"].items() >= versions.items()
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from service.exits.policy import ExitPolicy
 from tests.api.servers_ import AS_ADMIN, sample
+from tests.exits.calibrations_ import ACCURATE, BALANCED, CALIBRATION, FAST, SLOW_TO_DECIDE
 
 Start = Callable[..., TestClient]
-DEFAULT = {"strategy": "vee", "measure": "kl", "pooling": "mean", "tau": -0.001, "patience": 1}
+DEFAULT = {"strategy": "vee", "measure": "kl", "pooling": "mean", "tau": -0.001, "patience": 1, "ensemble": False}
 BUDGET = {"strategy": "budgeted", "layer": 2}
 TEXT = "Anna works at Acme Labs in Oslo."
 
@@ -21,6 +25,12 @@ TEXT = "Anna works at Acme Labs in Oslo."
 def client(start: Start) -> TestClient:
     """A server of the test's own, since its policy changes."""
     return start()
+
+
+@pytest.fixture
+def calibrated(start: Start, calibrated_folder: Path) -> TestClient:
+    """A server of a calibrated model."""
+    return start(model=str(calibrated_folder))
 
 
 def change(
@@ -173,6 +183,9 @@ def test_a_rollback_to_an_unknown_version_names_the_known_ones(client: TestClien
         ({"strategy": "magic"}, "budgeted"),
         ({"strategy": "budgeted", "layer": 5}, "4 layers"),
         ({"strategy": "budgeted", "tau": -0.5}, "tau"),
+        ({"strategy": "learned"}, "calibrate it first"),
+        ({"ensemble": "yes"}, "ensemble is 'yes'"),
+        ({"measure": "js", "tau": 0.5}, "from -1 to 0"),
         ({"preset": "fast"}, "calibrated"),
         ({"speedup": 2}, "calibrated"),
         ({"speedup": 2, "preset": "fast"}, "one goal"),
@@ -191,6 +204,77 @@ def test_a_change_that_is_no_object_is_refused(client: TestClient, changes: obje
 
 def test_a_model_that_was_not_calibrated_has_no_operating_points(client: TestClient) -> None:
     assert client.get("/exit-policy/operating-points").json() == []
+
+
+def test_a_calibrated_model_shows_its_operating_points_cheapest_first(calibrated: TestClient) -> None:
+    points = calibrated.get("/exit-policy/operating-points").json()
+    assert points == json.loads(json.dumps([point.to_json() for point in CALIBRATION.points]))
+    assert points[0].keys() >= {"parameters", "f1", "average_exit_layer", "speedup_layers", "speedup_latency", "preset"}
+
+
+def test_a_calibrated_model_starts_from_the_balanced_preset_and_says_what_to_expect(calibrated: TestClient) -> None:
+    policy = calibrated.get("/exit-policy").json()
+    assert policy.items() >= {**BALANCED.to_json(), "preset": "balanced", "version": 1}.items()
+    assert (policy["expected"]["f1"], policy["expected"]["f1_interval"]) == (82.0, [81.0, 83.0])
+
+
+@pytest.mark.parametrize(
+    ("goal", "policy", "preset"),
+    [
+        ({"speedup": 2.5}, FAST, "fast"),
+        ({"preset": "fast"}, FAST, "fast"),
+        ({"preset": "accurate"}, ACCURATE, "accurate"),
+        ({"max_f1_loss": 0.5}, ACCURATE, "accurate"),
+        ({"average_exit_layer": 2.1}, SLOW_TO_DECIDE, None),
+    ],
+    ids=str,
+)
+def test_a_goal_puts_its_operating_point_in_force(
+    calibrated: TestClient, goal: dict[str, Any], policy: ExitPolicy, preset: str | None
+) -> None:
+    changed = change(calibrated, goal)
+    assert changed.items() >= {**policy.to_json(), "preset": preset, "version": 2}.items()
+    assert changed["expected"]["speedup_layers"] == 4 / changed["expected"]["average_exit_layer"]
+    answered = calibrated.post("/ner", json={"text": TEXT}).json()
+    assert answered["policy_version"] == 2 and calibrated.get("/exit-policy").json()["observed"]["sequences"] == 1
+
+
+@pytest.mark.parametrize(
+    ("goal", "message"),
+    [
+        ({"speedup": 3}, "speedup is 3; this model's operating points reach 1 to 2.84 times"),
+        ({"speedup": True}, "speedup is True; this model's operating points reach 1 to 2.84 times"),
+        ({"max_f1_loss": -1}, "max_f1_loss is -1; this model's operating points reach -0.12 or more F1"),
+        ({"max_f1_loss": "little"}, "max_f1_loss is 'little'; this model's operating points reach -0.12 or more"),
+        ({"average_exit_layer": 1.2}, "reach 1.32 or more layers per sequence"),
+        ({"preset": "slow"}, "preset is 'slow'; expected one of ['accurate', 'balanced', 'fast']"),
+        ({"preset": ["fast"]}, "preset is ['fast']; expected one of"),
+        ({"speedup": 2, "max_f1_loss": 1}, "exactly one goal"),
+        ({"preset": "fast", "tau": 0.1}, "exactly one goal"),
+    ],
+    ids=str,
+)
+def test_a_goal_that_cannot_be_reached_is_told_what_can(
+    calibrated: TestClient, goal: dict[str, Any], message: str
+) -> None:
+    assert message in change(calibrated, goal, 422)["error"]
+    assert calibrated.get("/exit-policy").json()["version"] == 1
+
+
+@pytest.mark.parametrize("wish", ["1" + "0" * 400, "-1" + "0" * 400, "NaN", "Infinity", "1e999"])
+@pytest.mark.parametrize("goal", ["speedup", "max_f1_loss", "average_exit_layer"])
+def test_no_number_is_too_odd_for_an_answer(calibrated: TestClient, goal: str, wish: str) -> None:
+    headers = {**AS_ADMIN, "Content-Type": "application/json"}
+    response = calibrated.patch("/exit-policy", content=f'{{"{goal}": {wish}}}', headers=headers)
+    assert response.status_code in (200, 400, 422)
+
+
+def test_a_request_of_its_own_takes_any_strategy_of_a_calibrated_model(calibrated: TestClient) -> None:
+    for strategy in calibrated.get("/models").json()[0]["strategies"]:
+        response = calibrated.post("/ner", json={"text": TEXT, "exit_policy": {"strategy": strategy}, "trace": True})
+        assert response.status_code == 200, response.text
+    refused = calibrated.post("/ner", json={"text": TEXT, "exit_policy": {"preset": "fast"}})
+    assert refused.status_code == 422 and "preset cannot be set for one request" in refused.json()["error"]
 
 
 def test_a_change_shows_in_the_metrics_at_once(client: TestClient) -> None:

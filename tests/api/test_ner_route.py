@@ -59,6 +59,8 @@ def test_the_stages_of_a_request_add_up_to_its_total(client: TestClient) -> None
 def test_several_texts_get_the_answers_that_each_gets_alone(client: TestClient) -> None:
     together = answer(client, texts=list(TEXTS))["results"]
     alone = [answer(client, text=text) for text in TEXTS]
+    for entity in (entity for result in alone for entity in result["entities"]):
+        entity["score"] = pytest.approx(entity["score"], abs=2e-6)  # how a step is packed may move the last digit
     assert [without_times(result) for result in together] == [without_times(result) for result in alone]
 
 
@@ -186,7 +188,7 @@ def test_a_text_is_split_into_sentences_unless_split_is_false(client: TestClient
 
 
 def test_the_exit_layer_of_a_text_is_its_deepest_sequences(client: TestClient) -> None:
-    result = answer(client, text=PARAGRAPH, exit_policy={"tau": -0.04})
+    result = answer(client, text=PARAGRAPH, exit_policy={"tau": -0.0348})
     layers = [sequence["exit_layer"] for sequence in result["sequences"]]
     assert len(set(layers)) > 1
     assert result["exit_layer"] == max(layers)

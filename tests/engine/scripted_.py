@@ -1,4 +1,4 @@
-"""A runner that plays a script, and what an engine needs around it. No test lives here.
+"""A runner that plays a script, a model that does, and what an engine needs around them. No test lives here.
 
 A scripted sequence agrees with all earlier layers from one layer on, its script; its piece ids say which.
 Requests are submitted before the worker starts, and whatever happens meanwhile happens inside a step: so nothing here
@@ -11,19 +11,26 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
 from concurrent.futures import wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from service.engine.engine import Engine, EngineLimits
 from service.engine.runner import Runner
 from service.engine.sequence import CapturedPolicy, Request, Sequence
-from service.exits.merge import policy_from_json
+from service.exits.catalog import PolicyCatalog
 from service.exits.policies.vee import Vee
 from service.exits.policy import Evidence, ExitPolicy
+from service.exits.reading import Reading
+from service.exits.rule import ExitRule
+from service.models.packed import Packed
 from service.spans.types import Span
 from service.text.types import EncodedText, SequenceInput
+from tests.models_ import random_sequences
 
 DEADLINE_S = 30.0  # of a test that waits for an answer which should come at once
 
@@ -74,6 +81,37 @@ class ScriptedRunner:
         return [layer for layer, sequences in self.steps if sequence in sequences]
 
 
+class TableModel:
+    """In place of a MultiExitModel: its exits say what they were given, whoever else is in the step.
+
+    readings [sequence][layer - 1] of one sequence each; `inputs` are those sequences
+    """
+
+    def __init__(self, readings: Seq[Seq[Reading]]) -> None:
+        first = readings[0][0]
+        labels = tuple("ABCDEFGH"[: first.table.shape[1] - 1])
+        self.config = SimpleNamespace(num_layers=len(readings[0]), nested=first.nested, labels=labels)
+        self._tables = [[reading.table for reading in own] for own in readings]
+        inputs = random_sequences([own[0].num_words[0] for own in readings])
+        self.inputs = [replace(one, piece_ids=np.full(one.num_pieces, index)) for index, one in enumerate(inputs)]
+
+    def to(self, _: torch.device) -> TableModel:
+        return self
+
+    def eval(self) -> TableModel:
+        return self
+
+    def embed(self, packed: Packed) -> Tensor:
+        return packed.piece_ids[:, None]
+
+    def run_layer(self, _: int, hidden: Tensor, packed: Packed) -> Tensor:
+        return hidden
+
+    def exit_table(self, layer: int, hidden: Tensor, packed: Packed) -> Tensor:
+        owners = [int(rows[0]) for rows in hidden.split(packed.pieces.lengths)]
+        return torch.cat([self._tables[owner][layer - 1] for owner in owners])
+
+
 @dataclass
 class Recorder:
     """An observer that keeps what it was told."""
@@ -109,13 +147,15 @@ def make_engine(
     limits: EngineLimits = EngineLimits(),  # noqa: B008, frozen
     observer: Recorder | None = None,
     clock: Callable[[], float] = lambda: 0.0,
+    rule: ExitRule | None = None,
 ) -> Engine:
-    """An engine that has not started; a request's own changes name a whole policy."""
+    """An engine that has not started; a request's own changes name a whole policy. rule: of learned policies."""
+    catalog = PolicyCatalog(runner.num_layers, rule=rule)
 
     def capture(override: Mapping[str, Any] | None) -> CapturedPolicy:
         if override is None:
             return live()
-        return CapturedPolicy(policy_from_json(override, runner.num_layers), live().version, is_override=True)
+        return CapturedPolicy(catalog.policy(override), live().version, is_override=True)
 
     return Engine(runner, capture=capture, limits=limits, observer=observer or Recorder(), clock=clock)
 

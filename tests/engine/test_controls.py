@@ -16,10 +16,23 @@ import pytest
 from service.engine.controls import Controls, PolicyVersion
 from service.engine.sequence import CapturedPolicy
 from service.errors import BadInput, EngineFailed, PolicyConflict
+from service.exits.operating_points import Calibration
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
+from service.exits.policies.learned import Learned
 from service.exits.policies.vee import Vee
+from service.exits.policy import ExitPolicy
 from tests.engine.scripted_ import DEADLINE_S
+from tests.exits.calibrations_ import (
+    ACCURATE,
+    BALANCED,
+    CALIBRATION,
+    FAST,
+    PATIENT,
+    RULE,
+    SLOW_TO_DECIDE,
+    VEE_BY_MEAN_KL,
+)
 
 START = datetime(2024, 5, 1, 12, tzinfo=UTC)
 STATE_FILE = "exit_policy.json"
@@ -45,14 +58,30 @@ def minutes() -> Callable[[], datetime]:
 
 
 def start(
-    folder: Path, *, model: str = "tiny@1", on_change: Callable[[PolicyVersion], None] = lambda _: None
+    folder: Path,
+    *,
+    model: str = "tiny@1",
+    calibration: Calibration | None = None,
+    on_change: Callable[[PolicyVersion], None] = lambda _: None,
 ) -> Controls:
-    return Controls(model=model, num_layers=4, state_dir=folder, now=minutes(), on_change=on_change)
+    return Controls(
+        model=model,
+        num_layers=4,
+        calibration=calibration,
+        state_dir=folder,
+        now=minutes(),
+        on_change=on_change,
+    )
 
 
 @pytest.fixture
 def controls(tmp_path: Path) -> Controls:
     return start(tmp_path)
+
+
+@pytest.fixture
+def calibrated(tmp_path: Path) -> Controls:
+    return start(tmp_path, calibration=CALIBRATION)
 
 
 def change(controls: Controls, **changes: Any) -> dict[str, Any]:
@@ -274,9 +303,8 @@ def test_a_read_only_field_is_refused(controls: Controls, name: str) -> None:
 
 
 def test_an_unknown_field_is_told_which_parameters_there_are(controls: Controls) -> None:
-    assert "no parameter threshold; it has ['measure', 'pooling', 'tau', 'patience']" in refusal(
-        controls, {"threshold": -0.5}
-    )
+    message = refusal(controls, {"threshold": -0.5})
+    assert "no parameter threshold; it has ['measure', 'pooling', 'tau', 'patience', 'ensemble']" in message
 
 
 def test_an_empty_change_is_refused(controls: Controls) -> None:
@@ -291,6 +319,136 @@ def test_a_goal_without_calibration_is_told_what_to_do_instead(controls: Control
 
 def test_a_layer_beyond_the_model_is_refused(controls: Controls) -> None:
     assert "this model has 4 layers" in refusal(controls, {"strategy": "budgeted", "layer": 5})
+
+
+# a calibrated model
+
+
+def measured(policy: ExitPolicy) -> dict[str, Any]:
+    """The figures of an operating point on the wire."""
+    point = next(point for point in CALIBRATION.points if point.parameters == policy.to_json())
+    return {name: value for name, value in point.to_json().items() if name not in ("parameters", "preset")}
+
+
+def test_a_calibrated_model_starts_from_the_balanced_preset(calibrated: Controls) -> None:
+    assert (calibrated.current.policy, calibrated.current.version) == (BALANCED, 1)
+    described = calibrated.describe()
+    assert (described["preset"], described["expected"]) == ("balanced", measured(BALANCED))
+    assert calibrated.history()[0]["after"] == BALANCED.to_json()
+
+
+@pytest.mark.parametrize(
+    ("goal", "wish", "policy", "preset"),
+    [
+        ("speedup", 2.5, FAST, "fast"),
+        ("max_f1_loss", 0.5, ACCURATE, "accurate"),
+        ("average_exit_layer", 2.1, SLOW_TO_DECIDE, None),
+        ("preset", "fast", FAST, "fast"),
+        ("preset", "balanced", BALANCED, "balanced"),
+    ],
+)
+def test_a_goal_puts_its_operating_point_in_force(
+    calibrated: Controls, goal: str, wish: object, policy: ExitPolicy, preset: str | None
+) -> None:
+    answered = change(calibrated, **{goal: wish})
+    assert (calibrated.current.policy, calibrated.current.version) == (policy, 2)
+    assert (answered["preset"], answered["expected"]) == (preset, measured(policy))
+    assert answered == calibrated.describe() and answered.items() >= policy.to_json().items()
+
+
+def test_a_dry_run_of_a_goal_says_what_to_expect_and_changes_nothing(calibrated: Controls) -> None:
+    before = (calibrated.describe(), calibrated.history())
+    answered = calibrated.change({"preset": "accurate"}, source="api", dry_run=True)
+    assert answered.items() >= {**ACCURATE.to_json(), "preset": "accurate"}.items()
+    assert answered["expected"] == measured(ACCURATE)
+    assert (calibrated.describe(), calibrated.history()) == before
+
+
+def test_of_a_policy_that_was_not_measured_nothing_is_expected(calibrated: Controls) -> None:
+    answered = change(calibrated, tau=0.25)
+    assert (answered["preset"], answered["expected"]) == (None, None)
+    back = change(calibrated, tau=0.2)
+    assert (back["preset"], back["expected"]) == ("balanced", measured(BALANCED))
+
+
+@pytest.mark.parametrize(
+    ("changes", "policy"),
+    [
+        ({"strategy": "budgeted"}, Budgeted(2)),
+        ({"strategy": "vee"}, VEE_BY_MEAN_KL),
+        ({"strategy": "vee", "measure": "edit", "pooling": "max"}, Vee("edit", "max", tau=-0.5)),
+        ({"strategy": "pabee"}, PATIENT),
+        ({"strategy": "learned"}, Learned(rule=RULE)),  # its own point is no default: it is an extreme of the front
+        ({"gate": None, "tau": None}, BALANCED),
+    ],
+    ids=str,
+)
+def test_what_a_change_leaves_out_is_calibrated(
+    calibrated: Controls, changes: dict[str, Any], policy: ExitPolicy
+) -> None:
+    change(calibrated, **changes)
+    assert calibrated.current.policy == policy
+
+
+@pytest.mark.parametrize(
+    ("changes", "reach"),
+    [
+        ({"speedup": 3}, "1 to 2.84"),
+        ({"speedup": "2"}, "1 to 2.84"),
+        ({"max_f1_loss": -1}, "-0.12 or more"),
+        ({"average_exit_layer": 1}, "1.32 or more"),
+        ({"preset": "fastest"}, "['accurate', 'balanced', 'fast']"),
+        ({"preset": None}, "['accurate', 'balanced', 'fast']"),
+    ],
+    ids=str,
+)
+def test_a_goal_out_of_reach_is_told_what_can_be_had(calibrated: Controls, changes: dict[str, Any], reach: str) -> None:
+    assert reach in refusal(calibrated, changes)
+
+
+def test_a_rollback_brings_back_what_a_goal_chose(calibrated: Controls) -> None:
+    change(calibrated, average_exit_layer=2.1)
+    change(calibrated, strategy="full_depth")
+    assert change(calibrated, rollback_to=2)["expected"] == measured(SLOW_TO_DECIDE)
+    assert calibrated.current.policy == SLOW_TO_DECIDE
+    assert change(calibrated, rollback_to=1)["preset"] == "balanced"
+
+
+def test_a_restart_restores_a_learned_policy_with_the_models_rule(tmp_path: Path, calibrated: Controls) -> None:
+    change(calibrated, strategy="learned", tau=0.5)
+    after = start(tmp_path, calibration=CALIBRATION)
+    assert (after.current.policy, after.current.version) == (Learned(tau=0.5, rule=RULE), 2)
+    assert "rule" not in (tmp_path / STATE_FILE).read_text(encoding="utf-8")
+
+
+def test_a_learned_policy_of_a_model_that_lost_its_rule_is_set_aside(tmp_path: Path, calibrated: Controls) -> None:
+    change(calibrated, strategy="learned")
+    after = start(tmp_path)
+    assert (after.current.policy, after.current.version) == (Vee(), 1)
+    (entry,) = after.history()
+    assert "learned needs a rule" in entry["changed_by"] and (tmp_path / "exit_policy.unusable").exists()
+
+
+def test_a_state_file_wins_over_the_balanced_preset(tmp_path: Path, controls: Controls) -> None:
+    change(controls, tau=-0.5)
+    assert start(tmp_path, calibration=CALIBRATION).current.policy == Vee(tau=-0.5)
+
+
+def test_operating_points_are_the_front_alone_cheapest_first(calibrated: Controls, tmp_path: Path) -> None:
+    points = calibrated.operating_points()
+    assert [point["parameters"] for point in points] == [
+        policy.to_json() for policy in (FAST, BALANCED, SLOW_TO_DECIDE, ACCURATE)
+    ]
+    assert [point.get("preset") for point in points] == ["fast", "balanced", None, "accurate"]
+    assert start(tmp_path / "other").operating_points() == []
+
+
+def test_an_override_takes_calibrated_defaults_and_no_goals(calibrated: Controls) -> None:
+    learned = calibrated.capture({"strategy": "learned", "tau": 0.5})
+    assert learned == CapturedPolicy(Learned(tau=0.5, rule=RULE), 1, is_override=True)
+    assert calibrated.capture({"strategy": "vee"}).policy == VEE_BY_MEAN_KL
+    with pytest.raises(BadInput, match="preset cannot be set for one request"):
+        calibrated.capture({"preset": "fast"})
 
 
 # one request's own policy

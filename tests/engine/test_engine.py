@@ -108,14 +108,14 @@ def test_an_answer_holds_on_to_nothing_on_the_device() -> None:
     def fill(_: int, sequences: Seq[Sequence]) -> None:
         for sequence in sequences:
             sequence.hidden = object()
-            sequence.tables.append(object())
+            sequence.readings.append(object())
 
     request, failed = scripted_request(2, 4), scripted_request(2)
     answer(make_engine(ScriptedRunner(on_step=fill)), request)
-    assert all(sequence.hidden is None and not sequence.tables for sequence in request.sequences)
+    assert all(sequence.hidden is None and not sequence.readings for sequence in request.sequences)
     runner = ScriptedRunner(on_step=lambda layer, sequences: [fill(layer, sequences), fail_at(1)(layer, sequences)])
     answer(make_engine(runner), failed)
-    assert all(sequence.hidden is None and not sequence.tables for sequence in failed.sequences)
+    assert all(sequence.hidden is None and not sequence.readings for sequence in failed.sequences)
 
 
 def test_times_are_kept_where_a_request_passes() -> None:
@@ -463,7 +463,7 @@ def test_whatever_happens_every_request_is_answered_and_its_room_given_back(
     for request in admitted:
         error = error_of(request)
         assert isinstance(error, ServiceError) or exit_layers(request) == [script(s) for s in request.sequences]
-        assert not any(sequence.tables for sequence in request.sequences)
+        assert not any(sequence.readings for sequence in request.sequences)
     engine.submit(Request((EncodedText("", ()),) * len(requests), deadline=0.0, submitted=0.0))  # all room is free
     engine.close()
 

@@ -1,8 +1,12 @@
-"""The runner on a tiny model: packed == alone, served == replayed, traced == untraced, and nothing computed in vain."""
+"""The runner on a tiny model: packed == alone, served == replayed, traced == untraced, and nothing computed in vain.
+
+On a model of given tables, where the packing of a step rounds nothing, equal means equal to the last bit.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence as Seq
 from functools import cache
 
@@ -12,24 +16,43 @@ from torch import Tensor
 
 from service.engine.engine import EngineLimits
 from service.engine.runner import ModelRunner
-from service.engine.sequence import Request, Sequence
-from service.exits.consistency import Cells
+from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.exits import reading as reading_module
+from service.exits.policies import STRATEGIES
+from service.exits.policies.branchynet import BranchyNet
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
+from service.exits.policies.gated_vote import GatedVote
+from service.exits.policies.learned import Learned
+from service.exits.policies.pabee import Pabee
+from service.exits.policies.sentee import Sentee
+from service.exits.policies.shallow_deep import ShallowDeep
 from service.exits.policies.vee import Vee
-from service.exits.policy import ExitPolicy
+from service.exits.policy import Evidence, ExitPolicy
+from service.exits.reading import Reading
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, pack
 from service.spans.decode import decode
 from service.spans.types import Span
 from service.text.types import EncodedText, SequenceInput
-from tests.engine.scripted_ import Recorder, answer, make_engine
+from tests.engine.scripted_ import Recorder, TableModel, answer, make_engine
+from tests.exits.tables_ import alone, random_readings, random_rule
 from tests.models_ import random_sequences, tiny_config, tiny_model, tiny_text_encoder
 
 CPU = torch.device("cpu")
 INPUTS = random_sequences((5, 1, 17, 2, 9, 17, 3, 8, 12, 4))
-VOTING = [Vee(tau=-0.062), Vee(tau=-0.08, patience=2), Vee(tau=-0.025), Vee(patience=3)]
-POLICIES: list[ExitPolicy] = [*VOTING, Vee(tau=0.0), FullDepth(), Budgeted(1), Budgeted(3), Budgeted(4)]
+RULE = random_rule(4)
+EARLY_VOTING = [
+    *(Vee(tau=-0.062), Vee(tau=-0.08, patience=2), Vee(tau=-0.025), Vee(tau=-0.04, ensemble=True)),
+    *(Vee("js", "max", tau=-0.093), Vee("edit_levenshtein", tau=-0.12), Vee("entity_jaccard", tau=0.41)),
+]
+VOTING = [*EARLY_VOTING, Vee(patience=3), Vee(patience=3, ensemble=True)]
+EARLY: list[ExitPolicy] = [
+    *(*EARLY_VOTING, BranchyNet(tau=0.5), ShallowDeep(tau=0.74), Sentee(tau=0.8), Pabee(1), Pabee(2)),
+    *(GatedVote(tau=0.75, gate=0.9), Learned(tau=0.8, rule=RULE)),
+]
+FIXED: list[ExitPolicy] = [Vee(tau=0.0), Pabee(3), FullDepth(), Budgeted(1), Budgeted(3), Budgeted(4)]
+POLICIES = [*EARLY, *VOTING[-2:], *FIXED]
 WIRE_FIELDS = {"layer", "consistency", "votes", "entropy_mean", "entropy_max", "entities"}
 
 shared_model = cache(tiny_model)  # for tests that do not change it
@@ -45,7 +68,8 @@ def request_of(*inputs: SequenceInput, policy: ExitPolicy, trace: bool = False) 
 def serve(*requests: Request, model: MultiExitModel | None = None, max_step_pieces: int = 4096) -> Seq[Sequence]:
     """Answer all together; -> their sequences."""
     observer, limits = Recorder(), EngineLimits(max_step_pieces=max_step_pieces)
-    answer(make_engine(ModelRunner(model or shared_model(), CPU), limits=limits, observer=observer), *requests)
+    runner = ModelRunner(model or shared_model(), CPU)
+    answer(make_engine(runner, limits=limits, observer=observer, rule=RULE), *requests)
     sequences = [sequence for request in requests for sequence in request.future.result(timeout=0).sequences]
     if max_step_pieces == 4096:
         assert observer.steps[0][:2] == (1, len(sequences)), "one step was meant to hold all of them"
@@ -60,17 +84,18 @@ def serve_alone(inputs: Seq[SequenceInput], policy: ExitPolicy, model: MultiExit
 def replay(own: SequenceInput, policy: ExitPolicy, model: MultiExitModel) -> tuple[int, list[Span]]:
     """Run to full depth at once, then decide offline: what a naive reading of the papers does."""
     tables: list[Tensor] = model(pack([own], CPU))
-    cells = Cells(torch.zeros(len(tables[0]), dtype=torch.long), (len(tables[0]),))
-    history = []
+    readings = [Reading(table, [own.num_words], nested=model.config.nested) for table in tables]
+    thresholds = [value for value in policy.to_json().values() if isinstance(value, float) and value]
+    history: list[Evidence] = []
     for layer in range(1, len(tables) + 1):
-        history.append(tuple(policy.evidence(tables[:layer], cells)[0].tolist()))
-        if isinstance(policy, Vee) and policy.tau:  # no example stands so near to tau that rounding decides it
-            assert all(abs(consistency - policy.tau) > 1e-4 for consistency in history[-1])
+        history.append(tuple(policy.evidence(readings[:layer])[0].tolist()))
+        # no example stands so near to a threshold that rounding decides it
+        assert all(abs(value - threshold) > 1e-4 for value in history[-1] for threshold in thresholds)
         if policy.decide(history, len(tables)) is not None:
             break
-    best = tables[layer - 1].max(dim=1)
-    nested = model.config.nested
-    return layer, decode(best.indices.numpy(), best.values.numpy(), own.num_words, nested=nested)
+    is_averaged = isinstance(policy, Vee) and policy.ensemble
+    best = torch.stack(tables[0 if is_averaged else layer - 1 : layer]).exp().mean(dim=0).log().max(dim=1)
+    return layer, decode(best.indices.numpy(), best.values.numpy(), own.num_words, nested=model.config.nested)
 
 
 def outcome(sequences: Seq[Sequence]) -> list[tuple[int, object]]:
@@ -91,8 +116,9 @@ def test_served_together_is_served_alone_is_replayed(policy: ExitPolicy) -> None
 
 
 def test_the_examples_leave_at_different_layers_and_find_spans() -> None:
-    left = [{sequence.layer for sequence in serve(request_of(*INPUTS, policy=policy))} for policy in VOTING]
-    assert set.union(*left) == {2, 3, 4} and min(map(len, left[:3])) > 1 and left[3] == {4}
+    left = [{sequence.layer for sequence in serve(request_of(*INPUTS, policy=policy))} for policy in EARLY]
+    assert set.union(*left) == {1, 2, 3, 4} and min(map(len, left)) > 1
+    assert {policy.strategy for policy in POLICIES} == STRATEGIES.keys()
     assert sum(len(sequence.spans) for sequence in serve(request_of(*INPUTS, policy=VOTING[0]))) > 10
 
 
@@ -136,7 +162,7 @@ def test_a_trace_shows_what_the_vote_saw(policy: Vee) -> None:
         assert votes[-1] >= policy.patience or sequence.exit_reason == "last_layer"
 
 
-@pytest.mark.parametrize("policy", [FullDepth(), Budgeted(3)], ids=str)
+@pytest.mark.parametrize("policy", [FullDepth(), Budgeted(3), Sentee(tau=0.8), Pabee(2)], ids=str)
 def test_a_strategy_that_does_not_vote_is_traced_with_the_default_measure_and_no_votes(policy: ExitPolicy) -> None:
     (plain,) = serve(request_of(INPUTS[2], policy=policy, trace=True))
     (voting,) = serve(request_of(INPUTS[2], policy=Vee(tau=0.0), trace=True))
@@ -179,6 +205,81 @@ def test_traced_and_untraced_sequences_under_many_policies_share_a_step() -> Non
             assert item["votes"] == same["votes"]
 
 
+# on a model of given tables
+
+
+@cache
+def given() -> tuple[list[ExitPolicy], TableModel, list[list[Reading]]]:
+    """Three sequences for every policy, the first of them traced; what their exits say."""
+    policies = [*POLICIES, *POLICIES, *POLICIES]
+    num_words = [2 + (3 * index) % 7 for index in range(len(policies))]
+    readings = alone(random_readings(num_words, 4, 3, seed=0, drift=0.1))
+    return policies, TableModel(readings), readings
+
+
+def walk(indices: Seq[int], *, read: bool = False) -> list[Sequence]:
+    """Some of the given sequences through all layers together, whoever would leave; `read`: and what they answer."""
+    policies, model, _ = given()
+    runner = ModelRunner(model, CPU)  # type: ignore[arg-type]
+    sequences = []
+    for index in indices:
+        request = request_of(model.inputs[index], policy=policies[index], trace=index < len(POLICIES))
+        request.captured = CapturedPolicy(policies[index], 1)
+        sequences.append(Sequence(request, model.inputs[index]))
+    for layer in range(1, runner.num_layers + 1):
+        for sequence, evidence in zip(sequences, runner.run_layer(layer, sequences), strict=True):
+            sequence.history.append(evidence)
+    if read:
+        for sequence, spans in zip(sequences, runner.read_spans(sequences), strict=True):
+            sequence.spans = spans
+    return sequences
+
+
+everybody = range(3 * len(POLICIES))
+
+
+@pytest.mark.parametrize("indices", [everybody, everybody[::-1], everybody[1::3], everybody[len(POLICIES) :]])
+def test_a_mixed_step_shows_every_policy_the_same_as_alone(indices: range) -> None:
+    together = walk(indices)
+    assert [sequence.history for sequence in together] == [walk([index])[0].history for index in indices]
+
+
+def test_a_mixed_step_shows_every_policy_the_exits_that_it_needs_and_under_a_trace_all() -> None:
+    policies, _, readings = given()
+    for index, sequence in enumerate(walk(everybody)):
+        policy, is_traced = policies[index], index < len(POLICIES)
+        for layer in range(1, 5):
+            needed = [m for m in range(1, layer + 1) if is_traced or policy.needs_table(m, 4)]
+            seen = policy.evidence([readings[index][m - 1] for m in needed])[0].tolist() if layer in needed else []
+            assert sequence.history[layer - 1] == tuple(seen)
+        assert [reading is not None for reading in sequence.readings] == [m in needed for m in range(1, 5)]
+
+
+def test_an_ensemble_answers_the_averaged_table_and_everybody_else_the_latest() -> None:
+    policies, _, readings = given()
+    for index, sequence in enumerate(walk(everybody, read=True)):
+        policy, own = policies[index], readings[index]
+        tables = [reading.table for reading in own]
+        if isinstance(policy, Budgeted) and index >= len(POLICIES):
+            tables = tables[: policy.layer]  # it has seen no later one
+        first = 0 if isinstance(policy, Vee) and policy.ensemble else len(tables) - 1
+        best = torch.stack(tables[first:]).exp().mean(dim=0).log().max(dim=1)
+        spans = decode(best.indices.numpy(), best.values.numpy(), own[0].num_words[0], nested=True)
+        assert [*map(tuple, sequence.spans)] == approximately(spans)
+
+
+def test_no_table_is_decoded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = Counter[bytes]()
+
+    def counted(labels: object, log_probs: object, words: int, *, nested: bool) -> list[Span]:
+        decoded[log_probs.tobytes()] += 1  # type: ignore[attr-defined]
+        return decode(labels, log_probs, words, nested=nested)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(reading_module, "decode", counted)
+    walk(everybody, read=True)
+    assert set(decoded.values()) == {1} and len(decoded) > 4 * len(POLICIES)
+
+
 @every_policy
 def test_layers_behind_an_exit_are_not_computed(policy: ExitPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
     model, ran = tiny_model(), dict.fromkeys(range(1, 5), 0)
@@ -209,7 +310,7 @@ def test_only_exits_that_the_policy_needs_are_computed(policy: ExitPolicy, monke
 
 def test_an_answered_sequence_holds_no_tensor() -> None:
     for sequence in serve(request_of(*INPUTS, policy=VOTING[0], trace=True)):
-        assert sequence.hidden is None and sequence.tables == []
+        assert sequence.hidden is None and sequence.readings == []
         assert not any(isinstance(value, Tensor) for value in (*sequence.history, *sequence.spans))
 
 

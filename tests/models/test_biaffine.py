@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from service.errors import ModelRefused
 from service.models.biaffine import BiaffineExit
-from service.models.config import ExitConfig
+from service.models.config import ExitConfig, ModelConfig
 from service.models.packed import Packed, pack
-from tests.models_ import random_sequences
+from tests.models_ import random_sequences, tiny_config
 
 NUM_WORDS = (4, 1, 6)
 HIDDEN, LABELS = 5, 3
@@ -147,20 +149,34 @@ def test_anything_added_to_all_labels_of_a_cell_changes_no_probability() -> None
     torch.testing.assert_close((scores + shift).log_softmax(1), scores.log_softmax(1))
 
 
-def test_the_contextual_form_adds_the_mean_over_the_sequences_words_and_passes_a_gelu() -> None:
-    (first_words, last_words), packed = words_and_packed()
-    exit_ = random_exit(ExitConfig("contextual", rank=2, width_buckets=3))
-    assert exit_.start_projection is not None and exit_.start_context is not None
-    assert exit_.end_projection is not None and exit_.end_context is not None
-    starts, ends, offset = [], [], 0
+def contextual(words: Tensor, exit_: BiaffineExit, side: str) -> list[Tensor]:
+    """g(A' h_s + C' c + sum_j N_j' A' h_{s+j}) of every word, sequence by sequence; the mean c is of first words."""
+    (first_words, _), _ = words_and_packed()
+    projection, context = exit_.get_submodule(f"{side}_projection"), exit_.get_submodule(f"{side}_context")
+    neighbours = exit_.neighbours
+    found, offset = [], 0
     for count in NUM_WORDS:
         mean = sum(first_words[offset : offset + count]) / count
-        for row in range(offset, offset + count):
-            start = exit_.start_projection.weight @ first_words[row] + exit_.start_projection.bias
-            end = exit_.end_projection.weight @ last_words[row] + exit_.end_projection.bias
-            starts.append(nn.functional.gelu(start + exit_.start_context.weight @ mean))
-            ends.append(nn.functional.gelu(end + exit_.end_context.weight @ mean))
+        projected = [projection.weight @ word + projection.bias for word in words[offset : offset + count]]
+        for s in range(count):
+            seen = projected[s] + context.weight @ mean
+            if neighbours is not None:
+                reach, weight = neighbours.reach, neighbours.weight[0 if side == "start" else 1]
+                for j, matrix in zip(range(-reach, reach + 1), weight.chunk(2 * reach + 1), strict=True):
+                    if 0 <= s + j < count:
+                        seen = seen + projected[s + j] @ matrix
+            found.append(nn.functional.gelu(seen))
         offset += count
+    return found
+
+
+@pytest.mark.parametrize("reach", [0, 1, 2, 7])
+def test_the_contextual_form_adds_the_sequences_mean_and_the_neighbours_within_reach_and_passes_a_gelu(
+    reach: int,
+) -> None:
+    (first_words, last_words), packed = words_and_packed()
+    exit_ = random_exit(ExitConfig("contextual", rank=2, reach=reach, width_buckets=3))
+    starts, ends = contextual(first_words, exit_, "start"), contextual(last_words, exit_, "end")
     bilinear = [
         [starts[first] @ exit_.bilinear[:, label] @ ends[last] for label in range(LABELS - 1)]
         for first, last in spans(NUM_WORDS)
@@ -176,9 +192,69 @@ def test_the_contextual_form_adds_the_mean_over_the_sequences_words_and_passes_a
     torch.testing.assert_close(scores[:, 1:], torch.tensor(bilinear, dtype=torch.float64) + torch.stack(linear))
 
 
-def test_the_context_of_a_sequence_does_not_depend_on_its_batch_mates() -> None:
+@pytest.mark.parametrize("reach", [0, 2, 5])
+def test_what_an_exit_says_of_a_sequence_does_not_depend_on_its_batch_mates(reach: int) -> None:
     (first_words, last_words), packed = words_and_packed((6, 3, 9))
-    exit_ = random_exit(ExitConfig("contextual", rank=2))
+    exit_ = random_exit(ExitConfig("contextual", rank=2, reach=reach))
     together = exit_(first_words, last_words, packed)[21 : 21 + 6]
     alone = pack(random_sequences((3,)), torch.device("cpu"))
     torch.testing.assert_close(exit_(first_words[6:9], last_words[6:9], alone), together, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_words", [(6, 3, 9), (4, 4, 4)], ids=["padded", "rectangular"])
+def test_changing_a_sequence_changes_no_bit_of_its_neighbours_in_the_batch(num_words: tuple[int, ...]) -> None:
+    (first_words, last_words), packed = words_and_packed(num_words)
+    exit_ = random_exit(ExitConfig("contextual", rank=2, reach=5))
+    before = exit_(first_words, last_words, packed).split(packed.cell_counts)
+    middle = slice(num_words[0], num_words[0] + num_words[1])
+    first_words[middle] += 1.0
+    last_words[middle] -= 1.0
+    after = exit_(first_words, last_words, packed).split(packed.cell_counts)
+    assert torch.equal(before[0], after[0]) and torch.equal(before[2], after[2])
+    assert not torch.equal(before[1], after[1])
+
+
+@pytest.mark.parametrize("reach", [0, 1, 3])
+def test_without_the_mean_a_word_is_seen_no_further_than_reach(reach: int) -> None:
+    (first_words, last_words), packed = words_and_packed((12,))
+    exit_ = random_exit(ExitConfig("contextual", rank=2, reach=reach))
+    for name, weight in exit_.named_parameters():
+        weight.mul_(0 if "context" in name else 0.2)  # small: a GELU far below 0 would hide a change
+    before, changed = exit_(first_words, last_words, packed), 5
+    first_words[changed] += 1.0
+    differs = (exit_(first_words, last_words, packed) != before).any(dim=1)
+    for (first, _), is_other in zip(spans((12,)), differs.tolist(), strict=True):
+        assert is_other == (abs(first - changed) <= reach)
+
+
+@pytest.mark.parametrize(
+    "config", [ExitConfig(reach=0), ExitConfig("low_rank", reach=0), ExitConfig("full", reach=0)], ids=str
+)
+def test_without_reach_an_exit_has_no_weights_for_neighbours(config: ExitConfig) -> None:
+    exit_ = BiaffineExit(HIDDEN, LABELS, config)
+    assert exit_.neighbours is None
+    assert not [name for name in exit_.state_dict() if "neighbours" in name]
+
+
+def test_an_exit_that_reaches_has_a_matrix_for_every_offset() -> None:
+    shapes = {name: tuple(weight.shape) for name, weight in random_exit(ExitConfig(rank=3)).state_dict().items()}
+    assert shapes["neighbours.weight"] == (2, 5 * 3, 3)
+
+
+# the config
+
+
+def changed_exits(**fields: object) -> dict[str, Any]:
+    document = tiny_config().to_json()
+    return {**document, "exits": {**document["exits"], **fields}}
+
+
+@pytest.mark.parametrize(("form", "reach"), [("contextual", -1), ("contextual", 1.5), ("low_rank", 2), ("full", 1)])
+def test_a_negative_reach_and_one_of_a_form_without_context_are_refused(form: str, reach: float) -> None:
+    with pytest.raises(ModelRefused, match=rf"exits\.reach is {reach}; expected 0 or more words, and 0 in the form"):
+        ModelConfig.from_json(changed_exits(form=form, reach=reach))
+
+
+@pytest.mark.parametrize(("form", "reach"), [("contextual", 0), ("contextual", 5), ("low_rank", 0), ("full", 0)])
+def test_any_other_reach_is_read_back(form: str, reach: int) -> None:
+    assert ModelConfig.from_json(changed_exits(form=form, reach=reach)).exits.reach == reach

@@ -56,21 +56,18 @@ def test_pad_keeps_gradients() -> None:
 
 
 @seeded
-@given(LENGTHS)
-def test_cell_slots_and_rows_are_those_of_a_plain_enumeration(num_words: list[int]) -> None:
+@given(LENGTHS, st.integers(1, 3), st.integers(1, 4))
+def test_label_slots_and_cell_widths_are_those_of_a_plain_enumeration(
+    num_words: list[int], scored: int, buckets: int
+) -> None:
     packed = packed_of(num_words)
     longest = max(num_words)
-    slots, starts, ends, owners = [], [], [], []
-    for sequence, count in enumerate(num_words):
-        offset = sum(num_words[:sequence])
-        for first in range(count):
-            for last in range(first, count):
-                slots.append(sequence * longest * longest + first * longest + last)
-                starts.append(offset + first)
-                ends.append(offset + last)
-                owners.append(sequence)
-    assert packed.cell_slots.tolist() == slots
-    assert [rows.tolist() for rows in packed.cell_rows] == [starts, ends]
+    padded = torch.arange(len(num_words) * longest * scored * longest).view(len(num_words), longest, scored, longest)
+    cells = [(s, first, last) for s, n in enumerate(num_words) for first in range(n) for last in range(first, n)]
+    slots = [padded[sequence, first, :, last].tolist() for sequence, first, last in cells]
+    assert packed.label_slots(scored).tolist() == slots
+    assert packed.cell_widths(buckets).tolist() == [min(last - first, buckets - 1) for _, first, last in cells]
+    owners = [sequence for sequence, _, _ in cells]
     assert packed.cell_sequence.tolist() == owners
     assert packed.cell_counts == tuple(owners.count(sequence) for sequence in range(len(num_words)))
 

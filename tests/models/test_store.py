@@ -16,13 +16,24 @@ from service.errors import ModelRefused
 from service.models import store as store_module
 from service.models.config import ExitConfig, ModelConfig
 from service.models.packed import pack
-from service.models.store import find_model, list_models, list_versions, load_model, save_model, write_checksums
+from service.models.store import (
+    find_model,
+    list_models,
+    list_versions,
+    load_model,
+    save_model,
+    write_checksums,
+    write_operating_points,
+)
 from service.text.encoder import TextConfig
+from tests.exits.calibrations_ import CALIBRATION, put_calibration
 from tests.models_ import TEXTS, random_sequences, save_tiny_model, tiny_config, tiny_model, tiny_tokenizer
 
 CONFIGS = [
     tiny_config(),
-    tiny_config(num_layers=2, nested=False, labels=["A"], exits=ExitConfig("full", width_buckets=0), word_shapes=False),
+    tiny_config(
+        num_layers=2, nested=False, labels=["A"], exits=ExitConfig("full", reach=0, width_buckets=0), word_shapes=False
+    ),
     tiny_config(text=TextConfig("de", "pieces", window_pieces=32, overlap_pieces=4), name="x-y", version="10"),
 ]
 
@@ -189,6 +200,65 @@ def test_weights_that_do_not_fit_an_edited_config_are_refused(folder: Path) -> N
     write_checksums(folder)
     with pytest.raises(ModelRefused, match=r"exits\.0\.bias"):
         load_model(folder)
+
+
+# operating points
+
+
+def test_a_model_that_was_not_calibrated_has_no_operating_points(folder: Path) -> None:
+    assert load_model(folder).operating_points is None
+
+
+def test_operating_points_written_into_a_folder_are_loaded_and_covered_by_its_checksums(folder: Path) -> None:
+    before = load_model(folder)
+    stored = load_model(put_calibration(folder))
+    assert stored.operating_points is not None and stored.weights_sha256 == before.weights_sha256
+    assert stored.operating_points.pop("provenance")["weights_sha256"] == stored.weights_sha256
+    assert stored.operating_points.items() <= json.loads(json.dumps(CALIBRATION.to_json())).items()
+    assert {path.name for path in folder.iterdir()} - {"checksums.json"} == json.loads(
+        (folder / "checksums.json").read_text()
+    ).keys()
+
+
+def test_operating_points_written_again_replace_the_earlier_ones(folder: Path) -> None:
+    points = load_model(put_calibration(folder)).operating_points or {}
+    write_operating_points(folder, points | {"points": []})
+    assert load_model(folder).operating_points == points | {"points": []}
+
+
+def test_saving_a_model_again_drops_the_operating_points_of_the_old_one(folder: Path) -> None:
+    save_tiny_model(put_calibration(folder), seed=1)
+    assert load_model(folder).operating_points is None
+
+
+def test_operating_points_of_other_weights_are_refused(folder: Path) -> None:
+    points = load_model(put_calibration(folder)).operating_points or {}
+    write_operating_points(save_tiny_model(folder, seed=1), points)
+    with pytest.raises(ModelRefused, match=r"operating_points\.json was measured on other weights .*calibrate"):
+        load_model(folder)
+
+
+def test_operating_points_that_were_changed_by_hand_are_refused_by_checksum(folder: Path) -> None:
+    edit_json(put_calibration(folder) / "operating_points.json", lambda stored: stored["points"].clear())
+    with pytest.raises(ModelRefused, match=r"operating_points\.json is not the file that"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "3", "{}", '{"provenance": {}}', '{"provenance": 3}'])
+def test_operating_points_that_cannot_be_read_are_refused(folder: Path, content: str) -> None:
+    (folder / "operating_points.json").write_text(content)
+    write_checksums(folder)
+    with pytest.raises(ModelRefused, match=r"operating_points\.json cannot be read: .*calibrate"):
+        load_model(folder)
+
+
+def test_a_crash_while_writing_operating_points_leaves_the_earlier_ones(folder: Path) -> None:
+    before = load_model(put_calibration(folder)).operating_points
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", crash)
+        with pytest.raises(CrashError):
+            write_operating_points(folder, {})
+    assert load_model(folder).operating_points == before
 
 
 # a crash leaves the old model in place

@@ -68,6 +68,7 @@ def test_a_missing_field_is_refused_by_name(path: Path) -> None:
         "language = 3",
         "word_shapes = 1",
         "word_shapes = []",
+        "exit_reach = 1.5",
         'exit_form = "half"',
         'exit_weights = "square"',
         'table_unit = "letters"',
@@ -92,6 +93,7 @@ def test_a_value_of_the_wrong_type_or_none_of_the_choices_is_refused_by_field(pa
         "early_stopping_patience = 0",
         "batch_pieces = -1",
         "overlap_pieces = 254",
+        "exit_reach = -1",
     ],
 )
 def test_a_value_out_of_range_is_refused_by_field(path: Path, line: str) -> None:

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from service.data.readers import Example
+from service.models.checkpoint import Checkpoint
+from service.models.config import ExitForm, ModelConfig
 from service.models.packed import pack
 from service.spans.types import Entity, Span
 from service.text.words import WORD_SHAPES
@@ -49,6 +51,20 @@ def test_an_entity_that_sentence_splitting_cuts_is_counted_as_lost() -> None:
     found, lost = training_sequences(tiny_text_encoder(), [Example(text, entities)], ("LOC", "ORG", "PER"))
     assert [sequence.gold for sequence in found] == [(Span(0, 1, 3),), (Span(3, 4, 1),)]
     assert lost == 1
+
+
+# the model of a recipe
+
+
+@pytest.mark.parametrize(
+    ("form", "wanted", "reach"), [("contextual", 3, 3), ("contextual", 0, 0), ("low_rank", 3, 0), ("full", 3, 0)]
+)
+def test_a_recipes_reach_reaches_the_contextual_form_and_no_other(form: ExitForm, wanted: int, reach: int) -> None:
+    recipe = replace(RECIPE, exit_form=form, exit_reach=wanted, window_pieces=64, overlap_pieces=16)
+    checkpoint = Checkpoint(tiny_config().encoder, {}, tiny_tokenizer())
+    config = loop._model_config(recipe, checkpoint, ("LOC", "PER"))
+    assert (config.exits.form, config.exits.reach) == (form, reach)
+    assert ModelConfig.from_json(config.to_json()) == config
 
 
 # batches and rates

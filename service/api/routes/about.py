@@ -9,7 +9,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.keys import require_read
 from service.api.state import service_of
-from service.exits.policies import STRATEGIES
 
 router = APIRouter()
 
@@ -27,7 +26,7 @@ async def models(request: Request) -> list[dict[str, Any]]:
             "nested": config.nested,
             "num_layers": config.num_layers,
             "hidden_size": config.encoder.hidden_size,
-            "strategies": sorted(STRATEGIES),
+            "strategies": service.controls.catalog.strategies,
             "card": service.card,
         }
     ]

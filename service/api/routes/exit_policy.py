@@ -17,6 +17,8 @@ router = APIRouter(prefix="/exit-policy")
 
 _EXAMPLES = {
     "parameters": {"value": {"tau": -0.01, "patience": 1}},
+    "goal": {"value": {"speedup": 2.0}},
+    "preset": {"value": {"preset": "fast"}},
     "strategy": {"value": {"strategy": "budgeted", "layer": 3}},
     "rollback": {"value": {"rollback_to": 1}},
 }
@@ -50,9 +52,9 @@ async def read_history(request: Request) -> list[dict[str, Any]]:
 
 
 @router.get("/operating-points", dependencies=[Depends(require_read)])
-async def read_operating_points() -> list[dict[str, Any]]:
-    """The calibrated front; empty for a model that has not been calibrated."""
-    return []
+async def read_operating_points(request: Request) -> list[dict[str, Any]]:
+    """The calibrated front, cheapest first; empty for a model that has not been calibrated."""
+    return service_of(request).controls.operating_points()
 
 
 def _with_etag(described: dict[str, Any]) -> JSONResponse:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from service.exits.policies.branchynet import BranchyNet
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
+from service.exits.policies.gated_vote import GatedVote
+from service.exits.policies.learned import Learned
+from service.exits.policies.pabee import Pabee
+from service.exits.policies.sentee import Sentee
+from service.exits.policies.shallow_deep import ShallowDeep
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
 
-STRATEGIES: Mapping[str, type[ExitPolicy]] = {policy.strategy: policy for policy in (Vee, FullDepth, Budgeted)}
+STRATEGIES: Mapping[str, type[ExitPolicy]] = {
+    policy.strategy: policy
+    for policy in (Vee, FullDepth, Budgeted, BranchyNet, ShallowDeep, Sentee, Pabee, GatedVote, Learned)
+}

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from service.errors import BadInput
-from service.exits.consistency import CONSISTENCIES, Cells
-from service.exits.policy import Evidence, ExitPolicy, ExitReason, require_choice, require_int
+from service.exits.consistency import CONSISTENCIES
+from service.exits.ensemble import average
+from service.exits.policy import (
+    Evidence,
+    ExitPolicy,
+    ExitReason,
+    require_choice,
+    require_flag,
+    require_int,
+    require_number,
+)
+from service.exits.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,40 +29,47 @@ class Vee(ExitPolicy):
 
     The count is fresh at every layer and votes need not be consecutive, so the earliest exit is layer patience + 1, and
     patience >= num_layers - 1 never leaves early. The comparison is strict: tau = 0 never leaves early under KL.
+    `ensemble` decodes the average of T_1, ..., T_m instead (section 5.5.1); the vote stays the same.
     """
 
     strategy: ClassVar[str] = "vee"
+    calibrated_by: ClassVar[tuple[str, ...]] = ("measure", "pooling")
 
     measure: str = "kl"
     pooling: str = "mean"
     tau: float = -0.001
     patience: int = 1
+    ensemble: bool = False
 
     def __post_init__(self) -> None:
         require_choice("measure", self.measure, sorted({measure for measure, _ in CONSISTENCIES}))
         poolings = sorted(pooling for measure, pooling in CONSISTENCIES if measure == self.measure)
         require_choice("pooling", self.pooling, poolings)
         require_int("patience", self.patience, 1)
+        require_flag("ensemble", self.ensemble)
         consistency = CONSISTENCIES[self.measure, self.pooling]
-        is_number = isinstance(self.tau, int | float) and not isinstance(self.tau, bool)
-        is_finite = is_number and abs(self.tau) <= sys.float_info.max  # math.isfinite overflows on a huge integer
-        if not is_finite or not consistency.lowest <= self.tau <= consistency.highest:
-            raise BadInput(
-                f"tau is {self.tau!r}; measure {self.measure} pooled by {self.pooling} lies in "
-                f"[{consistency.lowest}, {consistency.highest}], and a layer votes when it is larger than tau"
-            )
+        meaning = f"{self.measure} pooled by {self.pooling}; an earlier layer votes when it is larger than tau"
+        require_number("tau", self.tau, consistency.lowest, consistency.highest, meaning)
 
     def needs_table(self, layer: int, num_layers: int) -> bool:
         """Every layer votes, unless patience rules out that any vote is won before the last."""
-        return layer == num_layers or self.patience < num_layers - 1
+        return layer == num_layers or self.ensemble or self.patience < num_layers - 1
 
-    def evidence(self, tables: Sequence[Tensor], cells: Cells) -> Tensor:
+    def evidence(self, readings: Sequence[Reading]) -> Tensor:
         """(sequences, m - 1): the consistency of layer m with layers 1, 2, ..., m - 1."""
         compare = CONSISTENCIES[self.measure, self.pooling].compare
-        *earlier, current = tables
+        *earlier, current = readings
         if not earlier:
-            return ExitPolicy.evidence(self, tables, cells)
-        return torch.stack([compare(table, current, cells) for table in earlier], dim=1)
+            return ExitPolicy.evidence(self, readings)
+        return torch.stack([compare(reading, current) for reading in earlier], dim=1)
+
+    @classmethod
+    def defaults(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Every measure has a tau of its own."""
+        built_in = super(Vee, cls).defaults(given)
+        kind = str(given.get("measure", built_in["measure"])), str(given.get("pooling", built_in["pooling"]))
+        consistency = CONSISTENCIES.get(kind)
+        return built_in if consistency is None else {**built_in, "tau": consistency.tau}
 
     def votes(self, evidence: Evidence) -> int:
         """How many earlier layers agree with the layer that `evidence` was taken at."""
@@ -65,3 +80,7 @@ class Vee(ExitPolicy):
         if len(history) == num_layers:
             return "last_layer"
         return "vote" if self.votes(history[-1]) >= self.patience else None
+
+    def prediction(self, readings: Sequence[Reading]) -> Reading:
+        """T_m, or with `ensemble` the average of T_1, ..., T_m."""
+        return average(readings) if self.ensemble else readings[-1]

@@ -1,0 +1,38 @@
+"""Confidence intervals: texts drawn with replacement, all figures of a draw from the same texts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.evaluation.replay import Replay
+from service.exits.operating_points import Interval
+
+DRAWS = 2_000
+LEVEL = 0.95
+
+
+class Bootstrap:
+    """Draws over the texts of one data set; the same ones for every policy, so that differences are paired."""
+
+    def __init__(self, num_texts: int, seed: int = 0) -> None:
+        draws = np.random.default_rng(seed).multinomial(num_texts, np.full(num_texts, 1 / num_texts), DRAWS)
+        self._draws = draws.astype(np.float64)  # how often each text is drawn
+
+    def f1(self, replay: Replay) -> NDArray[np.float64]:
+        """(draws,) F1 x 100."""
+        totals = self._draws @ np.stack([replay.correct, replay.gold + replay.found], axis=1)
+        return 100 * 2 * totals[:, 0] / np.maximum(totals[:, 1], 1)
+
+    def average_exit_layer(self, replay: Replay, text_of_sequence: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(draws,) per sequence."""
+        num_texts = self._draws.shape[1]
+        layers = np.bincount(text_of_sequence, weights=replay.exit_layers, minlength=num_texts)
+        counts = np.bincount(text_of_sequence, minlength=num_texts)
+        return (self._draws @ layers) / np.maximum(self._draws @ counts, 1)
+
+
+def interval(drawn: NDArray[np.float64]) -> Interval:
+    """The middle LEVEL of what was drawn."""
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

@@ -1,0 +1,127 @@
+"""Calibration: which policy to run for a wish, and what to expect of it. Swept on a dev set, timed on this device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from service.errors import DataRefused, ModelRefused
+from service.evaluation.bootstrap import Bootstrap, interval
+from service.evaluation.cost import CostMeter
+from service.evaluation.fit_rule import cross_fitted_evidence, fit_rule
+from service.evaluation.replay import Replayer
+from service.evaluation.sweep import Outcome, cheapest, families, front, run, run_family
+from service.evaluation.trace import Trace
+from service.exits.operating_points import Calibration, OperatingPoint, Preset
+from service.exits.policies.full_depth import FullDepth
+from service.exits.policies.vee import Vee
+
+MAX_F1_LOSS: Mapping[Preset, float] = {"accurate": 0.1, "balanced": 0.3, "fast": 1.0}  # F1 x 100, on the dev set
+FEWEST_TEXTS = 10  # of fewer, nothing is to be learned
+SMALLEST_STEP = 1.03  # neighbouring points of the front differ by at least this factor in time
+
+
+def calibrate(trace: Trace, meter: CostMeter, provenance: Mapping[str, Any]) -> Calibration:
+    """Fit the learned rule, sweep every strategy, keep a front and the best default of each.
+
+    The front is made up of the learned rule and its two ends, the first exit for all and full depth: choosing among all
+    strategies at every point would choose by luck. The rule is judged by estimates of rules that had not seen the text.
+    Raises DataRefused for a handful of texts, and ModelRefused for a model of one layer.
+    """
+    if len(trace.texts) < FEWEST_TEXTS:
+        raise DataRefused(f"{trace.data} has {len(trace.texts)} texts; calibrate on at least {FEWEST_TEXTS}")
+    if trace.num_layers < 2:
+        raise ModelRefused(f"{trace.model} has one layer; there is no earlier exit to calibrate")
+    replayer = Replayer(trace)
+    full = run(FullDepth(), replayer, meter)
+    rule = fit_rule(replayer)
+    cross_fitted = cross_fitted_evidence(replayer)
+    outcomes = {
+        key: run_family(family, replayer, meter, cross_fitted if key == "learned" else None)
+        for key, family in families(trace.num_layers, rule).items()
+    }
+    points = _Points(full, Bootstrap(len(trace.texts)), trace)
+    first_exit = outcomes["budgeted"][0]
+    ladder = _ladder([*outcomes["learned"], first_exit, full])
+    presets = _presets(ladder, full)
+    on_front = _spread(ladder, list(presets.values()))
+    names = {id(outcome): preset for preset, outcome in presets.items()}
+    others = [cheapest(_of_patience_1(found), full.f1 - MAX_F1_LOSS["balanced"]) for found in outcomes.values()]
+    return Calibration(
+        points=tuple(points.of(outcome, names.get(id(outcome))) for outcome in on_front),
+        others=tuple(points.of(outcome) for outcome in (*others, full) if outcome not in on_front),
+        rule=rule,
+        provenance={
+            **provenance,
+            "data": trace.data,
+            "texts": len(trace.texts),
+            "sequences": len(trace.sequences),
+            "weights_sha256": trace.weights_sha256,
+            "full_depth_ms_per_sequence": round(1_000 * full.seconds / len(trace.sequences), 4),
+        },
+    )
+
+
+def _of_patience_1(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """VEE's defaults all have the same patience, so that another measure's tau fits beside it."""
+    return [o for o in outcomes if not isinstance(o.policy, Vee) or o.policy.patience == 1] or list(outcomes)
+
+
+def _ladder(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The front; where it has fewer points than there are presets, the cheapest of the others beside it."""
+    ladder = front(outcomes)
+    others = sorted((o for o in outcomes if o not in ladder), key=lambda o: (o.seconds, -o.f1))
+    return sorted([*ladder, *others[: max(0, len(MAX_F1_LOSS) - len(ladder))]], key=lambda o: o.seconds)
+
+
+def _presets(ladder: Sequence[Outcome], full: Outcome) -> dict[Preset, Outcome]:
+    """The cheapest point within each preset's loss; where two presets want one point, the stricter gets a dearer one.
+
+    ladder: cheapest first
+    """
+    chosen: dict[Preset, Outcome] = {}
+    left = list(ladder)
+    for stricter, (preset, loss) in reversed([*enumerate(MAX_F1_LOSS.items())]):
+        within_reach = left[: len(left) - stricter]  # the stricter ones need a point each
+        chosen[preset] = cheapest(within_reach, full.f1 - loss)
+        left = left[left.index(chosen[preset]) + 1 :]
+    return chosen
+
+
+def _spread(outcomes: Sequence[Outcome], kept: Sequence[Outcome]) -> list[Outcome]:
+    """Thin out `outcomes`, cheapest first, to steps that make a difference; `kept`, which are among them, stay."""
+    spread: list[Outcome] = []
+    for outcome in outcomes:
+        if outcome in kept or not spread or outcome.seconds >= SMALLEST_STEP * spread[-1].seconds:
+            spread.append(outcome)
+    return spread
+
+
+class _Points:
+    """Turns outcomes into operating points."""
+
+    def __init__(self, full: Outcome, bootstrap: Bootstrap, trace: Trace) -> None:
+        self._full, self._bootstrap, self._trace = full, bootstrap, trace
+        self._full_f1 = bootstrap.f1(full.replay)
+
+    def of(self, outcome: Outcome, preset: Preset | None = None) -> OperatingPoint:
+        replay = outcome.replay
+        f1 = self._bootstrap.f1(replay)
+        layers = self._bootstrap.average_exit_layer(replay, self._trace.text_of_sequence)
+        return OperatingPoint(
+            parameters=outcome.policy.to_json(),
+            f1=round(outcome.f1, 2),
+            f1_interval=_rounded(interval(f1), 2),
+            f1_loss=round(self._full.f1 - outcome.f1, 2),
+            f1_loss_interval=_rounded(interval(self._full_f1 - f1), 2),
+            average_exit_layer=round(replay.average_exit_layer, 3),
+            average_exit_layer_interval=_rounded(interval(layers), 3),
+            average_exit_layer_by_token=round(replay.average_exit_layer_by_token, 3),
+            speedup_layers=round(replay.num_layers / replay.average_exit_layer, 3),
+            speedup_latency=round(self._full.seconds / outcome.seconds, 3),
+            preset=preset,
+        )
+
+
+def _rounded(bounds: tuple[float, float], digits: int) -> tuple[float, float]:
+    return round(bounds[0], digits), round(bounds[1], digits)

@@ -1,0 +1,113 @@
+"""Fits the learned exit rule to a trace: the leaving probabilities that cost least, errors and layers together.
+
+With q_m the probability of leaving behind layer m, a sequence leaves there with probability
+pi_m = q_m (1 - q_1) ... (1 - q_{m-1}). Minimised is the mean of sum_m pi_m (errors_m + price m) over sequences and over
+prices of a layer, so one rule serves every price; at run time the price is tau. This is ours: what is learned is not
+whether an exit is right but whether going on would pay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from service.evaluation.replay import Replayer
+from service.exits.features import FEATURES, features
+from service.exits.policies.learned import Learned
+from service.exits.policy import Evidence
+from service.exits.rule import ExitRule
+
+LOWEST_PRICE, HIGHEST_PRICE, MIDDLE_PRICE = 0.003, 0.2, 0.02  # entity errors per layer
+GOLD_SHARE = 0.5  # of the errors against gold; the rest counts disagreement with full depth, which is less noisy
+STEPS, LEARNING_RATE, WEIGHT_DECAY = 600, 0.02, 0.1
+SHARPNESS = 2.0  # how fast a leaving probability turns at its threshold
+
+
+def fit_rule(replayer: Replayer, sequences: NDArray[np.int64] | None = None, seed: int = 0) -> ExitRule:
+    """Fit a rule to a trace, or to some of its sequences only."""
+    chosen = np.arange(len(replayer.trace.sequences)) if sequences is None else sequences
+    inputs = [layer[chosen] for layer in _inputs(replayer)]
+    return _fit(inputs, torch.from_numpy(_errors(replayer)[chosen]).float(), seed)
+
+
+def cross_fitted_evidence(replayer: Replayer, folds: int = 5, seed: int = 0) -> list[list[Evidence]]:
+    """The worth of going on of every sequence, estimated by a rule that was fitted without its text's fold."""
+    trace = replayer.trace
+    fold_of_text = np.random.default_rng(seed).permutation(len(trace.texts)) % folds
+    fold = fold_of_text[trace.text_of_sequence]
+    evidences: list[list[Evidence]] = [[()] * len(fold) for _ in range(trace.num_layers)]
+    for held_out in range(folds):
+        rule = fit_rule(replayer, np.flatnonzero(fold != held_out), seed)
+        policy = Learned(rule=rule)
+        for layer in range(1, trace.num_layers):
+            found = policy.evidence(trace.readings[:layer]).tolist()
+            for index in np.flatnonzero(fold == held_out).tolist():
+                evidences[layer - 1][index] = tuple(found[index])
+    return evidences
+
+
+def _inputs(replayer: Replayer) -> list[Tensor]:
+    """Per layer but the last, (sequences, features)."""
+    readings = replayer.trace.readings
+    return [features(readings[:layer]) for layer in range(1, len(readings))]
+
+
+def _errors(replayer: Replayer) -> NDArray[np.float64]:
+    """(sequences, layers) wrong or missing entities of every exit, half of them where full depth differs."""
+    trace = replayer.trace
+    against_gold = replayer.errors()
+    full = trace.readings[-1].span_sets
+    differing = [
+        [len(found ^ at_full_depth) for found, at_full_depth in zip(reading.span_sets, full, strict=True)]
+        for reading in trace.readings
+    ]
+    return GOLD_SHARE * against_gold + (1 - GOLD_SHARE) / 2 * np.array(differing, dtype=np.float64).T
+
+
+def _fit(inputs: Sequence[Tensor], errors: Tensor, seed: int) -> ExitRule:
+    generator = torch.Generator().manual_seed(seed)
+    means = [layer.mean(dim=0) for layer in inputs]
+    scales = [layer.std(dim=0).clamp_min(1e-6) for layer in inputs]
+    standard = torch.stack([(x - m) / s for x, m, s in zip(inputs, means, scales, strict=True)]).float()
+    num_exits, _, num_features = standard.shape
+    with torch.enable_grad():
+        weights = torch.zeros(num_exits, num_features, 1, requires_grad=True)
+        bias = torch.zeros(num_exits, 1, requires_grad=True)
+        slope = torch.zeros(num_exits, 1, requires_grad=True)  # of the price, through a softplus
+        optimiser = torch.optim.AdamW([weights, bias, slope], lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+        depth = torch.arange(1.0, num_exits + 2)
+        spread = math.log(HIGHEST_PRICE / LOWEST_PRICE)
+        for _ in range(STEPS):
+            log_price = math.log(LOWEST_PRICE) + spread * torch.rand(len(errors), generator=generator)
+            score = (standard @ weights).squeeze(2) + bias
+            score = score + functional.softplus(slope) * (log_price - math.log(MIDDLE_PRICE))
+            leaving = torch.sigmoid(SHARPNESS * score)  # (exits, sequences): q
+            staying = torch.cumprod(1 - leaving, dim=0)
+            shares = torch.cat([leaving[:1], leaving[1:] * staying[:-1], staying[-1:]]).T  # (sequences, layers): pi
+            price = log_price.exp()
+            loss = ((shares * (errors + price[:, None] * depth)).sum(dim=1) / price.sqrt()).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    return _rule(weights.detach(), bias.detach(), functional.softplus(slope).detach(), means, scales)
+
+
+def _rule(weights: Tensor, bias: Tensor, slope: Tensor, means: Sequence[Tensor], scales: Sequence[Tensor]) -> ExitRule:
+    """Solve score = 0 for the price: the worth of going on, as a linear function of the features as they come."""
+    rows, constants = [], []
+    for layer, (mean, scale) in enumerate(zip(means, scales, strict=True)):
+        per_feature = -weights[layer, :, 0].double() / (slope[layer].double() * scale)
+        constant = math.log(MIDDLE_PRICE) - float(bias[layer] / slope[layer]) - float(per_feature @ mean)
+        rows.append(tuple(round(value, 8) for value in per_feature.tolist()))
+        constants.append(round(constant, 8))
+    if any(len(row) != len(FEATURES) for row in rows):
+        raise RuntimeError("a rule was fitted to other features")
+    return ExitRule(tuple(rows), tuple(constants))

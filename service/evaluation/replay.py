@@ -1,0 +1,199 @@
+"""A policy over a trace: the same `evidence` and `decide` as serving, without running the model again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.evaluation.evaluate import score_json
+from service.evaluation.trace import Trace
+from service.exits.policy import Evidence, ExitPolicy
+from service.spans.score import Score, keys
+from service.spans.types import IntArray, Span
+from service.text.encoder import entities_of_sequences
+
+Evidences = Sequence[Sequence[Evidence]]  # [layer - 1][sequence]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replay:
+    """What a policy gives on a trace.
+
+    exit_layers               (sequences,)
+    gold, found, correct      (texts,) entities
+    num_pieces, num_layers    of the trace
+    """
+
+    exit_layers: IntArray
+    gold: IntArray
+    found: IntArray
+    correct: IntArray
+    num_pieces: IntArray
+    num_layers: int
+
+    @property
+    def micro(self) -> Score:
+        """Counts over all texts."""
+        return Score(int(self.gold.sum()), int(self.found.sum()), int(self.correct.sum()))
+
+    @property
+    def average_exit_layer(self) -> float:
+        """Per sequence."""
+        return float(self.exit_layers.mean())
+
+    @property
+    def average_exit_layer_by_token(self) -> float:
+        """Weighted by word pieces: long sentences leave later, so this is nearer to the work that is done."""
+        return float(self.exit_layers @ self.num_pieces / self.num_pieces.sum())
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON types; F1, precision and recall are x 100."""
+        counts = Counter(self.exit_layers.tolist())
+        return {
+            **score_json(self.micro),
+            "average_exit_layer": round(self.average_exit_layer, 4),
+            "average_exit_layer_by_token": round(self.average_exit_layer_by_token, 4),
+            "speedup_layers": round(self.num_layers / self.average_exit_layer, 4),
+            "sequences": len(self.exit_layers),
+            "exit_layers": {str(layer): counts[layer] for layer in range(1, self.num_layers + 1)},
+        }
+
+
+def gather_evidence(trace: Trace, policy: ExitPolicy) -> list[list[Evidence]]:
+    """What `policy` sees of every sequence behind every layer; it does not depend on thresholds."""
+    evidences: list[list[Evidence]] = []
+    seen = []
+    for layer, reading in enumerate(trace.readings, 1):
+        if policy.needs_table(layer, trace.num_layers):
+            seen.append(reading)
+            evidences.append([tuple(row) for row in policy.evidence(seen).tolist()])
+        else:
+            evidences.append([()] * len(trace.sequences))
+    return evidences
+
+
+def decide_all(policy: ExitPolicy, evidences: Evidences) -> IntArray:
+    """(sequences,) exit layers."""
+    num_layers = len(evidences)
+    exit_layers = []
+    for history in zip(*evidences, strict=True):
+        layer = 1
+        while policy.decide(history[:layer], num_layers) is None:
+            layer += 1
+        exit_layers.append(layer)
+    return np.array(exit_layers, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    """What policies of a kind share.
+
+    evidences  [layer - 1][sequence]
+    spans      [layer - 1][sequence], what a sequence answers that leaves there
+    counts     (layers, sequences, 2) entities found and correct, where a text has no windows
+    """
+
+    evidences: Evidences
+    spans: Sequence[Sequence[list[Span]]]
+    counts: IntArray
+
+
+class Replayer:
+    """Replays policies over one trace; what those of a kind share is worked out once."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self._gold = np.array([len(gold) for gold in trace.gold])
+        self._windowed = [
+            index
+            for index, text in enumerate(trace.texts)
+            if any(sequence.owned != (0, sequence.num_words) for sequence in text)
+        ]
+        self._first_sequence = np.concatenate([[0], np.cumsum([len(text) for text in trace.texts])])
+        self._spans = [reading.spans for reading in trace.readings]
+        self._counts = self._count(self._spans)
+        self._prepared: dict[Hashable, _Prepared] = {}
+
+    def evidences(self, policy: ExitPolicy) -> Evidences:
+        """What policies of this kind see."""
+        return self._prepare(policy).evidences
+
+    def replay(self, policy: ExitPolicy, evidences: Evidences | None = None) -> Replay:
+        """Let `policy` decide for every sequence; `evidences` in place of what it would see itself."""
+        prepared = self._prepare(policy)
+        exit_layers = decide_all(policy, prepared.evidences if evidences is None else evidences)
+        return self._at_layers(exit_layers, prepared.spans, prepared.counts)
+
+    def _prepare(self, policy: ExitPolicy) -> _Prepared:
+        kind = policy.kind(self.trace.num_layers)
+        if kind not in self._prepared:
+            spans = self._predictions(policy)
+            is_plain = all(one is other for one, other in zip(spans, self._spans, strict=True))
+            counts = self._counts if is_plain else self._count(spans)
+            self._prepared[kind] = _Prepared(gather_evidence(self.trace, policy), spans, counts)
+        return self._prepared[kind]
+
+    def at_layers(self, exit_layers: IntArray) -> Replay:
+        """Every sequence leaves where it is told to."""
+        return self._at_layers(exit_layers, self._spans, self._counts)
+
+    def errors(self) -> IntArray:
+        """(sequences, layers) entities that a sequence would get wrong or miss at each exit.
+
+        What its text's windows share is counted as if it stood alone.
+        """
+        ends = [(int(s.word_starts[0]), int(s.word_ends.max())) for s in self.trace.sequences]
+        golds = [self.trace.gold[text] for text in self.trace.text_of_sequence.tolist()]
+        reachable = [
+            sum(first <= start and end <= last for start, end, _ in gold)
+            for (first, last), gold in zip(ends, golds, strict=True)
+        ]
+        found, correct = self._counts[:, :, 0].T, self._counts[:, :, 1].T
+        return np.array(reachable)[:, None] + found - 2 * correct
+
+    def _at_layers(self, exit_layers: IntArray, spans: Sequence[Sequence[list[Span]]], counts: IntArray) -> Replay:
+        trace = self.trace
+        per_sequence = counts[exit_layers - 1, np.arange(len(exit_layers))]
+        per_text = np.zeros((len(trace.texts), 2), dtype=np.int64)
+        np.add.at(per_text, trace.text_of_sequence, per_sequence)
+        for text in self._windowed:
+            first, last = self._first_sequence[text : text + 2]
+            chosen = [spans[exit_layers[index] - 1][index] for index in range(first, last)]
+            per_text[text] = self._count_text(text, chosen)
+        found, correct = per_text.T
+        return Replay(exit_layers, self._gold, found, correct, trace.num_pieces, trace.num_layers)
+
+    def _predictions(self, policy: ExitPolicy) -> list[list[list[Span]]]:
+        """Per exit, the spans that every sequence would answer there."""
+        seen, spans = [], []
+        for layer, reading in enumerate(self.trace.readings, 1):
+            if policy.needs_table(layer, self.trace.num_layers):
+                seen.append(reading)
+                spans.append(policy.prediction(seen).spans)
+            else:  # nobody leaves here
+                spans.append(reading.spans)
+        return spans
+
+    def _count(self, spans: Sequence[Sequence[list[Span]]]) -> IntArray:
+        """(exits, sequences, 2): entities found and correct of sequences in texts without windows."""
+        counts = np.zeros((len(spans), len(self.trace.sequences), 2), dtype=np.int64)
+        for index, (sequence, text) in enumerate(
+            zip(self.trace.sequences, self.trace.text_of_sequence.tolist(), strict=True)
+        ):
+            gold = self.trace.gold[text]
+            for layer, of_sequences in enumerate(spans):
+                entities = entities_of_sequences(
+                    [sequence], [of_sequences[index]], self.trace.labels, self.trace.nested
+                )
+                found = keys(entities)
+                counts[layer, index] = len(found), len(found & gold)
+        return counts
+
+    def _count_text(self, text: int, spans: Sequence[list[Span]]) -> tuple[int, int]:
+        """Entities found and correct of one text, its windows merged."""
+        found = keys(entities_of_sequences(self.trace.texts[text], spans, self.trace.labels, self.trace.nested))
+        return len(found), len(found & self.trace.gold[text])

@@ -1,0 +1,159 @@
+"""One model's strategies side by side: thresholds swept on dev data, the same policies replayed on test data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.data.readers import read_examples
+from service.errors import ModelRefused
+from service.evaluation.bootstrap import Bootstrap
+from service.evaluation.cost import CostMeter, PolicyCost
+from service.evaluation.evaluate import encode_examples
+from service.evaluation.fit_rule import cross_fitted_evidence
+from service.evaluation.replay import Replayer
+from service.evaluation.sweep import Outcome, cheapest, families, front, run, run_family
+from service.evaluation.trace import Trace, trace
+from service.exits.operating_points import Calibration, OperatingPoint
+from service.exits.policies.budgeted import Budgeted
+from service.exits.policies.full_depth import FullDepth
+from service.exits.policies.vee import Vee
+from service.models.store import StoredModel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """One policy on dev data, where it is chosen, and on test data, where it counts."""
+
+    dev: Outcome
+    test: Outcome
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Study:
+    """What a report shows of one model.
+
+    families       by key, every policy swept
+    full           full depth
+    oracle         leaves at the first layer whose decoded entities are full depth's: no rule can know it
+    ensemble       VEE (mean KL) that decodes the average of its exits
+    points         the calibrated front, and what each of its points gives on the test data
+    entropy        per exit, the mean over test sequences of the mean normalised entropy (Eq. 6)
+    lengths        (lengths,) pieces; layer_ms, exit_ms: what one layer and one exit take at these
+    """
+
+    model: str
+    calibration: Calibration
+    dev: Trace
+    test: Trace
+    families: Mapping[str, Sequence[Pair]]
+    full: Pair
+    oracle: Outcome
+    ensemble: Sequence[Pair]
+    points: Sequence[tuple[OperatingPoint, Outcome]]
+    entropy: Sequence[float]
+    lengths: NDArray[np.int64]
+    layer_ms: NDArray[np.float64]
+    exit_ms: NDArray[np.float64]
+    threads: int
+
+    @property
+    def bootstrap(self) -> Bootstrap:
+        """Draws over the test texts."""
+        return Bootstrap(len(self.test.texts))
+
+    def within(self, key: str, loss: float) -> Pair:
+        """The cheapest policy of a family that loses at most `loss` F1 on the dev data."""
+        pairs = self.families[key]
+        chosen = cheapest([pair.dev for pair in pairs], self.full.dev.f1 - loss)
+        return next(pair for pair in pairs if pair.dev is chosen)
+
+    def best(self, key: str, cost: Callable[[Outcome], float], at_most: float) -> Pair:
+        """The policy of a family with the best F1 on the dev data among those that cost no more there."""
+        within = [pair for pair in self.families[key] if cost(pair.dev) <= at_most] or list(self.families[key])
+        return max(within, key=lambda pair: (pair.dev.f1, -pair.dev.seconds))
+
+    def front(self, key: str) -> list[Pair]:
+        """The policies of a family that are on its dev front, cheapest first."""
+        kept = front([pair.dev for pair in self.families[key]])
+        return [next(pair for pair in self.families[key] if pair.dev is outcome) for outcome in kept]
+
+    def is_dominated(self, outcome: Outcome) -> bool:
+        """Whether a static cut is at least as good on the test data and takes no longer."""
+        cuts = [pair.test for pair in self.families["budgeted"]]
+        return any(
+            cut.f1 >= outcome.f1 and cut.seconds <= outcome.seconds and cut.policy != outcome.policy for cut in cuts
+        )
+
+    def static_f1_at(self, seconds: float) -> float:
+        """Test F1 of the static cut at this cost; between two cuts, that of a mixture of both."""
+        cuts = sorted((pair.test.seconds, pair.test.f1) for pair in self.families["budgeted"])
+        best = np.maximum.accumulate([f1 for _, f1 in cuts])  # nobody has to take a worse and dearer cut
+        return float(np.interp(seconds, [cost for cost, _ in cuts], best))
+
+
+def study(stored: StoredModel, dev_file: Path, test_file: Path, *, device: torch.device, threads: int) -> Study:
+    """Trace, sweep and replay. The model must be calibrated: its learned rule and its front are what is reported."""
+    if stored.operating_points is None:
+        raise ModelRefused(f"{stored.reference} has no operating points; calibrate it on {dev_file} first")
+    calibration = Calibration.from_json(stored.operating_points, stored.config.num_layers)
+    examples = {path: read_examples(path) for path in (dev_file, test_file)}
+    texts = encode_examples(stored.text_encoder, examples[dev_file])
+    meter = CostMeter(stored.model.to(device), [s for text in texts for s in text.sequences], device=device)
+    dev, test = (
+        trace(stored, found, f"{path.parent.name}/{path.name}", device=device) for path, found in examples.items()
+    )
+    on_dev, on_test = Replayer(dev), Replayer(test)
+    cross_fitted = cross_fitted_evidence(on_dev)
+    swept: dict[str, list[Pair]] = {}
+    for key, family in families(dev.num_layers, calibration.rule).items():
+        outcomes = run_family(family, on_dev, meter, cross_fitted if key == "learned" else None)
+        swept[key] = [Pair(outcome, run(outcome.policy, on_test, meter)) for outcome in outcomes]
+    averaging = [replace(policy, ensemble=True) for policy in _patience_1(swept)]
+    at_oracle = on_test.at_layers(_oracle_layers(test))
+    catalog = calibration.catalog(dev.num_layers)
+    points = [(point, run(catalog.policy(point.parameters), on_test, meter)) for point in calibration.points]
+    return Study(
+        model=stored.reference,
+        calibration=calibration,
+        dev=dev,
+        test=test,
+        families=swept,
+        full=Pair(run(FullDepth(), on_dev, meter), run(FullDepth(), on_test, meter)),
+        oracle=Outcome(FullDepth(), at_oracle, _one_exit(meter, dev.num_layers).of(at_oracle)),
+        ensemble=[Pair(run(policy, on_dev, meter), run(policy, on_test, meter)) for policy in averaging],
+        points=points,
+        entropy=[float(reading.cells.mean(reading.entropy).mean()) for reading in test.readings],
+        lengths=meter.lengths,
+        layer_ms=1_000 * meter.layer_s,
+        exit_ms=1_000 * meter.exit_s,
+        threads=threads,
+    )
+
+
+def _patience_1(swept: Mapping[str, Sequence[Pair]]) -> list[Vee]:
+    policies = [pair.dev.policy for pair in swept["vee/kl/mean"]]
+    return [policy for policy in policies if isinstance(policy, Vee) and policy.patience == 1]
+
+
+def _one_exit(meter: CostMeter, num_layers: int) -> PolicyCost:
+    """What a sequence costs that computes no exit but the one it leaves by."""
+    cuts = [meter.cost(Budgeted(layer)).seconds[layer - 1] for layer in range(1, num_layers + 1)]
+    return PolicyCost(meter.lengths, np.stack(cuts))
+
+
+def _oracle_layers(traced: Trace) -> NDArray[np.int64]:
+    """(sequences,) the first layer whose decoded entities are those of the last."""
+    agrees = np.array(
+        [
+            [found == full for found, full in zip(reading.span_sets, traced.readings[-1].span_sets, strict=True)]
+            for reading in traced.readings
+        ]
+    )
+    layers: NDArray[np.int64] = agrees.argmax(axis=0) + 1
+    return layers

@@ -1,0 +1,178 @@
+"""A trace: what every exit said of every sequence of a data set, run once to full depth. Policies are replayed over it.
+
+It holds tables, word boundaries and gold entities, but no text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from service.data.readers import Example
+from service.errors import DataRefused
+from service.evaluation.evaluate import encode_examples
+from service.evaluation.predict import run_to_full_depth
+from service.exits.reading import Reading
+from service.models.store import StoredModel
+from service.spans.score import Key, keys
+from service.spans.types import IntArray
+from service.text.types import EncodedText
+
+FORMAT = "1"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TracedSequence:
+    """What is left of a sequence: enough to turn its spans into entities, and to weigh it.
+
+    word_starts, word_ends, owned: as in SequenceInput
+    """
+
+    num_pieces: int
+    word_starts: IntArray
+    word_ends: IntArray
+    owned: tuple[int, int]
+
+    @property
+    def num_words(self) -> int:
+        return len(self.word_starts)
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Every exit's word on a data set.
+
+    model, weights_sha256  which model spoke
+    data                   name of the file it spoke about
+    labels, nested         of the model
+    tables                 per exit, (cells, K) float32 log-probabilities of all sequences, one after another
+    texts                  per text, its sequences
+    gold                   per text, its entities: (start, end, label) by character
+    """
+
+    model: str
+    weights_sha256: str
+    data: str
+    labels: tuple[str, ...]
+    nested: bool
+    tables: tuple[Tensor, ...]
+    texts: tuple[tuple[TracedSequence, ...], ...]
+    gold: tuple[frozenset[Key], ...]
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.tables)
+
+    @cached_property
+    def sequences(self) -> tuple[TracedSequence, ...]:
+        """Of all texts, in order."""
+        return tuple(sequence for text in self.texts for sequence in text)
+
+    @cached_property
+    def readings(self) -> tuple[Reading, ...]:
+        """Per exit, what it said of all sequences."""
+        num_words = [sequence.num_words for sequence in self.sequences]
+        return tuple(Reading(table, num_words, nested=self.nested) for table in self.tables)
+
+    @cached_property
+    def num_pieces(self) -> IntArray:
+        """(sequences,)"""
+        return np.array([sequence.num_pieces for sequence in self.sequences])
+
+    @cached_property
+    def text_of_sequence(self) -> IntArray:
+        """(sequences,) index of the text that a sequence is of."""
+        return np.repeat(np.arange(len(self.texts)), [len(text) for text in self.texts])
+
+
+def trace(
+    stored: StoredModel, examples: Sequence[Example], data: str, *, device: torch.device, split: bool = True
+) -> Trace:
+    """Run every text to full depth, cut into sentences as the server cuts it (`split=False`: not at all)."""
+    texts = encode_examples(stored.text_encoder, examples, split=split)
+    sequences = [sequence for text in texts for sequence in text.sequences]
+    tables: list[list[Tensor]] = [[torch.empty(0)] * len(sequences) for _ in range(stored.config.num_layers)]
+    for batch, packed, of_exits in run_to_full_depth(stored.model.to(device), sequences, device=device):
+        for of_sequences, table in zip(tables, of_exits, strict=True):
+            for index, cells in zip(batch, table.cpu().split(packed.cell_counts), strict=True):
+                of_sequences[index] = cells
+    return Trace(
+        stored.reference,
+        stored.weights_sha256,
+        data,
+        stored.config.labels,
+        stored.config.nested,
+        tuple(torch.cat(of_sequences) for of_sequences in tables),
+        tuple(_traced(text) for text in texts),
+        tuple(frozenset(keys(example.entities)) for example in examples),
+    )
+
+
+def _traced(text: EncodedText) -> tuple[TracedSequence, ...]:
+    return tuple(TracedSequence(s.num_pieces, s.word_starts, s.word_ends, s.owned) for s in text.sequences)
+
+
+def save_trace(path: Path, found: Trace) -> None:
+    """Write a trace as one safetensors file."""
+    header = {
+        "format": FORMAT,
+        "model": found.model,
+        "weights_sha256": found.weights_sha256,
+        "data": found.data,
+        "labels": found.labels,
+        "nested": found.nested,
+        "gold": [sorted(entities) for entities in found.gold],
+    }
+    sequences = found.sequences
+    tensors = {f"exit.{layer}": table for layer, table in enumerate(found.tables, 1)} | {
+        "sequences_per_text": torch.tensor([len(text) for text in found.texts]),
+        "num_pieces": torch.tensor([sequence.num_pieces for sequence in sequences]),
+        "num_words": torch.tensor([sequence.num_words for sequence in sequences]),
+        "owned": torch.tensor([sequence.owned for sequence in sequences]),
+        "word_starts": torch.from_numpy(np.concatenate([sequence.word_starts for sequence in sequences])),
+        "word_ends": torch.from_numpy(np.concatenate([sequence.word_ends for sequence in sequences])),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata={"trace": json.dumps(header)})
+
+
+def load_trace(path: Path) -> Trace:
+    """The reverse of `save_trace`. Raises DataRefused for anything else than a trace of this version."""
+    if not path.is_file():
+        raise DataRefused(f"{path} does not exist; make it with `python -m service trace`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["trace"])
+            if header["format"] != FORMAT:
+                raise DataRefused(f"{path} is a trace of format {header['format']}; expected {FORMAT}: trace again")
+            return _read(header, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  (not a mapping)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:  # as tensors of odd sizes raise
+        raise DataRefused(f"{path} is no trace: {error!r}; make it with `python -m service trace`") from error
+
+
+def _read(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trace:
+    num_words = tensors["num_words"].tolist()
+    starts = tensors["word_starts"].split(num_words)
+    ends = tensors["word_ends"].split(num_words)
+    rows = zip(tensors["num_pieces"].tolist(), starts, ends, tensors["owned"].tolist(), strict=True)
+    sequences = iter(TracedSequence(pieces, s.numpy(), e.numpy(), (own[0], own[1])) for pieces, s, e, own in rows)
+    return Trace(
+        header["model"],
+        header["weights_sha256"],
+        header["data"],
+        tuple(header["labels"]),
+        header["nested"],
+        tuple(tensors[f"exit.{layer}"] for layer in range(1, 1 + sum(name.startswith("exit.") for name in tensors))),
+        tuple(tuple(next(sequences) for _ in range(count)) for count in tensors["sequences_per_text"].tolist()),
+        tuple(frozenset((start, end, label) for start, end, label in entities) for entities in header["gold"]),
+    )

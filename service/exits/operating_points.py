@@ -1,0 +1,170 @@
+"""Operating points: what policies were measured to give. Calibration writes them into the model folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from service.errors import BadInput, ModelRefused
+from service.exits.catalog import PolicyCatalog, default_key
+from service.exits.policy import ExitPolicy
+from service.exits.rule import ExitRule
+
+Preset = Literal["accurate", "balanced", "fast"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """A policy and what to expect of it, on the data set it was calibrated on.
+
+    parameters           strategy and parameters, as PATCH /exit-policy takes them
+    f1, f1_loss          F1 x 100, and full depth's minus it; each with its 95 % bootstrap interval
+    average_exit_layer   per sequence, with its interval; ..._by_token weighted by word pieces
+    speedup_layers       num_layers / average_exit_layer
+    speedup_latency      measured time of full depth / of this policy, one sentence at a time
+    """
+
+    parameters: Mapping[str, Any]
+    f1: float
+    f1_interval: Interval
+    f1_loss: float
+    f1_loss_interval: Interval
+    average_exit_layer: float
+    average_exit_layer_interval: Interval
+    average_exit_layer_by_token: float
+    speedup_layers: float
+    speedup_latency: float
+    preset: Preset | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As on the wire."""
+        return {name: value for name, value in asdict(self).items() if name != "preset" or value is not None}
+
+    def expected(self) -> dict[str, Any]:
+        """What GET /exit-policy says of a policy that is this point."""
+        return {name: value for name, value in self.to_json().items() if name not in ("parameters", "preset")}
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Everything that calibration knows of a model.
+
+    points       the front: each gives the best F1 at its cost; cheapest first
+    others       further measured points: the calibrated defaults of the other strategies and measures
+    rule         the learned exit rule's weights
+    provenance   data set, device, executor, threads, weights, command: what the figures hold for
+    """
+
+    points: tuple[OperatingPoint, ...]
+    others: tuple[OperatingPoint, ...] = ()
+    rule: ExitRule | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def catalog(self, num_layers: int) -> PolicyCatalog:
+        """The policies of the model, with calibrated defaults."""
+        points = (*self.others, *(point for point in self.points if point.preset == "balanced"))
+        defaults = {default_key(point.parameters["strategy"], point.parameters): point.parameters for point in points}
+        return PolicyCatalog(num_layers, defaults, self.rule)
+
+    def expected(self, policy: ExitPolicy) -> dict[str, Any] | None:
+        """What was measured for exactly this policy; None if it was not."""
+        found = next((point for point in (*self.points, *self.others) if point.parameters == policy.to_json()), None)
+        return found.expected() if found else None
+
+    def preset_of(self, policy: ExitPolicy) -> Preset | None:
+        """The preset that this policy is."""
+        return next((point.preset for point in self.points if point.parameters == policy.to_json()), None)
+
+    def choose(self, goal: str, wish: object) -> OperatingPoint:
+        """The point for a goal; the message of BadInput names what is possible."""
+        return GOALS[goal](self.points, goal, wish)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {
+            "provenance": dict(self.provenance),
+            "points": [point.to_json() for point in self.points],
+            "others": [point.to_json() for point in self.others],
+            "rule": self.rule.to_json() if self.rule else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], num_layers: int) -> Calibration:
+        """The reverse of `to_json`. Raises ModelRefused for anything that does not fit the model."""
+        try:
+            rule = ExitRule.from_json(data["rule"], num_layers) if data["rule"] is not None else None
+            points = tuple(_point(item) for item in data["points"])
+            others = tuple(_point(item) for item in data["others"])
+            calibration = cls(points, others, rule, data["provenance"])
+            catalog = PolicyCatalog(num_layers, rule=rule)
+            for point in (*points, *others):
+                catalog.policy(point.parameters)
+        except (KeyError, TypeError, ValueError, OverflowError, BadInput) as error:
+            raise ModelRefused(f"the operating points cannot be used: {error}; calibrate the model again") from error
+        if sorted(point.preset for point in points if point.preset) != sorted(PRESETS):
+            raise ModelRefused(f"the operating points must have each preset of {list(PRESETS)} once; calibrate again")
+        return calibration
+
+
+def catalog_of(operating_points: Mapping[str, Any] | None, num_layers: int) -> PolicyCatalog:
+    """The policies of a model, given its operating points as its folder has them (None: not calibrated)."""
+    if operating_points is None:
+        return PolicyCatalog(num_layers)
+    return Calibration.from_json(operating_points, num_layers).catalog(num_layers)
+
+
+def _point(item: Mapping[str, Any]) -> OperatingPoint:
+    pairs = dict(item).items()  # TypeError or ValueError for what is no object
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in pairs}
+    point = OperatingPoint(**values)
+    figures = [value for name, value in asdict(point).items() if name not in ("parameters", "preset")]
+    flat = [number for figure in figures for number in (figure if isinstance(figure, tuple) else (figure,))]
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in flat):
+        raise ValueError(f"figures must be finite numbers, given {flat}")
+    return point
+
+
+def _fastest_enough(points: Sequence[OperatingPoint], goal: str, wish: object) -> OperatingPoint:
+    highest = max(point.speedup_latency for point in points)
+    speedup = _number(goal, wish, min(1.0, highest), highest, "times full depth's measured speed")
+    return max((p for p in points if p.speedup_latency >= speedup), key=lambda p: (p.f1, p.speedup_latency))
+
+
+def _accurate_enough(points: Sequence[OperatingPoint], goal: str, wish: object) -> OperatingPoint:
+    lowest = min(point.f1_loss for point in points)
+    loss = _number(goal, wish, lowest, math.inf, "F1 x 100 below full depth")
+    return max((p for p in points if p.f1_loss <= loss), key=lambda p: (p.speedup_latency, p.f1))
+
+
+def _shallow_enough(points: Sequence[OperatingPoint], goal: str, wish: object) -> OperatingPoint:
+    lowest = min(point.average_exit_layer for point in points)
+    layer = _number(goal, wish, lowest, math.inf, "layers per sequence")
+    return max((p for p in points if p.average_exit_layer <= layer), key=lambda p: (p.f1, -p.average_exit_layer))
+
+
+def _preset(points: Sequence[OperatingPoint], goal: str, wish: object) -> OperatingPoint:
+    found = next((point for point in points if wish in PRESETS and point.preset == wish), None)
+    if found is None:
+        raise BadInput(f"{goal} is {wish!r}; expected one of {list(PRESETS)}")
+    return found
+
+
+def _number(goal: str, wish: object, lowest: float, highest: float, unit: str) -> float:
+    is_number = isinstance(wish, int | float) and not isinstance(wish, bool)
+    if not is_number or not lowest <= wish <= highest:  # type: ignore[operator]
+        least = math.ceil(100 * lowest) / 100  # rounded inwards: what the message names can be had
+        bounds = f"{least:g} or more" if math.isinf(highest) else f"{least:g} to {math.floor(100 * highest) / 100:g}"
+        raise BadInput(f"{goal} is {wish!r}; this model's operating points reach {bounds} {unit}")
+    return wish  # type: ignore[return-value] # an integer may be too large for a float
+
+
+GOALS: Mapping[str, Callable[[Sequence[OperatingPoint], str, object], OperatingPoint]] = {
+    "speedup": _fastest_enough,
+    "max_f1_loss": _accurate_enough,
+    "average_exit_layer": _shallow_enough,
+    "preset": _preset,
+}

@@ -1,0 +1,42 @@
+"""The learned rule (ours): leave when going on is not expected to mend enough to be worth a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from service.exits.policy import Evidence, ExitPolicy, ExitReason, require_number
+from service.exits.reading import Reading
+from service.exits.rule import ExitRule
+
+
+@dataclass(frozen=True, slots=True)
+class Learned(ExitPolicy):
+    """Leaves when the worth of going on, in entity errors mended per layer run, is below tau.
+
+    `rule` estimates the worth; it belongs to the model and is trained by `calibrate`.
+    """
+
+    strategy: ClassVar[str] = "learned"
+
+    tau: float = 0.03
+    rule: ExitRule = field(kw_only=True, repr=False, metadata={"on_the_wire": False})
+
+    def __post_init__(self) -> None:
+        meaning = "a layer leaves when going on is expected to mend fewer entity errors per layer"
+        require_number("tau", self.tau, 0.0, 1_000.0, meaning)
+
+    def evidence(self, readings: Sequence[Reading]) -> Tensor:
+        """(sequences, 1): the worth of going on, behind all layers but the last."""
+        if len(readings) == self.rule.num_layers:
+            return ExitPolicy.evidence(self, readings)
+        return self.rule.worth_of_going_on(readings)[:, None]
+
+    def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
+        """By the latest layer's estimate."""
+        if len(history) == num_layers:
+            return "last_layer"
+        return "learned" if history[-1][0] < self.tau else None

@@ -1,0 +1,45 @@
+"""PABEE (Zhou et al. 2020): leave when the answer has stayed the same for some layers in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from service.exits.consistency import entity_set
+from service.exits.policy import Evidence, ExitPolicy, ExitReason, require_int
+from service.exits.reading import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Pabee(ExitPolicy):
+    """Leaves when `patience` consecutive layers decoded the same entities as the layer before each of them.
+
+    What is compared is the decoded set, not the table of labels: what the caller would get (our choice).
+    """
+
+    strategy: ClassVar[str] = "pabee"
+
+    patience: int = 1
+
+    def __post_init__(self) -> None:
+        require_int("patience", self.patience, 1)
+
+    def needs_table(self, layer: int, num_layers: int) -> bool:
+        """Every layer, unless patience rules out leaving before the last."""
+        return layer == num_layers or self.patience < num_layers - 1
+
+    def evidence(self, readings: Sequence[Reading]) -> Tensor:
+        """(sequences, 1): 1 where the layer before decoded the same, else 0; nothing at the first layer."""
+        if len(readings) < 2:
+            return ExitPolicy.evidence(self, readings)
+        return entity_set(readings[-2], readings[-1])[:, None]
+
+    def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
+        """Count back from the latest layer."""
+        if len(history) == num_layers:
+            return "last_layer"
+        is_patient = all(evidence == (1.0,) for evidence in history[-self.patience :])  # the first layer's is empty
+        return "vote" if is_patient else None

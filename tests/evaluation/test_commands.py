@@ -1,0 +1,201 @@
+"""calibrate, trace, replay and evaluate from the command line, on a tiny model; and the mistakes one can make there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.evaluation.trace import load_trace
+from service.exits.operating_points import PRESETS, Calibration
+from service.models.store import StoredModel, load_model, write_checksums
+from tests.api.servers_ import tiny_service
+from tests.evaluation.conftest import NUM_LAYERS, OnDisk
+from tests.models_ import save_tiny_model, tiny_config
+
+VEE = '{"measure": "js", "tau": -0.05, "patience": 2}'
+
+
+def calibration_of(stored: StoredModel) -> Calibration:
+    assert stored.operating_points is not None
+    return Calibration.from_json(stored.operating_points, NUM_LAYERS)
+
+
+@pytest.fixture(scope="module")
+def traced(calibrated: OnDisk, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trace of the calibrated model on the test file."""
+    path = tmp_path_factory.mktemp("traces") / "test.trace"
+    assert calibrated.run("trace", "tiny", calibrated.test, "--output", path, "--device", "cpu") == 0
+    return path
+
+
+def refusal(of: OnDisk, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """What a command says that fails."""
+    assert of.run(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+# calibrate
+
+
+def test_a_calibrated_model_loads_with_its_operating_points(calibrated: OnDisk) -> None:
+    stored = load_model(calibrated.model)
+    calibration = calibration_of(stored)
+    assert {point.preset for point in calibration.points if point.preset} == set(PRESETS)
+    assert calibration.rule is not None and calibration.rule.num_layers == NUM_LAYERS
+
+
+def test_its_provenance_names_weights_data_device_and_command(calibrated: OnDisk) -> None:
+    stored = load_model(calibrated.model)
+    provenance = calibration_of(stored).provenance
+    assert provenance["weights_sha256"] == stored.weights_sha256
+    assert provenance["command"] == "python -m service calibrate tiny DATA/dev.jsonl"
+    assert (provenance["data"], provenance["device"], provenance["dtype"]) == ("dev.jsonl", "cpu", "float32")
+    assert (provenance["threads"], provenance["batch"], provenance["texts"]) == (1, 1, 30)
+
+
+def test_measured_speedups_are_those_of_the_front(calibrated: OnDisk) -> None:
+    points = calibration_of(load_model(calibrated.model)).points
+    speedups = [point.speedup_latency for point in points]
+    assert speedups == sorted(speedups, reverse=True)
+    assert all(point.average_exit_layer <= NUM_LAYERS and point.speedup_latency > 0 for point in points)
+
+
+def test_a_server_starts_with_the_balanced_preset(calibrated: OnDisk, tmp_path: Path) -> None:
+    service = tiny_service(calibrated.model, tmp_path / "state")
+    (balanced,) = (point for point in calibration_of(load_model(calibrated.model)).points if point.preset == "balanced")
+    document = service.controls.describe()
+    assert document["preset"] == "balanced" and document["expected"] == balanced.expected()
+    assert service.controls.current.policy.to_json() == balanced.parameters
+    assert service.environment["calibration"]["data"] == "dev.jsonl"
+
+
+def test_calibrating_prints_every_point_and_marks_the_presets(
+    uncalibrated: OnDisk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = OnDisk(tmp_path, uncalibrated.dev, uncalibrated.test)
+    config = tiny_config(num_layers=3)
+    save_tiny_model(of.model, config)
+    assert of.run("calibrate", "tiny", of.dev, "--device", "cpu", "--threads", "1") == 0
+    printed = capsys.readouterr().out
+    stored = load_model(of.model)
+    assert stored.operating_points is not None
+    calibration = Calibration.from_json(stored.operating_points, 3)
+    assert printed.startswith("tiny@1, calibrated on dev.jsonl: ")
+    assert printed.count(" x   ") == len(calibration.points) + len(calibration.others)
+    assert [line.partition("<- ")[2] for line in printed.splitlines() if "<- " in line] == list(reversed(PRESETS))
+
+
+def test_calibrating_adds_the_operating_points_and_leaves_the_rest_of_the_model_as_it_was(
+    uncalibrated: OnDisk, calibrated: OnDisk
+) -> None:
+    before, after = ({file.name: file.read_bytes() for file in of.model.iterdir()} for of in (uncalibrated, calibrated))
+    assert after.keys() - before.keys() == {"operating_points.json"}
+    assert all(after[name] == content for name, content in before.items() if name != "checksums.json")
+
+
+# trace and replay
+
+
+def test_a_trace_is_of_the_model_and_the_data(calibrated: OnDisk, traced: Path) -> None:
+    found = load_trace(traced)
+    assert (found.model, found.data) == ("tiny@1", "test.jsonl")
+    assert found.weights_sha256 == load_model(calibrated.model).weights_sha256
+    assert len(found.texts) == 20
+
+
+@pytest.mark.parametrize("policy", [VEE, "{}", '{"strategy": "learned"}', '{"strategy": "budgeted", "layer": 2}'])
+def test_replay_says_what_evaluate_says_of_a_policy(
+    calibrated: OnDisk, traced: Path, policy: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert calibrated.run("replay", traced, "--exit-policy", policy) == 0
+    replayed = json.loads(capsys.readouterr().out)
+    file = tmp_path / "result.json"
+    assert calibrated.run("evaluate", "tiny", calibrated.test, "--exit-policy", policy, "--json", file) == 0
+    assert json.loads(capsys.readouterr().out) == replayed
+    document: dict[str, Any] = json.loads(file.read_text())
+    assert document == {"model": "tiny@1", "file": "test.jsonl", "exit_policy": replayed}
+    assert replayed["strategy"] == json.loads(policy).get("strategy", "vee")
+    assert sum(replayed["exit_layers"].values()) == replayed["sequences"]
+
+
+def test_a_policy_left_open_takes_the_calibrated_defaults(
+    calibrated: OnDisk, traced: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert calibrated.run("replay", traced, "--exit-policy", '{"strategy": "sentee"}') == 0
+    tau = json.loads(capsys.readouterr().out)["tau"]
+    points = calibration_of(load_model(calibrated.model)).others
+    (sentee,) = (point for point in points if point.parameters["strategy"] == "sentee")
+    assert tau == sentee.parameters["tau"]
+
+
+def test_a_model_outside_the_store_is_given_by_its_folder(
+    calibrated: OnDisk, traced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = OnDisk(tmp_path, calibrated.dev, calibrated.test)
+    arguments = ("replay", traced, "--exit-policy", VEE)
+    assert "no model 'tiny@1'" in refusal(elsewhere, capsys, *arguments)
+    assert elsewhere.run(*arguments, "--model", calibrated.model) == 0
+
+
+# mistakes
+
+
+def test_a_trace_of_other_weights_is_refused(
+    calibrated: OnDisk, traced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = save_tiny_model(tmp_path / "other", tiny_config(num_layers=NUM_LAYERS), seed=1)
+    said = refusal(calibrated, capsys, "replay", traced, "--exit-policy", VEE, "--model", other)
+    assert "is a trace of other weights" in said and "trace again" in said
+
+
+def test_a_file_that_is_no_trace_is_refused(calibrated: OnDisk, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(calibrated, capsys, "replay", calibrated.test, "--exit-policy", VEE)
+    assert "is no trace" in said and "python -m service trace" in said
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ("tau=-0.1", "--exit-policy 'tau=-0.1' is not JSON"),
+        ("[1]", 'expected one such as {"strategy": "vee"}'),
+        ('{"tau": 1}', "tau is 1; expected a number at most 0"),
+        ('{"strategy": "vote"}', "expected one of ['branchynet', 'budgeted'"),
+        ('{"gate": 1}', "has no parameter gate; it has ['measure'"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused(
+    calibrated: OnDisk, traced: Path, policy: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refusal(calibrated, capsys, "replay", traced, "--exit-policy", policy)
+    assert said in refusal(calibrated, capsys, "evaluate", "tiny", calibrated.test, "--exit-policy", policy)
+
+
+def test_a_learned_policy_needs_a_calibrated_model(uncalibrated: OnDisk, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = '{"strategy": "learned"}'
+    said = refusal(uncalibrated, capsys, "evaluate", "tiny", uncalibrated.test, "--exit-policy", policy)
+    assert "calibrate it first" in said
+
+
+@pytest.mark.parametrize("command", ["calibrate", "trace"])
+def test_a_missing_model_or_data_file_is_refused(
+    uncalibrated: OnDisk, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = () if command == "calibrate" else ("--output", tmp_path / "t")
+    assert "no model 'nobody'" in refusal(uncalibrated, capsys, command, "nobody", uncalibrated.dev, *output)
+    assert "nowhere.jsonl does not exist" in refusal(uncalibrated, capsys, command, "tiny", "nowhere.jsonl", *output)
+
+
+def test_operating_points_of_other_weights_are_refused(
+    calibrated: OnDisk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_tiny_model(tmp_path / "tiny" / "1", tiny_config(num_layers=NUM_LAYERS), seed=1)
+    points = calibrated.model / "operating_points.json"
+    (folder / points.name).write_bytes(points.read_bytes())
+    write_checksums(folder)
+    of = OnDisk(tmp_path, calibrated.dev, calibrated.test)
+    assert "calibrate the model again" in refusal(of, capsys, "evaluate", "tiny", of.test)
