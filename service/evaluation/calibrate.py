@@ -112,7 +112,7 @@ class _Points:
             parameters=outcome.policy.to_json(),
             f1=round(outcome.f1, 2),
             f1_interval=_rounded(interval(f1), 2),
-            f1_loss=round(self._full.f1 - outcome.f1, 2),
+            f1_loss=round(self._full.f1 - outcome.f1, 2) + 0.0,
             f1_loss_interval=_rounded(interval(self._full_f1 - f1), 2),
             average_exit_layer=round(replay.average_exit_layer, 3),
             average_exit_layer_interval=_rounded(interval(layers), 3),
@@ -124,4 +124,5 @@ class _Points:
 
 
 def _rounded(bounds: tuple[float, float], digits: int) -> tuple[float, float]:
-    return round(bounds[0], digits), round(bounds[1], digits)
+    low, high = (round(bound, digits) + 0.0 for bound in bounds)  # 0, not -0
+    return low, high

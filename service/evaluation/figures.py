@@ -56,7 +56,6 @@ def draw_exits(studies: Sequence[Study], path: Path) -> None:
             beside = axes.twinx()
             beside.plot(layers, study.entropy, "s--", color="#D55E00", label="mean entropy (right)")
             beside.set_ylabel("mean normalised entropy")
-            beside.set_yscale("log")
             lines = [*axes.get_lines(), *beside.get_lines()]
             axes.legend(lines, [str(line.get_label()) for line in lines], loc="center right", fontsize=8)
 

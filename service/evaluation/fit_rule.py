@@ -59,7 +59,7 @@ def _inputs(replayer: Replayer) -> list[Tensor]:
 
 
 def _errors(replayer: Replayer) -> NDArray[np.float64]:
-    """(sequences, layers) wrong or missing entities of every exit, half of them where full depth differs."""
+    """(sequences, layers) entity errors of every exit: against gold, and half of what differs from full depth."""
     trace = replayer.trace
     against_gold = replayer.errors()
     full = trace.readings[-1].span_sets

@@ -52,12 +52,7 @@ class PolicyCatalog:
         Another strategy starts from that strategy's defaults; another measure or pooling without a tau takes its
         default tau. Raises BadInput for a parameter that the strategy lacks or a value outside its range.
         """
-        merged = current.to_json()
-        if changes.get("strategy", current.strategy) != current.strategy:
-            merged = {}
-        elif changes.keys() & set(current.calibrated_by):
-            merged.pop("tau", None)
-        merged.update(changes)
+        merged = {**current.carried_over(changes), **changes}
         return self.policy({name: value for name, value in merged.items() if value is not None})
 
     def _defaults(self, policy_type: type[ExitPolicy], given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -70,6 +70,13 @@ class ExitPolicy(ABC):
         """Names of the parameters on the wire."""
         return [f.name for f in fields(cls) if f.metadata.get("on_the_wire", True)]
 
+    def carried_over(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """What stays of strategy and parameters under `changes`: not a tau whose meaning they change."""
+        if changes.get("strategy", self.strategy) != self.strategy:
+            return {}
+        is_recalibrated = bool(changes.keys() & set(self.calibrated_by))
+        return {name: value for name, value in self.to_json().items() if name != "tau" or not is_recalibrated}
+
     @classmethod
     def defaults(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters that are taken where no calibration knows better, in the light of those that are given."""

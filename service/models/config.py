@@ -98,7 +98,7 @@ class ModelConfig:
         try:
             parts = {
                 "encoder": EncoderConfig(**data["encoder"]),
-                "exits": ExitConfig(**data["exits"]),
+                "exits": ExitConfig(**{"reach": 0, **data["exits"]}),  # older folders know nothing of it
                 "text": TextConfig(**data["text"]),
                 "labels": tuple(data["labels"]),
             }

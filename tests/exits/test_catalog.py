@@ -98,6 +98,15 @@ def test_another_pooling_of_the_measure_in_force_takes_its_own_default_tau() -> 
     assert merge({"measure": "cosine"}, Vee("js", "max", tau=-0.5)) == Vee("cosine", "max", tau=0.9)
 
 
+def test_a_measure_that_lacks_the_pooling_in_force_takes_its_default_pooling() -> None:
+    by_max = Vee(pooling="max", tau=-0.2, patience=3)
+    expected = Vee("entity_set", "mean", tau=CONSISTENCIES["entity_set", "mean"].tau, patience=3)
+    assert UNCALIBRATED.merge(by_max, {"measure": "entity_set"}) == expected
+    assert UNCALIBRATED.merge(by_max, {"measure": None}).to_json()["pooling"] == "max"
+    with pytest.raises(BadInput, match="pooling is 'max'; expected one of"):
+        UNCALIBRATED.merge(by_max, {"measure": "entity_set", "pooling": "max"})
+
+
 def test_a_measure_with_a_tau_keeps_that_tau() -> None:
     assert merge({"measure": "kl", "tau": -0.3}) == Vee(tau=-0.3, patience=3)
     assert merge({"measure": "js", "tau": -0.3}) == Vee("js", tau=-0.3, patience=3)

@@ -255,6 +255,12 @@ def test_a_negative_reach_and_one_of_a_form_without_context_are_refused(form: st
         ModelConfig.from_json(changed_exits(form=form, reach=reach))
 
 
+def test_a_config_that_knows_nothing_of_reach_is_of_a_model_without() -> None:
+    document = changed_exits()
+    del document["exits"]["reach"]
+    assert ModelConfig.from_json(document).exits.reach == 0
+
+
 @pytest.mark.parametrize(("form", "reach"), [("contextual", 0), ("contextual", 5), ("low_rank", 0), ("full", 0)])
 def test_any_other_reach_is_read_back(form: str, reach: int) -> None:
     assert ModelConfig.from_json(changed_exits(form=form, reach=reach)).exits.reach == reach

@@ -63,6 +63,14 @@ class Vee(ExitPolicy):
             return ExitPolicy.evidence(self, readings)
         return torch.stack([compare(reading, current) for reading in earlier], dim=1)
 
+    def carried_over(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Nor a pooling that another measure has not."""
+        kept = super(Vee, self).carried_over(changes)
+        measure = changes.get("measure", self.measure) or "kl"
+        if (str(measure), self.pooling) not in CONSISTENCIES:
+            kept.pop("pooling", None)
+        return kept
+
     @classmethod
     def defaults(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """Every measure has a tau of its own."""
