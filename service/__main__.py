@@ -226,11 +226,12 @@ def _calibrate(options: argparse.Namespace) -> None:
     device = choose_device(options.device)
     stored = load_model(find_model(options.model, options.store))
     examples = read_examples(options.file)
+    traced = trace(stored, examples, options.file.name, device=device)
     texts = encode_examples(stored.text_encoder, examples)
     meter = CostMeter(stored.model.to(device), [seq for text in texts for seq in text.sequences], device=device)
     command = f"python -m service calibrate {stored.config.name} DATA/{options.file.name}"
     provenance = {"command": command, **describe_device(device, threads), "batch": 1}
-    calibration = calibrate(trace(stored, examples, options.file.name, device=device), meter, provenance)
+    calibration = calibrate(traced, meter, provenance)
     write_operating_points(stored.folder, calibration.to_json())
     print(format_operating_points(stored.reference, calibration))
 

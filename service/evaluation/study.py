@@ -103,11 +103,11 @@ def study(stored: StoredModel, dev_file: Path, test_file: Path, *, device: torch
         raise ModelRefused(f"{stored.reference} has no operating points; calibrate it on {dev_file} first")
     calibration = Calibration.from_json(stored.operating_points, stored.config.num_layers)
     examples = {path: read_examples(path) for path in (dev_file, test_file)}
-    texts = encode_examples(stored.text_encoder, examples[dev_file])
-    meter = CostMeter(stored.model.to(device), [s for text in texts for s in text.sequences], device=device)
     dev, test = (
         trace(stored, found, f"{path.parent.name}/{path.name}", device=device) for path, found in examples.items()
     )
+    texts = encode_examples(stored.text_encoder, examples[dev_file])
+    meter = CostMeter(stored.model.to(device), [s for text in texts for s in text.sequences], device=device)
     on_dev, on_test = Replayer(dev), Replayer(test)
     cross_fitted = cross_fitted_evidence(on_dev)
     swept: dict[str, list[Pair]] = {}

@@ -98,9 +98,14 @@ class Trace:
 def trace(
     stored: StoredModel, examples: Sequence[Example], data: str, *, device: torch.device, split: bool = True
 ) -> Trace:
-    """Run every text to full depth, cut into sentences as the server cuts it (`split=False`: not at all)."""
+    """Run every text to full depth, cut into sentences as the server cuts it (`split=False`: not at all).
+
+    Raises DataRefused where no text has a word.
+    """
     texts = encode_examples(stored.text_encoder, examples, split=split)
     sequences = [sequence for text in texts for sequence in text.sequences]
+    if not sequences:
+        raise DataRefused(f"{data} holds no words")
     tables: list[list[Tensor]] = [[torch.empty(0)] * len(sequences) for _ in range(stored.config.num_layers)]
     for batch, packed, of_exits in run_to_full_depth(stored.model.to(device), sequences, device=device):
         for of_sequences, table in zip(tables, of_exits, strict=True):

@@ -120,6 +120,11 @@ def refusal(path: Path) -> str:
     return str(refused.value)
 
 
+def test_texts_without_a_word_leave_no_trace() -> None:
+    with pytest.raises(DataRefused, match=r"blank\.jsonl holds no words"):
+        trace(tiny_stored(), [Example(" ", ())], "blank.jsonl", device=CPU)
+
+
 def test_a_missing_trace_is_refused_with_how_to_make_it(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nowhere").endswith("does not exist; make it with `python -m service trace`")
 
