@@ -1,0 +1,123 @@
+"""What early exit saves in wall-clock time: full depth, the static cuts and every preset, side by side in one run.
+
+    python -m benchmarks.early_exit_time conll2003-minilm DATA/conll2003/test.conll
+
+Sentences go through the engine one at a time, as a lone client's would: tokenising and HTTP are not in the figures,
+everything between them is. Policies take turns sentence by sentence, so that whatever else the machine does meets all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from service.data.readers import read_examples
+from service.engine.engine import Engine, EngineLimits
+from service.engine.runner import ModelRunner
+from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.exits.operating_points import PRESETS, Calibration
+from service.exits.policy import ExitPolicy
+from service.models.device import choose_device, describe_device, use_threads
+from service.models.store import find_model, load_model
+from service.text.types import EncodedText
+
+ROUNDS = 3
+
+
+class Silent:
+    """An observer that watches nothing."""
+
+    def step_done(self, layer: int, sequences: int, pieces: int, seconds: float) -> None:
+        """Ignored."""
+
+    def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
+        """Ignored."""
+
+    def queue_changed(self, waiting: int, running: int) -> None:
+        """Ignored."""
+
+
+def time_policies(
+    engine: Engine, policies: dict[str, ExitPolicy], texts: list[EncodedText], current: list[ExitPolicy]
+) -> dict[str, list[float]]:
+    """Seconds of every text under every policy, the fewest of ROUNDS tries. `current` holds the policy to capture."""
+    seconds = {name: [float("inf")] * len(texts) for name in policies}
+    for _ in range(ROUNDS):
+        for index, text in enumerate(texts):
+            for name, policy in policies.items():
+                current[0] = policy
+                request = Request((text,), deadline=float("inf"), submitted=0.0)
+                started = time.perf_counter()
+                engine.submit(request)
+                request.future.result()
+                seconds[name][index] = min(seconds[name][index], time.perf_counter() - started)
+    return seconds
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--store", type=Path, default=Path("model_store"))
+    parser.add_argument("--texts", type=int, default=600, help="how many texts, drawn at random with a fixed seed")
+    parser.add_argument("--json", type=Path, help="write the rows here")
+    options = parser.parse_args()
+    threads = use_threads(0)
+    device = choose_device("auto")
+    stored = load_model(find_model(options.model, options.store))
+    if stored.operating_points is None:
+        raise SystemExit(f"{stored.reference} is not calibrated")
+    calibration = Calibration.from_json(stored.operating_points, stored.config.num_layers)
+    catalog = calibration.catalog(stored.config.num_layers)
+    policies = {"full_depth": catalog.policy({"strategy": "full_depth"})}
+    for preset in PRESETS:
+        policies[preset] = catalog.policy(calibration.choose("preset", preset).parameters)
+    for layer in range(1, stored.config.num_layers):
+        policies[f"budgeted {layer}"] = catalog.policy({"strategy": "budgeted", "layer": layer})
+    examples = read_examples(options.file)
+    chosen = random.Random(0).sample(examples, min(options.texts, len(examples)))
+    texts = stored.text_encoder.encode_batch([example.text for example in chosen])
+    current = [policies["full_depth"]]
+    engine = Engine(
+        ModelRunner(stored.model, device),
+        capture=lambda _: CapturedPolicy(current[0], version=1),
+        limits=EngineLimits(),
+        observer=Silent(),
+    )
+    engine.start()
+    time_policies(engine, policies, texts[:20], current)  # warm up
+    seconds = time_policies(engine, policies, texts, current)
+    engine.close()
+    total = sum(seconds["full_depth"])
+    environment = describe_device(device, threads)
+    print(f"{stored.reference}, {len(texts)} texts of {options.file.name}, {environment}")
+    print(f"{'policy':14s} {'mean ms':>8s} {'median ms':>10s} {'speed-up':>9s} {'expected':>9s}")
+    rows: list[dict[str, Any]] = []
+    for name, policy in policies.items():
+        expected = calibration.expected(policy)
+        row = {
+            "policy": name,
+            "mean_ms": 1_000 * statistics.fmean(seconds[name]),
+            "median_ms": 1_000 * statistics.median(seconds[name]),
+            "speedup": total / sum(seconds[name]),
+            "expected_speedup": expected["speedup_latency"] if expected else None,
+        }
+        rows.append(row)
+        told = f"{row['expected_speedup']:9.2f}" if expected else ""
+        print(f"{name:14s} {row['mean_ms']:8.3f} {row['median_ms']:10.3f} {row['speedup']:9.2f} {told}")
+    if options.json:
+        command = f"python -m benchmarks.early_exit_time {stored.config.name} DATA/{options.file.name}"
+        document = {"command": command, "model": stored.reference, **environment, "torch": torch.__version__}
+        options.json.write_text(json.dumps({**document, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
