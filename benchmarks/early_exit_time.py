@@ -24,7 +24,7 @@ from service.engine.runner import ModelRunner
 from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.exits.operating_points import PRESETS, Calibration
 from service.exits.policy import ExitPolicy
-from service.models.device import choose_device, describe_device, use_threads
+from service.models.device import available_cores, choose_device, describe_device, use_threads
 from service.models.store import find_model, load_model
 from service.text.types import EncodedText
 
@@ -70,7 +70,8 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=600, help="how many texts, drawn at random with a fixed seed")
     parser.add_argument("--json", type=Path, help="write the rows here")
     options = parser.parse_args()
-    threads = use_threads(0)
+    threads = available_cores()
+    use_threads(1)  # the engine's worker is the first to use more, as in the server
     device = choose_device("auto")
     stored = load_model(find_model(options.model, options.store))
     if stored.operating_points is None:
@@ -91,6 +92,7 @@ def main() -> None:
         capture=lambda _: CapturedPolicy(current[0], version=1),
         limits=EngineLimits(),
         observer=Silent(),
+        prepare=lambda: use_threads(threads),
     )
     engine.start()
     time_policies(engine, policies, texts[:20], current)  # warm up

@@ -29,7 +29,7 @@ from service.exits.operating_points import Calibration
 from service.exits.policies.vee import Vee
 from service.logs import log_as_json
 from service.metrics import Metrics
-from service.models.device import choose_device, describe_device, use_threads
+from service.models.device import available_cores, choose_device, describe_device, use_threads
 from service.models.store import find_model, load_model
 from service.settings import Settings, read_settings
 from service.text.encoder import TextEncoder
@@ -65,7 +65,8 @@ def serve(process_started: float) -> None:
 
 def build_service(settings: Settings) -> Service:
     """Load the model, warm it up, and put everything together; the engine is started by the app."""
-    threads = use_threads(settings.threads)
+    threads = settings.threads or available_cores()
+    use_threads(1)  # OpenMP serves the first thread that asks for a team far better than any later one: the worker's
     device = choose_device(settings.device)
     stored = load_model(find_model(settings.model, settings.model_store))
     config = stored.config
@@ -103,8 +104,14 @@ def build_service(settings: Settings) -> Service:
         log.info("admin key", extra={"data": {"file": str(key_file.resolve())}})
     runner = ModelRunner(stored.model, device)
     limits = EngineLimits(settings.queue_texts, settings.queue_tokens, settings.max_step_tokens)
-    engine = Engine(runner, capture=controls.capture, limits=limits, observer=_Observer(metrics, controls))
-    _warm_up(stored.text_encoder, runner)
+
+    def prepare() -> None:
+        use_threads(threads)
+        _warm_up(stored.text_encoder, runner)
+
+    engine = Engine(
+        runner, capture=controls.capture, limits=limits, observer=_Observer(metrics, controls), prepare=prepare
+    )
     keys = Keys(settings.api_key, admin_key)
     return Service(settings, config, stored.card, stored.text_encoder, engine, controls, metrics, keys, environment)
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,8 +61,10 @@ class Engine:
         capture: Callable[[Mapping[str, Any] | None], CapturedPolicy],
         limits: EngineLimits,
         observer: EngineObserver,
+        prepare: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`prepare` is run by `start`, in the worker's thread, before anything else runs there."""
         self._runner = runner
         self._capture = capture
         self._limits = limits
@@ -76,11 +79,14 @@ class Engine:
         self._pieces = 0
         self._is_closing = False
         self._step_started: float | None = None
+        self._prepare = prepare
+        self._prepared: Future[None] = Future()
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Start the worker."""
+        """Start the worker, and return once it is prepared; what `prepare` raises is raised here."""
         self._worker.start()
+        self._prepared.result()
 
     def close(self) -> None:
         """Finish what was admitted, then stop; later submissions get NotReady."""
@@ -141,6 +147,12 @@ class Engine:
         self._open.add(request)
 
     def _work(self) -> None:
+        try:
+            self._prepare()
+        except BaseException as error:
+            self._prepared.set_exception(error)
+            return
+        self._prepared.set_result(None)
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._admitted or self._scheduler.has_work or self._is_closing)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import fastapi
+import pytest
 import torch
 from starlette.testclient import TestClient
 
 from service import __version__
+from service.api import server
 from service.api.app import create_app
 from service.api.state import Service
 from service.exits.policies import STRATEGIES
 from tests.api.servers_ import TINY_LABELS, tiny_service
 
 Build = Callable[..., Service]
+Start = Callable[..., TestClient]
 
 
 def test_models_describes_the_one_that_is_served(client: TestClient) -> None:
@@ -112,3 +116,12 @@ def test_a_model_is_found_by_name_in_the_store(model_folder: Path, tmp_path: Pat
     for reference in ("tiny", "tiny@1"):
         service = tiny_service(model_folder, tmp_path, model=reference, model_store=model_folder.parent.parent)
         assert service.model_reference == "tiny@1"
+
+
+def test_only_the_engines_thread_uses_more_than_one_thread(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenMP serves the first thread that asks for a team much better than any later one."""
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(server, "use_threads", lambda n: asked.append((threading.current_thread().name, n)))
+    client = start(threads=3)
+    assert asked == [(threading.main_thread().name, 1), ("engine", 3)]
+    assert client.get("/info").json()["threads"] == 3

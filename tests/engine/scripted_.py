@@ -148,6 +148,7 @@ def make_engine(
     observer: Recorder | None = None,
     clock: Callable[[], float] = lambda: 0.0,
     rule: ExitRule | None = None,
+    prepare: Callable[[], None] = lambda: None,
 ) -> Engine:
     """An engine that has not started; a request's own changes name a whole policy. rule: of learned policies."""
     catalog = PolicyCatalog(runner.num_layers, rule=rule)
@@ -157,7 +158,8 @@ def make_engine(
             return live()
         return CapturedPolicy(catalog.policy(override), live().version, is_override=True)
 
-    return Engine(runner, capture=capture, limits=limits, observer=observer or Recorder(), clock=clock)
+    observer = observer or Recorder()
+    return Engine(runner, capture=capture, limits=limits, observer=observer, prepare=prepare, clock=clock)
 
 
 def wait_for(requests: Iterable[Request]) -> None:

@@ -506,3 +506,36 @@ def test_changes_that_no_longer_fit_the_live_policy_fail_their_request_alone() -
     with pytest.raises(BadInput, match="unheard of"):
         request.future.result(timeout=0)
     assert exit_layers(other) == [2]
+
+
+# preparation
+
+
+def test_prepare_runs_in_the_workers_thread_before_the_first_step_and_start_waits_for_it() -> None:
+    happened: list[tuple[str, str]] = []
+
+    def note(what: str) -> None:
+        happened.append((what, threading.current_thread().name))
+
+    runner = ScriptedRunner(on_step=lambda layer, _: note(f"layer {layer}"))
+    engine = make_engine(runner, prepare=lambda: note("prepare"))
+    request = scripted_request(2)
+    engine.submit(request)
+    engine.start()
+    assert happened[0] == ("prepare", "engine")
+    wait_for([request])
+    engine.close()
+    assert happened == [("prepare", "engine"), ("layer 1", "engine"), ("layer 2", "engine")]
+
+
+def test_what_prepare_raises_is_raised_by_start_and_every_request_gets_an_answer() -> None:
+    def fail() -> None:
+        raise ValueError("no device")
+
+    engine, request = make_engine(ScriptedRunner(), prepare=fail), scripted_request(2)
+    engine.submit(request)
+    with pytest.raises(ValueError, match="no device"):
+        engine.start()
+    engine.close()
+    assert not engine.is_alive
+    assert isinstance(error_of(request), NotReady)
