@@ -24,7 +24,7 @@ from service.engine.controls import Controls
 from service.engine.engine import Engine, EngineLimits
 from service.engine.runner import ModelRunner
 from service.engine.sequence import CapturedPolicy, Request, Sequence
-from service.errors import BadInput
+from service.errors import BadInput, EngineFailed
 from service.exits.operating_points import Calibration
 from service.exits.policies.vee import Vee
 from service.logs import log_as_json
@@ -61,6 +61,8 @@ def serve(process_started: float) -> None:
         server_header=False,
     )
     Server(config, service, process_started).run()
+    if service.engine.has_failed:
+        raise EngineFailed("the engine failed too often, so the server ended; the log says why")
 
 
 def build_service(settings: Settings) -> Service:
@@ -163,6 +165,12 @@ class Server(uvicorn.Server):
             "seconds": round(seconds, 2),
         }
         log.info("ready", extra={"data": data})
+
+    async def on_tick(self, counter: int) -> bool:
+        """End when the engine has given up: whoever watches the process starts a fresh one."""
+        if self._service.engine.has_failed:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: not ready any more, still answering; the end follows after drain_s, or at a second signal."""

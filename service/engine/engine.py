@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from service.engine.runner import Runner
 from service.engine.scheduler import Scheduler, Step
@@ -17,6 +17,9 @@ from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.errors import BadInput, EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
 
 log = logging.getLogger(__name__)
+
+MAX_WORKER_FAILURES = 3
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class EngineObserver(Protocol):
 class Engine:
     """Admission, the worker thread, and the futures.
 
-    A step is three lines: schedule, run, settle. An exception in a step fails the requests of that step and nobody
+    A step is three lines: schedule, run, settle. An exception in a step fails the request that it is about and nobody
     else's. `capture` yields the live policy, with a request's changes to it; asked when its first sequence starts.
     """
 
@@ -78,6 +81,7 @@ class Engine:
         self._texts = 0
         self._pieces = 0
         self._is_closing = False
+        self._has_failed = False
         self._step_started: float | None = None
         self._prepare = prepare
         self._prepared: Future[None] = Future()
@@ -97,6 +101,11 @@ class Engine:
             self._worker.join()
         for request in tuple(self._open):  # a worker that never started, or that is gone
             self._answer(request, NotReady("the service ended before the request ran; send it to another instance"))
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the worker gave up after too many failures; the process should end."""
+        return self._has_failed
 
     @property
     def is_alive(self) -> bool:
@@ -147,12 +156,25 @@ class Engine:
         self._open.add(request)
 
     def _work(self) -> None:
+        """Prepare, then work until closed. A fault outside a step costs all open requests; too many, the process."""
         try:
             self._prepare()
         except BaseException as error:
             self._prepared.set_exception(error)
             return
         self._prepared.set_result(None)
+        for failures in range(1, MAX_WORKER_FAILURES + 1):
+            try:
+                self._run_steps()
+                return
+            except Exception:  # a fault of ours: whatever it is, everybody gets an answer
+                log.exception("the engine's worker failed, %d of at most %d times", failures, MAX_WORKER_FAILURES)
+                self._abandon()
+        with self._changed:
+            self._has_failed = self._is_closing = True
+        self._abandon()  # what was submitted since
+
+    def _run_steps(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._admitted or self._scheduler.has_work or self._is_closing)
@@ -165,30 +187,68 @@ class Engine:
             if step is not None:
                 self._run(step)
 
+    def _abandon(self) -> None:
+        """Answer every open request with an error, and begin with nothing waiting."""
+        with self._changed:
+            abandoned = tuple(self._open)
+            self._admitted.clear()
+            self._scheduler = Scheduler(self._runner.num_layers, self._limits.max_step_pieces)
+        self._step_started = None
+        for request in abandoned:
+            for sequence in request.sequences:
+                sequence.release()
+            self._answer(request, EngineFailed("the engine failed on this request; the log has the details"))
+
     def _run(self, step: Step) -> None:
         sequences = [sequence for sequence in step.sequences if self._is_wanted(sequence)]
         if not sequences:
             return
         started = self._step_started = self._clock()
-        try:
-            for sequence, evidence in zip(sequences, self._runner.run_layer(step.layer, sequences), strict=True):
-                sequence.history.append(evidence)
-                sequence.exit_reason = sequence.policy.decide(sequence.history, self._runner.num_layers)
-            self._leave([sequence for sequence in sequences if sequence.exit_reason is not None])
-            self._scheduler.add(sequence for sequence in sequences if sequence.exit_reason is None)
-        except Exception:  # whatever a step throws, its callers get an answer and the worker goes on
-            requests = {sequence.request for sequence in sequences}
-            names = ", ".join(sorted(request.request_id for request in requests))
-            log.exception("a step at layer %d over %d sequences failed: %s", step.layer, len(sequences), names)
-            for sequence in sequences:
-                sequence.release()
-            error = EngineFailed("the engine failed on this request; the log has the details under its id")
-            for request in requests:
-                self._answer(request, error)
-        finally:
-            self._step_started = None
+        self._advance(step.layer, sequences)
+        self._step_started = None
         pieces = sum(sequence.input.num_pieces for sequence in sequences)
         self._tell(self._observer.step_done, step.layer, len(sequences), pieces, self._clock() - started)
+
+    def _advance(self, layer: int, sequences: Seq[Sequence]) -> None:
+        """Run one layer; who leaves is answered, who stays waits before the next one, whom it fails on fails alone."""
+        leaving = []
+        for sequence, evidence in self._in_parts(sequences, lambda part: self._runner.run_layer(layer, part)):
+            sequence.history.append(evidence)
+            try:
+                sequence.exit_reason = sequence.policy.decide(sequence.history, self._runner.num_layers)
+            except Exception:
+                self._fail(sequence)
+                continue
+            if sequence.exit_reason is None:
+                self._scheduler.add([sequence])
+            else:
+                leaving.append(sequence)
+        self._leave(leaving)
+
+    def _in_parts(
+        self, sequences: Seq[Sequence], do: Callable[[Seq[Sequence]], Seq[Result]]
+    ) -> list[tuple[Sequence, Result]]:
+        """What the device does for each sequence. Where it fails, halves are tried, down to whom it fails on alone.
+
+        So neither a poisoned sequence nor a step too large for the device's memory costs anybody else the answer.
+        """
+        try:
+            return list(zip(sequences, do(sequences), strict=True))
+        except Exception:
+            if len(sequences) == 1:
+                self._fail(sequences[0])
+                return []
+            log.warning("a step over %d sequences failed and is tried in halves", len(sequences), exc_info=True)
+        middle = len(sequences) // 2
+        return self._in_parts(sequences[:middle], do) + self._in_parts(sequences[middle:], do)
+
+    def _fail(self, sequence: Sequence) -> None:
+        """Answer the request of a sequence that the engine failed on; called while the exception is handled."""
+        log.exception("request %s failed at layer %d", sequence.request.request_id, sequence.layer + 1)
+        sequence.release()
+        self._answer(
+            sequence.request, EngineFailed("the engine failed on this request; the log has the details under its id")
+        )
 
     def _is_wanted(self, sequence: Sequence) -> bool:
         """Whether somebody still waits for it; what nobody waits for leaves here, at a layer boundary."""
@@ -224,14 +284,15 @@ class Engine:
         if not sequences:
             return
         started = self._clock()
-        for sequence, spans in zip(sequences, self._runner.read_spans(sequences), strict=True):
+        decoded = self._in_parts(sequences, self._runner.read_spans)
+        for sequence, spans in decoded:
             sequence.spans = spans
             sequence.release()
             self._tell(self._observer.sequence_left, sequence, self._runner.num_layers)
         now = self._clock()
-        for sequence in sequences:
+        for sequence, _ in decoded:
             request = sequence.request
-            request.decode_s += (now - started) / len(sequences)
+            request.decode_s += (now - started) / len(decoded)
             request.unfinished -= 1
             if request.unfinished == 0:
                 self._answer(request, None)

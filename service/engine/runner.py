@@ -23,7 +23,10 @@ class Runner(Protocol):
     num_layers: int
 
     def run_layer(self, layer: int, sequences: Seq[Sequence]) -> list[Evidence]:
-        """Move `sequences` behind `layer`; -> what each one's policy sees there."""
+        """Move `sequences` behind `layer`; -> what each one's policy sees there.
+
+        When it raises, no sequence has moved, and it may be asked again for some of them.
+        """
 
     def read_spans(self, sequences: Seq[Sequence]) -> list[list[Span]]:
         """Decode the latest table of sequences that leave, and fill in the trace of those that want one."""
@@ -50,17 +53,21 @@ class ModelRunner:
         else:
             hidden = torch.cat([sequence.hidden for sequence in sequences])
         hidden = self._model.run_layer(layer, hidden, packed)
-        for sequence, rows in zip(sequences, hidden.split(packed.pieces.lengths), strict=True):
+        evidence: list[Evidence] = [()] * len(sequences)
+        readings: list[Reading | None] = [None] * len(sequences)
+        if any(self._needs_table(sequence, layer) for sequence in sequences):
+            table = self._model.exit_table(layer, hidden, packed)
+            current = Reading(table, packed.words.lengths, nested=self._nested)
+            evidence = self._evidence(layer, sequences, current)
+            readings = [
+                reading if self._needs_table(sequence, layer) else None
+                for sequence, reading in zip(sequences, current.split(), strict=True)
+            ]
+        # from here on nothing can fail: a step that failed leaves its sequences as they were
+        moved = zip(sequences, hidden.split(packed.pieces.lengths), readings, strict=True)
+        for sequence, rows, reading in moved:
             sequence.hidden = rows
-        if not any(self._needs_table(sequence, layer) for sequence in sequences):
-            for sequence in sequences:
-                sequence.readings.append(None)
-            return [()] * len(sequences)
-        table = self._model.exit_table(layer, hidden, packed)
-        current = Reading(table, packed.words.lengths, nested=self._nested)
-        evidence = self._evidence(layer, sequences, current)
-        for sequence, reading in zip(sequences, current.split(), strict=True):
-            sequence.readings.append(reading if self._needs_table(sequence, layer) else None)
+            sequence.readings.append(reading)
         return evidence
 
     def _pack(self, sequences: Seq[Sequence]) -> Packed:

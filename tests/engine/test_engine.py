@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.engine import EngineLimits
+from service.engine.engine import MAX_WORKER_FAILURES, EngineLimits
+from service.engine.scheduler import Scheduler
 from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.errors import BadInput, EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
 from service.exits.policies.budgeted import Budgeted
@@ -34,6 +35,7 @@ from tests.engine.scripted_ import (
 )
 
 ONE_AT_A_TIME = EngineLimits(max_step_pieces=1)
+seeded = settings(derandomize=True, deadline=None, max_examples=100)
 
 
 def error_of(request: Request) -> BaseException | None:
@@ -207,19 +209,100 @@ def test_a_failure_a_departure_and_a_late_answer_give_their_room_back(limits: En
 # failures
 
 
-def test_a_step_that_throws_fails_exactly_the_requests_in_it() -> None:
-    runner = ScriptedRunner(on_step=fail_at(2))
-    one, two, elsewhere = scripted_request(2), scripted_request(4), scripted_request(3)
-    answer(make_engine(runner, limits=EngineLimits(max_step_pieces=6)), one, two, elsewhere)
-    assert isinstance(error_of(one), EngineFailed) and isinstance(error_of(two), EngineFailed)
-    assert exit_layers(elsewhere) == [3]
+def poisoned(at_layer: int, of_script: int) -> Callable[[int, Seq[Sequence]], None]:
+    """A step at this layer throws as long as a sequence of this script is in it."""
+
+    def on_step(layer: int, sequences: Seq[Sequence]) -> None:
+        if layer == at_layer and any(script(sequence) == of_script for sequence in sequences):
+            raise Fault
+
+    return on_step
+
+
+@seeded
+@given(st.lists(st.integers(2, 4), min_size=1, max_size=9), st.integers(1, 4), st.integers(2, 4))
+def test_a_poisoned_sequence_fails_alone(scripts: list[int], at_layer: int, of_script: int) -> None:
+    requests = [scripted_request(layer) for layer in scripts]
+    answer(make_engine(ScriptedRunner(on_step=poisoned(at_layer, of_script))), *requests)
+    for request, layer in zip(requests, scripts, strict=True):
+        if layer == of_script and layer >= at_layer:
+            assert isinstance(error_of(request), EngineFailed)
+        else:
+            assert exit_layers(request) == [layer]
+
+
+def test_a_step_too_large_for_the_device_is_run_in_parts() -> None:
+    def on_step(_: int, sequences: Seq[Sequence]) -> None:
+        if len(sequences) > 2:
+            raise MemoryError
+
+    runner, requests = ScriptedRunner(on_step=on_step), [scripted_request(layer) for layer in (2, 3, 4, 2, 3)]
+    answer(make_engine(runner), *requests)
+    assert [exit_layers(request) for request in requests] == [[2], [3], [4], [2], [3]]
+    assert [len(sequences) for layer, sequences in runner.steps if layer == 1] == [5, 2, 3, 1, 2]
+
+
+def test_a_sequence_that_cannot_be_decoded_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, requests = ScriptedRunner(), [scripted_request(layer) for layer in (2, 3, 2, 3)]
+    read_spans = runner.read_spans
+
+    def read(sequences: Seq[Sequence]) -> list[list[Span]]:
+        if requests[2].sequences[0] in sequences:
+            raise Fault
+        return read_spans(sequences)
+
+    monkeypatch.setattr(runner, "read_spans", read)
+    answer(make_engine(runner), *requests)
+    assert isinstance(error_of(requests[2]), EngineFailed)
+    assert [exit_layers(request) for request in (requests[0], requests[1], requests[3])] == [[2], [3], [3]]
+
+
+def test_a_policy_that_cannot_decide_fails_its_own_sequence_alone() -> None:
+    class Undecided(FullDepth):
+        def decide(self, *_: object) -> None:
+            raise Fault
+
+    undecided = CapturedPolicy(Undecided(), version=1)
+    decided = scripted_request(2, override=Vee())
+    request = scripted_request(2)
+    answer(make_engine(ScriptedRunner(), live=lambda: undecided), request, decided)
+    assert isinstance(error_of(request), EngineFailed) and exit_layers(decided) == [2]
+
+
+def test_a_fault_of_the_worker_costs_the_open_requests_and_nobody_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, lost, following = make_engine(ScriptedRunner()), scripted_request(2), scripted_request(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Scheduler, "next_step", lambda _: 1 / 0)
+        engine.submit(lost)
+        engine.start()
+        wait_for([lost])
+    engine.submit(following)
+    wait_for([following])
+    assert isinstance(error_of(lost), EngineFailed) and exit_layers(following) == [3]
+    assert engine.is_alive and not engine.has_failed
+    engine.close()
+
+
+def test_a_worker_that_keeps_failing_gives_up_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scheduler, "next_step", lambda _: 1 / 0)
+    engine = make_engine(ScriptedRunner())
+    engine.start()
+    for _ in range(MAX_WORKER_FAILURES):
+        request = scripted_request(2)
+        engine.submit(request)
+        wait_for([request])
+        assert isinstance(error_of(request), EngineFailed)
+    engine.close()
+    assert engine.has_failed and not engine.is_alive
+    with pytest.raises(NotReady):
+        engine.submit(scripted_request(2))
 
 
 def test_a_failure_tells_its_callers_nothing_internal_and_the_log_everything(caplog: pytest.LogCaptureFixture) -> None:
     request = scripted_request(2)
     answer(make_engine(ScriptedRunner(on_step=fail_at(1))), request)
     assert "no caller" not in str(error_of(request)) and "the log" in str(error_of(request))
-    assert "a detail that no caller should read" in caplog.text and "layer 1 over 1 sequences" in caplog.text
+    assert "a detail that no caller should read" in caplog.text and "failed at layer 1" in caplog.text
 
 
 def test_the_next_request_after_a_failure_succeeds() -> None:

@@ -318,3 +318,27 @@ def test_the_runner_takes_a_model_out_of_training_mode() -> None:
     model = tiny_model().train()
     ModelRunner(model, CPU)
     assert not model.training
+
+
+def test_a_step_that_failed_has_moved_nobody_and_can_be_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the layer, the exit or the policy threw: the engine tries such a step again, in halves."""
+    model = tiny_model(tiny_config(num_layers=2))
+    runner, again = ModelRunner(model, CPU), ModelRunner(model, CPU)
+    texts = tuple(EncodedText("x", (one,)) for one in random_sequences((3, 4)))
+    captured = CapturedPolicy(Vee(), version=1)
+    steps = []
+    for _ in range(2):
+        requests = [Request((text,), math.inf, 0.0, captured=captured) for text in texts]
+        steps.append([Sequence(request, request.texts[0].sequences[0]) for request in requests])
+    failed, untouched = steps
+    for sequences, of_runner in ((failed, runner), (untouched, again)):
+        of_runner.run_layer(1, sequences)
+    for owner, name in ((model, "run_layer"), (model, "exit_table"), (Vee, "evidence")):
+        before = [(sequence.hidden, list(sequence.readings)) for sequence in failed]
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                runner.run_layer(2, failed)
+        for sequence, (hidden, readings) in zip(failed, before, strict=True):
+            assert sequence.hidden is hidden and sequence.readings == readings
+    assert runner.run_layer(2, failed) == again.run_layer(2, untouched)
