@@ -18,6 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import __main__ as command_line
+from service.engine.engine import Engine
 from tests.api.servers_ import PATIENCE_S, ServerProcess, wait_until
 
 API_KEY = "key-of-Zanzibarbara"
@@ -347,3 +348,11 @@ def test_a_port_that_is_taken_ends_the_start(serve_here: Callable[..., int], cap
     assert end.value.code not in (0, None)
     assert "address already in use" in caplog.text
     assert "ready" not in [record.getMessage() for record in caplog.records]
+
+
+def test_an_engine_that_gave_up_ends_the_process_with_an_error(
+    serve_here: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Engine, "_run_steps", lambda _: 1 / 0)
+    assert serve_here(NER_PORT="0", NER_DRAIN_S="0") == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: the engine failed too often")
