@@ -18,41 +18,27 @@ from typing import Any
 
 import torch
 
+from benchmarks.engines import PolicyInForce, policies_of, start_engine
 from service.data.readers import read_examples
 from service.engine.engine import Engine, EngineLimits
-from service.engine.runner import ModelRunner
-from service.engine.sequence import CapturedPolicy, Request, Sequence
-from service.exits.operating_points import PRESETS, Calibration
+from service.engine.sequence import Request
 from service.exits.policy import ExitPolicy
-from service.models.device import available_cores, choose_device, describe_device, use_threads
+from service.models.device import available_cores, choose_device, describe_device
 from service.models.store import find_model, load_model
 from service.text.types import EncodedText
 
 ROUNDS = 3
 
 
-class Silent:
-    """An observer that watches nothing."""
-
-    def step_done(self, layer: int, sequences: int, pieces: int, seconds: float) -> None:
-        """Ignored."""
-
-    def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
-        """Ignored."""
-
-    def queue_changed(self, waiting: int, running: int) -> None:
-        """Ignored."""
-
-
 def time_policies(
-    engine: Engine, policies: dict[str, ExitPolicy], texts: list[EncodedText], current: list[ExitPolicy]
+    engine: Engine, policies: dict[str, ExitPolicy], texts: list[EncodedText], in_force: PolicyInForce
 ) -> dict[str, list[float]]:
-    """Seconds of every text under every policy, the fewest of ROUNDS tries. `current` holds the policy to capture."""
+    """Seconds of every text under every policy, the fewest of ROUNDS tries."""
     seconds = {name: [float("inf")] * len(texts) for name in policies}
     for _ in range(ROUNDS):
         for index, text in enumerate(texts):
             for name, policy in policies.items():
-                current[0] = policy
+                in_force.policy = policy
                 request = Request((text,), deadline=float("inf"), submitted=0.0)
                 started = time.perf_counter()
                 engine.submit(request)
@@ -70,36 +56,19 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=600, help="how many texts, drawn at random with a fixed seed")
     parser.add_argument("--json", type=Path, help="write the rows here")
     options = parser.parse_args()
-    threads = available_cores()
-    use_threads(1)  # the engine's worker is the first to use more, as in the server
     device = choose_device("auto")
     stored = load_model(find_model(options.model, options.store))
-    if stored.operating_points is None:
-        raise SystemExit(f"{stored.reference} is not calibrated")
-    calibration = Calibration.from_json(stored.operating_points, stored.config.num_layers)
-    catalog = calibration.catalog(stored.config.num_layers)
-    policies = {"full_depth": catalog.policy({"strategy": "full_depth"})}
-    for preset in PRESETS:
-        policies[preset] = catalog.policy(calibration.choose("preset", preset).parameters)
-    for layer in range(1, stored.config.num_layers):
-        policies[f"budgeted {layer}"] = catalog.policy({"strategy": "budgeted", "layer": layer})
+    calibration, policies = policies_of(stored)
     examples = read_examples(options.file)
     chosen = random.Random(0).sample(examples, min(options.texts, len(examples)))
     texts = stored.text_encoder.encode_batch([example.text for example in chosen])
-    current = [policies["full_depth"]]
-    engine = Engine(
-        ModelRunner(stored.model, device),
-        capture=lambda _: CapturedPolicy(current[0], version=1),
-        limits=EngineLimits(),
-        observer=Silent(),
-        prepare=lambda: use_threads(threads),
-    )
-    engine.start()
-    time_policies(engine, policies, texts[:20], current)  # warm up
-    seconds = time_policies(engine, policies, texts, current)
+    in_force = PolicyInForce(policies["full_depth"])
+    engine = start_engine(stored, device, in_force, EngineLimits())
+    time_policies(engine, policies, texts[:20], in_force)  # warm up
+    seconds = time_policies(engine, policies, texts, in_force)
     engine.close()
     total = sum(seconds["full_depth"])
-    environment = describe_device(device, threads)
+    environment = describe_device(device, available_cores())
     print(f"{stored.reference}, {len(texts)} texts of {options.file.name}, {environment}")
     print(f"{'policy':14s} {'mean ms':>8s} {'median ms':>10s} {'speed-up':>9s} {'expected':>9s}")
     rows: list[dict[str, Any]] = []

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     max_texts: int = Field(1_024, ge=1, description="most texts of one call")
     queue_texts: int = Field(4_096, ge=1, description="most texts admitted and not answered")
     queue_tokens: int = Field(262_144, ge=1, description="most pieces admitted and not answered")
-    max_step_tokens: int = Field(4_096, ge=1, description="most pieces of one layer step; bounds memory and its time")
+    max_step_tokens: int = Field(1_024, ge=1, description="most pieces of one layer step; more is slower on a CPU")
     timeout_ms: int = Field(
         10_000, ge=1, description="time limit of a request, and the most that timeout_ms may ask for"
     )

@@ -33,7 +33,7 @@ class EngineLimits:
 
     queue_texts: int = 4_096
     queue_pieces: int = 262_144
-    max_step_pieces: int = 4_096
+    max_step_pieces: int = 1_024
     step_overdue_s: float = 30.0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Seq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.scheduler import Scheduler, Step
+from service.engine.scheduler import FULL_SHARE, MAX_PASSED_OVER, Scheduler, Step
 from service.engine.sequence import Request, Sequence
 from tests.engine.scripted_ import script, scripted_input
 
@@ -29,12 +29,57 @@ def test_nothing_waiting_gives_no_step() -> None:
     assert Scheduler(4, 100).next_step() is None
 
 
-def test_the_deepest_layer_runs_first() -> None:
+def due(deadline: float, *lengths: int, layer: int = 0) -> list[Sequence]:
+    """Sequences of so many pieces, behind `layer`, of a request with this deadline."""
+    request = Request((), deadline=deadline, submitted=0.0)
+    return [Sequence(request, scripted_input(4, length), history=[()] * layer) for length in lengths]
+
+
+def layers_run(scheduler: Scheduler, steps: int) -> list[int]:
+    return [taken(scheduler.next_step())[0] for _ in range(steps)]
+
+
+def test_the_earliest_deadline_runs_first() -> None:
     scheduler = Scheduler(4, 100)
-    new, deep, deeper = sequences(3)[0], sequences(3, layer=1)[0], sequences(3, layer=3)[0]
-    scheduler.add([deep, new, deeper])
-    assert [taken(scheduler.next_step()) for _ in range(3)] == [(4, [deeper]), (2, [deep]), (1, [new])]
+    scheduler.add([*due(3.0, 3), *due(1.0, 3, layer=1), *due(2.0, 3, layer=3)])
+    assert layers_run(scheduler, 3) == [2, 4, 1]
     assert scheduler.next_step() is None
+
+
+def test_of_equal_deadlines_the_deepest_runs_first() -> None:
+    scheduler = Scheduler(4, 100)
+    scheduler.add([*due(1.0, 3, layer=1), *due(1.0, 3), *due(1.0, 3, layer=3)])
+    assert layers_run(scheduler, 3) == [4, 2, 1]
+
+
+def test_a_full_step_goes_before_an_earlier_deadline() -> None:
+    scheduler = Scheduler(4, 100)
+    scheduler.add([*due(1.0, 5, layer=2), *due(2.0, 40, 35)])
+    assert layers_run(scheduler, 2) == [1, 3]
+
+
+def test_of_two_full_steps_the_earlier_deadline_runs_first() -> None:
+    scheduler = Scheduler(4, 100)
+    scheduler.add([*due(2.0, 99, layer=2), *due(1.0, 75)])
+    assert layers_run(scheduler, 2) == [1, 3]
+
+
+def test_those_that_wait_deep_are_joined_by_later_ones_while_full_steps_run_elsewhere() -> None:
+    scheduler = Scheduler(4, 100)
+    scheduler.add([*due(1.0, 10, layer=1), *due(2.0, 90), *due(3.0, 20, layer=1)])
+    assert taken(scheduler.next_step())[0] == 1
+    layer, together = taken(scheduler.next_step())
+    assert (layer, [sequence.input.num_pieces for sequence in together]) == (2, [10, 20])
+
+
+def test_nobody_is_passed_over_for_ever_while_full_steps_keep_coming() -> None:
+    scheduler = Scheduler(4, 100)
+    scheduler.add(due(1.0, 5, layer=2))
+    ran = []
+    for _ in range(2 * MAX_PASSED_OVER):
+        scheduler.add(due(0.5, 100))
+        ran += layers_run(scheduler, 1)
+    assert ran.index(3) == MAX_PASSED_OVER and ran.count(3) == 1
 
 
 def test_the_oldest_run_first_within_a_layer() -> None:
@@ -88,11 +133,79 @@ def test_every_sequence_runs_every_layer_to_its_exit_once_and_in_order(
                 break
             continue
         assert {sequence.layer for sequence in step.sequences} == {step.layer - 1}
-        unfinished = [sequence for sequence in everyone if sequence.layer < script(sequence)]
-        assert step.layer - 1 == max(sequence.layer for sequence in unfinished)
         assert len(step.sequences) == 1 or sum(sequence.input.num_pieces for sequence in step.sequences) <= budget
         for sequence in step.sequences:
             sequence.history.append(())
             ran.setdefault(sequence, []).append(step.layer)
         scheduler.add(sequence for sequence in step.sequences if sequence.layer < script(sequence))
     assert ran == {sequence: list(range(1, script(sequence) + 1)) for sequence in everyone}
+
+
+class Model:
+    """The scheduler's rule, read off its docstring, over one plain list in order of arrival."""
+
+    def __init__(self, num_layers: int, budget: int) -> None:
+        self.waiting: list[Sequence] = []
+        self.passed_over = dict.fromkeys(range(1, num_layers + 1), 0)
+        self.budget = budget
+
+    def next_step(self) -> tuple[int, list[Sequence]] | None:
+        before = {
+            layer: found
+            for layer in self.passed_over
+            if (found := [sequence for sequence in self.waiting if sequence.layer + 1 == layer])
+        }
+        if not before:
+            return None
+        heads = {layer: found[0].request.deadline for layer, found in before.items()}
+        starving = [layer for layer in before if self.passed_over[layer] >= MAX_PASSED_OVER]
+        starved = [layer for layer in starving if self.passed_over[layer] == max(self.passed_over[s] for s in starving)]
+        pieces = {layer: sum(sequence.input.num_pieces for sequence in found) for layer, found in before.items()}
+        full = {layer for layer in before if pieces[layer] >= FULL_SHARE * self.budget}
+        among = [layer for layer in starved if layer in full] or starved or [*full] or [*before]
+        chosen = min(among, key=lambda layer: (heads[layer], -layer))
+        taken: list[Sequence] = []
+        for sequence in before[chosen]:
+            if taken and sum(s.input.num_pieces for s in taken) + sequence.input.num_pieces > self.budget:
+                break
+            taken.append(sequence)
+        for layer in before:
+            self.passed_over[layer] = 0 if layer == chosen else self.passed_over[layer] + 1
+        self.waiting = [sequence for sequence in self.waiting if sequence not in taken]
+        return chosen, taken
+
+
+@seeded
+@given(
+    arrivals=st.lists(
+        st.lists(st.tuples(st.integers(1, 12), st.integers(1, 4), st.integers(0, 3)), max_size=4), max_size=30
+    ),
+    budget=st.integers(1, 30),
+)
+def test_every_step_is_the_one_of_a_plain_model_and_nobody_waits_longer_than_allowed(
+    arrivals: Seq[Seq[tuple[int, int, int]]], budget: int
+) -> None:
+    scheduler, model = Scheduler(4, budget), Model(4, budget)
+    coming = iter(arrivals)
+    remaining = len(arrivals)
+    waited: dict[Sequence, int] = {}
+    while remaining or model.waiting:
+        arrived = [
+            Sequence(Request((), deadline=float(deadline), submitted=0.0), scripted_input(exit_layer, length))
+            for length, exit_layer, deadline in next(coming, ())
+        ]
+        remaining = max(0, remaining - 1)
+        scheduler.add(arrived)
+        model.waiting += arrived
+        step, expected = scheduler.next_step(), model.next_step()
+        assert (None if step is None else (step.layer, list(step.sequences))) == expected
+        if step is None:
+            continue
+        heads = {sequence.layer: sequence for sequence in reversed(model.waiting)}
+        waited = {head: waited.get(head, 0) + 1 for head in heads.values()}
+        assert all(steps <= MAX_PASSED_OVER + 4 for steps in waited.values())
+        for sequence in step.sequences:
+            sequence.history.append(())
+        staying = [sequence for sequence in step.sequences if sequence.layer < script(sequence)]
+        scheduler.add(staying)
+        model.waiting += staying

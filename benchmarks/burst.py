@@ -1,0 +1,97 @@
+"""A burst: many texts at once, under full depth and under every preset, side by side in one run.
+
+    python -m benchmarks.burst conll2003-minilm DATA/conll2003/test.conll
+
+All texts are submitted to the engine at the same moment, each as a request of its own; tokenising and HTTP are not in
+the figures. Policies take turns, and the best of some rounds counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.engines import PolicyInForce, policies_of, start_engine
+from service.data.readers import read_examples
+from service.engine.engine import Engine, EngineLimits
+from service.engine.sequence import Request
+from service.exits.operating_points import PRESETS
+from service.models.device import available_cores, choose_device, describe_device
+from service.models.store import find_model, load_model
+from service.text.types import EncodedText
+
+ROUNDS = 5
+
+
+def burst(engine: Engine, texts: list[EncodedText]) -> list[float]:
+    """Seconds from the start until each answer, sorted."""
+    started = time.monotonic()
+    requests = []
+    for index, text in enumerate(texts):
+        request = Request((text,), deadline=started + 600 + 1e-6 * index, submitted=started)
+        engine.submit(request)
+        requests.append(request)
+    for request in requests:
+        request.future.result()
+    return sorted(request.finished - started for request in requests)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--store", type=Path, default=Path("model_store"))
+    parser.add_argument("--texts", type=int, default=800, help="how many texts, drawn at random with a fixed seed")
+    parser.add_argument("--step-tokens", type=int, default=EngineLimits().max_step_pieces, help="the step's budget")
+    parser.add_argument("--json", type=Path, help="write the rows here")
+    options = parser.parse_args()
+    device = choose_device("auto")
+    stored = load_model(find_model(options.model, options.store))
+    _, policies = policies_of(stored)
+    names = ("full_depth", *PRESETS)
+    examples = read_examples(options.file)
+    chosen = random.Random(0).sample(examples, min(options.texts, len(examples)))
+    texts = stored.text_encoder.encode_batch([example.text for example in chosen])
+    in_force = PolicyInForce(policies["full_depth"])
+    engine = start_engine(stored, device, in_force, EngineLimits(max_step_pieces=options.step_tokens))
+    latencies: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        for name in names:
+            in_force.policy = policies[name]
+            found = burst(engine, texts)
+            if name not in latencies or found[-1] < latencies[name][-1]:
+                latencies[name] = found
+    engine.close()
+    environment = describe_device(device, available_cores())
+    print(
+        f"{stored.reference}, {len(texts)} texts of {options.file.name}, {environment}, steps of {options.step_tokens}"
+    )
+    print(f"{'policy':12s} {'texts/s':>8s} {'ratio':>6s} {'p50 ms':>8s} {'p99 ms':>8s}")
+    rows: list[dict[str, Any]] = []
+    for name, seconds in latencies.items():
+        row = {
+            "policy": name,
+            "texts_per_s": len(texts) / seconds[-1],
+            "ratio": latencies["full_depth"][-1] / seconds[-1],
+            "p50_ms": 1_000 * seconds[len(seconds) // 2],
+            "p99_ms": 1_000 * seconds[int(0.99 * len(seconds))],
+        }
+        rows.append(row)
+        figures = f"{row['texts_per_s']:8.0f} {row['ratio']:6.2f} {row['p50_ms']:8.0f} {row['p99_ms']:8.0f}"
+        print(f"{name:12s} {figures}")
+    if options.json:
+        command = f"python -m benchmarks.burst {stored.config.name} DATA/{options.file.name}"
+        document = {"command": command, "model": stored.reference, **environment, "torch": torch.__version__}
+        document["step_tokens"] = options.step_tokens
+        options.json.write_text(json.dumps({**document, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
