@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.engines import PolicyInForce, policies_of, start_engine
-from service.data.readers import read_examples
+from benchmarks.engines import PolicyInForce, draw_texts, load, policies_of, start_engine
 from service.engine.engine import Engine, EngineLimits
 from service.engine.sequence import Request
 from service.exits.operating_points import PRESETS
 from service.models.device import available_cores, choose_device, describe_device
-from service.models.store import find_model, load_model
 from service.text.types import EncodedText
 
 ROUNDS = 5
@@ -53,12 +50,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows here")
     options = parser.parse_args()
     device = choose_device("auto")
-    stored = load_model(find_model(options.model, options.store))
+    stored = load(options.model, options.store)
     _, policies = policies_of(stored)
     names = ("full_depth", *PRESETS)
-    examples = read_examples(options.file)
-    chosen = random.Random(0).sample(examples, min(options.texts, len(examples)))
-    texts = stored.text_encoder.encode_batch([example.text for example in chosen])
+    texts = draw_texts(stored, options.file, options.texts)
     in_force = PolicyInForce(policies["full_depth"])
     engine = start_engine(stored, device, in_force, EngineLimits(max_step_pieces=options.step_tokens))
     latencies: dict[str, list[float]] = {}

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import random
+from pathlib import Path
+
 import torch
 
+from service.data.readers import read_examples
 from service.engine.engine import Engine, EngineLimits
 from service.engine.runner import ModelRunner
 from service.engine.sequence import CapturedPolicy, Sequence
 from service.exits.operating_points import PRESETS, Calibration
 from service.exits.policy import ExitPolicy
 from service.models.device import available_cores, use_threads
-from service.models.store import StoredModel
+from service.models.store import StoredModel, find_model, load_model
+from service.text.types import EncodedText
 
 
 class Silent:
@@ -37,9 +42,14 @@ class PolicyInForce:
         return CapturedPolicy(self.policy, version=1)
 
 
-def start_engine(stored: StoredModel, device: torch.device, in_force: PolicyInForce, limits: EngineLimits) -> Engine:
-    """A started engine; its worker is the first thread to ask for more than one, as in the server."""
+def load(reference: str, store: Path) -> StoredModel:
+    """A model, loaded on one thread as by the server: OpenMP serves the first thread that asks for a team best."""
     use_threads(1)
+    return load_model(find_model(reference, store))
+
+
+def start_engine(stored: StoredModel, device: torch.device, in_force: PolicyInForce, limits: EngineLimits) -> Engine:
+    """A started engine on a model that `load` gave: its worker is the first thread to ask for more than one."""
     engine = Engine(
         ModelRunner(stored.model, device),
         capture=in_force.capture,
@@ -64,3 +74,10 @@ def policies_of(stored: StoredModel) -> tuple[Calibration, dict[str, ExitPolicy]
     for layer in range(1, num_layers):
         policies[f"budgeted {layer}"] = catalog.policy({"strategy": "budgeted", "layer": layer})
     return calibration, policies
+
+
+def draw_texts(stored: StoredModel, file: Path, count: int) -> list[EncodedText]:
+    """Texts of an annotated file, drawn at random with a fixed seed and cut as the server cuts them."""
+    examples = read_examples(file)
+    drawn = random.Random(0).sample(examples, min(count, len(examples)))
+    return stored.text_encoder.encode_batch([example.text for example in drawn])

@@ -48,9 +48,9 @@ class Cells:
         """(cells,) -> (sequences,) float64 mean over every sequence's cells."""
         return self.sum(per_cell) / torch.tensor(self.counts, device=per_cell.device, dtype=torch.float64)
 
-    def max(self, per_cell: Tensor, empty: float = 0.0) -> Tensor:
-        """(cells,) -> (sequences,) float64 largest over every sequence's cells, and never below `empty`."""
-        largest = torch.full((len(self.counts),), empty, device=per_cell.device, dtype=torch.float64)
+    def max(self, per_cell: Tensor) -> Tensor:
+        """(cells,) -> (sequences,) float64 largest over every sequence's cells, and never below 0."""
+        largest = torch.zeros(len(self.counts), device=per_cell.device, dtype=torch.float64)
         return largest.scatter_reduce_(0, self.sequence, per_cell.double(), "amax")
 
 

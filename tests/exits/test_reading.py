@@ -55,7 +55,7 @@ def test_cells_pool_within_each_sequence(pool: Callable[[Cells, torch.Tensor], t
 
 
 def test_the_largest_cell_is_never_below_what_stands_for_none() -> None:
-    assert Cells.of([1, 1], CPU).max(torch.tensor([-5.0, 1.0]), empty=-2.0).tolist() == [-2.0, 1.0]
+    assert Cells.of([1, 1], CPU).max(torch.tensor([-5.0, 1.0])).tolist() == [0.0, 1.0]
 
 
 def test_sums_are_of_float64() -> None:

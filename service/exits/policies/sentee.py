@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from service.exits.policies.threshold import ConfidencePolicy
+from service.exits.policies.one_layer import ConfidencePolicy
 from service.exits.policy import require_number
 from service.exits.reading import Reading
 
