@@ -37,6 +37,7 @@ $(VENV)/runtime.txt: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --no-deps --extra-index-url $(TORCH_INDEX_URL) $(TORCH)
 	$(PIP) install -r requirements.txt
+	$(BIN)/python -m service compile
 	cp requirements.txt $@
 
 $(VENV)/dev.txt: $(VENV)/runtime.txt requirements-dev.txt

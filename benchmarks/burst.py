@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.engines import PolicyInForce, draw_texts, load, policies_of, start_engine
-from service.engine.engine import Engine, EngineLimits
+from benchmarks.engines import PolicyInForce, add_executor, draw_texts, executor_of, load, policies_of, start_engine
+from service.engine.engine import Engine
 from service.engine.sequence import Request
 from service.exits.operating_points import PRESETS
-from service.models.device import available_cores, choose_device, describe_device
 from service.text.types import EncodedText
 
 ROUNDS = 5
@@ -46,16 +45,16 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--store", type=Path, default=Path("model_store"))
     parser.add_argument("--texts", type=int, default=800, help="how many texts, drawn at random with a fixed seed")
-    parser.add_argument("--step-tokens", type=int, default=EngineLimits().max_step_pieces, help="the step's budget")
+    add_executor(parser)
     parser.add_argument("--json", type=Path, help="write the rows here")
     options = parser.parse_args()
-    device = choose_device("auto")
     stored = load(options.model, options.store)
     _, policies = policies_of(stored)
     names = ("full_depth", *PRESETS)
     texts = draw_texts(stored, options.file, options.texts)
+    executor = executor_of(options, stored)
     in_force = PolicyInForce(policies["full_depth"])
-    engine = start_engine(stored, device, in_force, EngineLimits(max_step_pieces=options.step_tokens))
+    engine = start_engine(executor, in_force)
     latencies: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
         for name in names:
@@ -64,10 +63,8 @@ def main() -> None:
             if name not in latencies or found[-1] < latencies[name][-1]:
                 latencies[name] = found
     engine.close()
-    environment = describe_device(device, available_cores())
-    print(
-        f"{stored.reference}, {len(texts)} texts of {options.file.name}, {environment}, steps of {options.step_tokens}"
-    )
+    environment = executor.describe()
+    print(f"{stored.reference}, {len(texts)} texts of {options.file.name}, {environment}")
     print(f"{'policy':12s} {'texts/s':>8s} {'ratio':>6s} {'p50 ms':>8s} {'p99 ms':>8s}")
     rows: list[dict[str, Any]] = []
     for name, seconds in latencies.items():
@@ -84,7 +81,6 @@ def main() -> None:
     if options.json:
         command = f"python -m benchmarks.burst {stored.config.name} DATA/{options.file.name}"
         document = {"command": command, "model": stored.reference, **environment, "torch": torch.__version__}
-        document["step_tokens"] = options.step_tokens
         options.json.write_text(json.dumps({**document, "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 

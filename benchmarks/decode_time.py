@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from service.spans.decode import decode
-from service.spans.table import num_cells
+from service.spans.table import cell_words, num_cells
 
 RUNS = 200
 
@@ -23,11 +23,12 @@ def decode_ms(num_words: int, num_candidates: int, *, nested: bool) -> float:
     random = np.random.default_rng(0)
     times = []
     for _ in range(RUNS):
-        labels = np.zeros(num_cells(num_words), dtype=np.int64)
-        labels[random.choice(len(labels), num_candidates, replace=False)] = 1
-        log_probs = np.log(random.uniform(0.3, 1.0, len(labels))).astype(np.float32)
+        cells = np.sort(random.choice(num_cells(num_words), num_candidates, replace=False))
+        first, last = cell_words(num_words)
+        log_probs = np.log(random.uniform(0.3, 1.0, num_candidates))
+        found = np.stack([first[cells], last[cells], np.ones(num_candidates), log_probs], axis=1).astype(np.float32)
         start = time.perf_counter()
-        decode(labels, log_probs, num_words, nested=nested)
+        decode(found, nested=nested)
         times.append(time.perf_counter() - start)
     return 1_000 * statistics.median(times)
 

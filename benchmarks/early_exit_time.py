@@ -17,11 +17,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.engines import PolicyInForce, draw_texts, load, policies_of, start_engine
-from service.engine.engine import Engine, EngineLimits
+from benchmarks.engines import PolicyInForce, add_executor, draw_texts, executor_of, load, policies_of, start_engine
+from service.engine.engine import Engine
 from service.engine.sequence import Request
 from service.exits.policy import ExitPolicy
-from service.models.device import available_cores, choose_device, describe_device
 from service.text.types import EncodedText
 
 ROUNDS = 3
@@ -51,19 +50,20 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--store", type=Path, default=Path("model_store"))
     parser.add_argument("--texts", type=int, default=600, help="how many texts, drawn at random with a fixed seed")
+    add_executor(parser)
     parser.add_argument("--json", type=Path, help="write the rows here")
     options = parser.parse_args()
-    device = choose_device("auto")
     stored = load(options.model, options.store)
     calibration, policies = policies_of(stored)
     texts = draw_texts(stored, options.file, options.texts)
     in_force = PolicyInForce(policies["full_depth"])
-    engine = start_engine(stored, device, in_force, EngineLimits())
+    executor = executor_of(options, stored)
+    engine = start_engine(executor, in_force)
     time_policies(engine, policies, texts[:20], in_force)  # warm up
     seconds = time_policies(engine, policies, texts, in_force)
     engine.close()
     total = sum(seconds["full_depth"])
-    environment = describe_device(device, available_cores())
+    environment = executor.describe()
     print(f"{stored.reference}, {len(texts)} texts of {options.file.name}, {environment}")
     print(f"{'policy':14s} {'mean ms':>8s} {'median ms':>10s} {'speed-up':>9s} {'expected':>9s}")
     rows: list[dict[str, Any]] = []

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import random
 from pathlib import Path
-
-import torch
 
 from service.data.readers import read_examples
 from service.engine.engine import Engine, EngineLimits
 from service.engine.runner import ModelRunner
 from service.engine.sequence import CapturedPolicy, Sequence
+from service.executors.choose import make_executor
+from service.executors.executor import Executor
 from service.exits.operating_points import PRESETS, Calibration
 from service.exits.policy import ExitPolicy
 from service.models.device import available_cores, use_threads
@@ -48,12 +49,23 @@ def load(reference: str, store: Path) -> StoredModel:
     return load_model(find_model(reference, store))
 
 
-def start_engine(stored: StoredModel, device: torch.device, in_force: PolicyInForce, limits: EngineLimits) -> Engine:
+def add_executor(parser: argparse.ArgumentParser) -> None:
+    """The options that `executor_of` reads."""
+    parser.add_argument("--executor", default="auto", help="auto, eager or fused; auto as the server chooses")
+    parser.add_argument("--threads", type=int, default=0, help="0: as many as the cgroup's quota allows")
+
+
+def executor_of(options: argparse.Namespace, stored: StoredModel) -> Executor:
+    """The executor that was asked for."""
+    return make_executor(options.executor, stored.model, threads=options.threads)
+
+
+def start_engine(executor: Executor, in_force: PolicyInForce) -> Engine:
     """A started engine on a model that `load` gave: its worker is the first thread to ask for more than one."""
     engine = Engine(
-        ModelRunner(stored.model, device),
+        ModelRunner(executor),
         capture=in_force.capture,
-        limits=limits,
+        limits=EngineLimits(max_step_pieces=executor.max_step_pieces),
         observer=Silent(),
         prepare=lambda: use_threads(available_cores()),
     )

@@ -23,6 +23,7 @@ import torch
 from service.data.readers import Example, read_examples
 from service.evaluation.replay import Replayer
 from service.evaluation.trace import trace
+from service.executors.choose import make_executor
 from service.exits.operating_points import PRESETS, catalog_of
 from service.exits.policies import STRATEGIES
 from service.models.store import find_model, load_model
@@ -96,7 +97,7 @@ def main() -> None:
     folder = find_model(options.model, options.store)
     stored, examples = load_model(folder), read_examples(options.file)
     catalog = catalog_of(stored.operating_points, stored.config.num_layers)
-    replayer = Replayer(trace(stored, examples, options.file.name, device=torch.device("cpu")))
+    replayer = Replayer(trace(stored, examples, options.file.name, make_executor("auto", stored.model)))
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as state_dir:
         process, url = start_server(str(folder), state_dir)

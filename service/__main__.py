@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from service.errors import ServiceError
 
 if TYPE_CHECKING:
+    from service.executors.executor import Executor
     from service.exits.policy import ExitPolicy
     from service.models.store import StoredModel
 
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_calibrate(commands)
     _add_report(commands)
     _add_models(commands)
+    _add_compile(commands)
     options = parser.parse_args(arguments)
     try:
         options.run(options)
@@ -109,7 +111,7 @@ def _add_evaluate(commands: Commands) -> None:
     )
     parser.add_argument("--no-split", action="store_true", help="take every text as one sentence")
     parser.add_argument("--json", type=Path, help="write the result here as well")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    _add_executor(parser)
     parser.set_defaults(run=_evaluate)
 
 
@@ -119,26 +121,38 @@ def _evaluate(options: argparse.Namespace) -> None:
     from service.evaluation.replay import Replayer
     from service.evaluation.tables import format_evaluation
     from service.evaluation.trace import trace
-    from service.models.device import choose_device, use_threads
     from service.models.store import find_model, load_model
 
-    use_threads(0)
-    device = choose_device(options.device)
     stored = load_model(find_model(options.model, options.store))
+    executor = _executor(options, stored)
     policy = _policy(options.exit_policy, stored) if options.exit_policy else None
-    model, split = stored.model.to(device), not options.no_split
+    split = not options.no_split
     examples = read_examples(options.file)
     document = {"model": stored.reference, "file": options.file.name}
     if policy is not None:
-        outcome = Replayer(trace(stored, examples, options.file.name, device=device, split=split)).replay(policy)
+        outcome = Replayer(trace(stored, examples, options.file.name, executor, split=split)).replay(policy)
         document["exit_policy"] = {**policy.to_json(), **outcome.to_json()}
         print(json.dumps(document["exit_policy"]))
     else:
-        result = evaluate(model, stored.text_encoder, examples, device=device, split=split)
+        result = evaluate(executor, stored.text_encoder, examples, split=split)
         document |= result.to_json()
         print(format_evaluation(stored.reference, options.file.name, result))
     if options.json:
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def _add_executor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--executor", default="auto", help="auto, eager or fused; auto as the server chooses")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--threads", type=int, default=0, help="of a CPU; 0: as many as the cgroup's quota allows")
+
+
+def _executor(options: argparse.Namespace, stored: StoredModel) -> Executor:
+    from service.executors.choose import make_executor
+    from service.models.device import use_threads
+
+    threads = use_threads(options.threads)
+    return make_executor(options.executor, stored.model, device=options.device, threads=threads)
 
 
 def _policy(text: str, stored: StoredModel) -> ExitPolicy:
@@ -160,20 +174,18 @@ def _add_trace(commands: Commands) -> None:
     parser.add_argument("file", type=Path, help="a .conll or .jsonl file")
     parser.add_argument("--output", type=Path, required=True, help="the trace file to write (safetensors)")
     parser.add_argument("--store", type=Path, default=Path("model_store"), help="the model store")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    _add_executor(parser)
     parser.set_defaults(run=_trace)
 
 
 def _trace(options: argparse.Namespace) -> None:
     from service.data.readers import read_examples
     from service.evaluation.trace import save_trace, trace
-    from service.models.device import choose_device, use_threads
     from service.models.store import find_model, load_model
 
-    use_threads(0)
     stored = load_model(find_model(options.model, options.store))
     examples = read_examples(options.file)
-    save_trace(options.output, trace(stored, examples, options.file.name, device=choose_device(options.device)))
+    save_trace(options.output, trace(stored, examples, options.file.name, _executor(options, stored)))
     print(options.output)
 
 
@@ -207,8 +219,7 @@ def _add_calibrate(commands: Commands) -> None:
     parser.add_argument("model", help="a folder, a name in the store, or name@version")
     parser.add_argument("file", type=Path, help="a .conll or .jsonl file that the model was not trained on")
     parser.add_argument("--store", type=Path, default=Path("model_store"), help="the model store")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda: what the operating points will hold for")
-    parser.add_argument("--threads", type=int, default=0, help="0: as many as the cgroup's quota allows")
+    _add_executor(parser)
     parser.set_defaults(run=_calibrate)
 
 
@@ -219,18 +230,16 @@ def _calibrate(options: argparse.Namespace) -> None:
     from service.evaluation.evaluate import encode_examples
     from service.evaluation.tables import format_operating_points
     from service.evaluation.trace import trace
-    from service.models.device import choose_device, describe_device, use_threads
     from service.models.store import find_model, load_model, write_operating_points
 
-    threads = use_threads(options.threads)
-    device = choose_device(options.device)
     stored = load_model(find_model(options.model, options.store))
     examples = read_examples(options.file)
-    traced = trace(stored, examples, options.file.name, device=device)
+    executor = _executor(options, stored)
+    traced = trace(stored, examples, options.file.name, executor)
     texts = encode_examples(stored.text_encoder, examples)
-    meter = CostMeter(stored.model.to(device), [seq for text in texts for seq in text.sequences], device=device)
+    meter = CostMeter(executor, [sequence for text in texts for sequence in text.sequences])
     command = f"python -m service calibrate {stored.config.name} DATA/{options.file.name}"
-    provenance = {"command": command, **describe_device(device, threads), "batch": 1}
+    provenance = {"command": command, **executor.describe(), "batch": 1}
     calibration = calibrate(traced, meter, provenance)
     write_operating_points(stored.folder, calibration.to_json())
     print(format_operating_points(stored.reference, calibration))
@@ -243,7 +252,7 @@ def _add_report(commands: Commands) -> None:
     )
     parser.add_argument("--output", type=Path, default=Path("docs"), help="results.md and its figures are written here")
     parser.add_argument("--store", type=Path, default=Path("model_store"), help="the model store")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    _add_executor(parser)
     parser.set_defaults(run=_report)
 
 
@@ -251,11 +260,8 @@ def _report(options: argparse.Namespace) -> None:
     from service.errors import BadInput
     from service.evaluation.report import report
     from service.evaluation.study import study
-    from service.models.device import choose_device, use_threads
     from service.models.store import find_model, load_model
 
-    threads = use_threads(0)
-    device = choose_device(options.device)
     studies = []
     for argument in options.models:
         name, _, files = argument.partition("=")
@@ -263,7 +269,7 @@ def _report(options: argparse.Namespace) -> None:
         if not (name and dev and test):
             raise BadInput(f"{argument!r} is no MODEL=DEV,TEST; expected a model and its two files")
         stored = load_model(find_model(name, options.store))
-        studies.append(study(stored, Path(dev), Path(test), device=device, threads=threads))
+        studies.append(study(stored, Path(dev), Path(test), _executor(options, stored)))
     print(report(studies, options.output))
 
 
@@ -278,6 +284,17 @@ def _models(options: argparse.Namespace) -> None:
 
     for reference in list_models(options.store):
         print(reference)
+
+
+def _add_compile(commands: Commands) -> None:
+    parser = commands.add_parser("compile", help="compile the kernels for this machine, so that no start has to wait")
+    parser.set_defaults(run=_compile)
+
+
+def _compile(_: argparse.Namespace) -> None:
+    from service.executors.fused import compile_kernels
+
+    compile_kernels()
 
 
 if __name__ == "__main__":

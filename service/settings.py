@@ -25,6 +25,9 @@ class Settings(BaseSettings):
     model: str = Field("conll2003-minilm", description="a name in the store, name@version, or a model folder")
     model_store: Path = Field(_PROJECT / "model_store", description="folder of models by name and version")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
+    executor: Literal["auto", "eager", "fused"] = Field(
+        "auto", description="what runs the layers: PyTorch (eager), or kernels on bytes for CPUs (fused)"
+    )
     threads: int = Field(
         0, ge=0, description="processor threads of a CPU device; 0: as many as the cgroup's quota allows"
     )
@@ -34,7 +37,9 @@ class Settings(BaseSettings):
     max_texts: int = Field(1_024, ge=1, description="most texts of one call")
     queue_texts: int = Field(4_096, ge=1, description="most texts admitted and not answered")
     queue_tokens: int = Field(262_144, ge=1, description="most pieces admitted and not answered")
-    max_step_tokens: int = Field(1_024, ge=1, description="most pieces of one layer step; more is slower on a CPU")
+    max_step_tokens: int = Field(
+        0, ge=0, description="most pieces of one layer step; 0: as many as make the executor fastest"
+    )
     timeout_ms: int = Field(
         10_000, ge=1, description="time limit of a request, and the most that timeout_ms may ask for"
     )

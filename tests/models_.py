@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
+from service.executors.eager import EagerExecutor
 from service.models.config import EncoderConfig, ExitConfig, ModelConfig
 from service.models.encoder import Encoder
 from service.models.multi_exit import DropoutRates, MultiExitModel
@@ -167,3 +168,8 @@ def all_hidden_states(encoder: Encoder, num_layers: int, packed: Packed) -> list
     for layer in range(1, num_layers + 1):
         states.append(encoder.run_layer(layer, states[-1], packed))
     return states
+
+
+def eager(model: MultiExitModel | None = None) -> EagerExecutor:
+    """The reference executor on a model, or on a tiny one."""
+    return EagerExecutor(model or tiny_model(), torch.device("cpu"))

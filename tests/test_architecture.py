@@ -14,10 +14,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PURE = ("text", "spans", "exits", "models")
+COMPILERS = ("numba", "llvmlite")
 ONLINE, OFFLINE = ("engine", "api"), ("training", "evaluation", "data")
 NOT_IN_PURE = (
     *("service.settings", "service.metrics", "service.api", "service.engine", "service.training"),
     *("service.evaluation", "service.data", "service.logs", "logging", "fastapi", "prometheus_client", "threading"),
+    *("service.executors", "service.kernels", *COMPILERS),
 )
 NOT_WHILE_SERVING = ("transformers", "matplotlib", "tqdm", "service.training", "service.evaluation", "service.data")
 
@@ -75,6 +77,25 @@ def reach(package: str) -> set[str]:
     return reached
 
 
+def importers(*targets: str) -> set[str]:
+    """The modules outside of `targets` that import one of them."""
+    found = {
+        module for module, names in imports().items() if any(is_in(n, target) for n in names for target in targets)
+    }
+    return {module for module in found if not any(is_in(module, target) for target in targets)}
+
+
+def loaded_by(code: str) -> list[str]:
+    """The modules that a process of its own has loaded after `code`, but for what torch itself loads."""
+    code = (
+        f"import json, sys, torch; before = set(sys.modules); {code}; print(json.dumps([*{{*sys.modules}} - before]))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    return sorted(json.loads(run.stdout))
+
+
 @pytest.mark.parametrize("package", PURE)
 def test_pure_packages_know_nothing_of_settings_logs_metrics_http_or_threads(package: str) -> None:
     assert arrows(f"service.{package}", *NOT_IN_PURE) == []
@@ -102,8 +123,29 @@ def test_text_and_spans_do_without_torch(package: str) -> None:
     assert not [name for name in reach(package) if is_in(name, "torch")]
 
 
-def test_the_scheduler_does_not_touch_torch() -> None:
-    assert arrows("service.engine.scheduler", "torch") == []
+def test_kernels_know_nothing_of_ours_but_the_layout_of_a_table() -> None:
+    known = ("service.kernels", "service.spans.table")
+    targets = {target for module in of("service.kernels") for target in imports()[module] if is_in(target, "service")}
+    assert [target for target in targets if not any(is_in(target, name) for name in known)] == []
+
+
+def test_executors_know_models_kernels_and_what_is_pure_and_no_more() -> None:
+    targets = {target for module in of("service.executors") for target in imports()[module] if is_in(target, "service")}
+    assert {target.split(".")[1] for target in targets} <= {*PURE, "kernels", "executors", "errors"}
+
+
+def test_whoever_runs_layers_goes_through_an_executor() -> None:
+    users = {module.split(".")[1] for module in importers("service.executors")}
+    assert {"engine", "api"} <= users <= {"engine", "evaluation", "training", "api", "__main__"}
+    assert {module.split(".")[1] for module in importers("service.kernels")} == {"executors"}
+
+
+def test_only_kernels_are_compiled() -> None:
+    assert {module.split(".")[1] for module in importers(*COMPILERS)} == {"kernels"}
+
+
+def test_the_engine_leaves_the_model_and_its_device_to_the_executor() -> None:
+    assert arrows("service.engine", "service.models", "service.kernels", "torch") == []
 
 
 @pytest.mark.parametrize("package", ONLINE)
@@ -129,14 +171,21 @@ def test_errors_import_nothing_of_ours() -> None:
     assert arrows("service.errors", "service") == []
 
 
-def test_serving_loads_nothing_that_only_training_needs() -> None:
-    code = (
-        "import json, sys, torch; before = set(sys.modules); import service.api.server; "  # torch itself loads tqdm
-        "print(json.dumps(sorted(set(sys.modules) - before)))"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
-    )
-    loaded = json.loads(run.stdout)
+def test_serving_loads_nothing_that_only_training_needs_and_no_compiler_before_it_is_wanted() -> None:
+    loaded = loaded_by("import service.api.server")
     assert "service.api.server" in loaded
-    assert [name for name in loaded if any(is_in(name, unwanted) for unwanted in NOT_WHILE_SERVING)] == []
+    unwanted = (*NOT_WHILE_SERVING, *COMPILERS, "service.kernels")
+    assert [name for name in loaded if any(is_in(name, other) for other in unwanted)] == []
+
+
+def test_the_eager_executor_runs_without_a_compiler() -> None:
+    loaded = loaded_by(
+        "from service.executors.choose import make_executor; from tests.models_ import random_sequences, tiny_model; "
+        "make_executor('eager', tiny_model()).run_layer(1, random_sequences([3]), [None])"
+    )
+    assert "service.executors.eager" in loaded
+    assert [name for name in loaded if any(is_in(name, other) for other in (*COMPILERS, "service.kernels"))] == []
+
+
+def test_the_compiler_is_loaded_where_the_fused_executor_is() -> None:
+    assert {*COMPILERS, "service.kernels"} <= set(loaded_by("import service.executors.fused"))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 
+from service.evaluation.predict import entities_at_every_exit
+from service.executors.choose import make_executor
+from service.executors.fused import is_fast_here, reason_against
 from service.models.store import find_model, list_models, load_model
 from tests.api.servers_ import ADMIN_KEY, AS_ADMIN, PROJECT, ServerProcess
 
@@ -60,6 +64,11 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         process.kill()
 
 
+def texts_of(name: str) -> dict[str, set[tuple[str, str]]]:
+    """Sentences for a model, and entities that it must find there."""
+    return NEWS if name.startswith("conll") else {FICTION: FICTION_ENTITIES}
+
+
 def found(result: Any) -> set[tuple[str, str]]:
     return {(entity["text"], entity["label"]) for entity in result["entities"]}
 
@@ -76,9 +85,34 @@ def test_the_store_holds_exactly_the_two_shipped_models_and_each_is_small() -> N
         assert sum(path.stat().st_size for path in folder.iterdir()) < MAX_MODEL_BYTES
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_on_a_cpu_with_byte_products_a_shipped_model_is_run_by_kernels_unless_told_otherwise(name: str) -> None:
+    model = load_model(find_model(name, STORE)).model
+    assert reason_against(model.config) is None
+    with closing(make_executor("auto", model, device="cpu", threads=1)) as executor:
+        assert executor.describe()["executor"] == ("fused" if is_fast_here() else "eager")
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("executor", ["auto", "eager"])
+def test_entities_are_right_at_the_last_exit_whatever_runs_the_model(name: str, executor: str) -> None:
+    stored, texts = load_model(find_model(name, STORE)), texts_of(name)
+    encoded = stored.text_encoder.encode_batch([*texts])
+    with closing(make_executor(executor, stored.model, threads=1)) as running:
+        *_, last = entities_at_every_exit(running, stored.text_encoder, encoded)
+    for (text, expected), entities in zip(texts.items(), last, strict=True):
+        assert expected <= {(text[entity.start : entity.end], entity.label) for entity in entities}
+
+
+def test_the_server_runs_what_auto_chooses_and_says_so(served: Served) -> None:
+    info = served.client.get("/info").json()
+    with closing(make_executor("auto", load_model(find_model(served.name, STORE)).model)) as executor:
+        chosen = executor.describe()
+    assert all(info[name] == chosen[name] for name in ("executor", "device", "dtype"))
+
+
 def test_entities_are_right_at_full_depth_and_under_the_default_policy(served: Served) -> None:
-    texts = NEWS if served.name.startswith("conll") else {FICTION: FICTION_ENTITIES}
-    for text, expected in texts.items():
+    for text, expected in texts_of(served.name).items():
         for override in ({"strategy": "full_depth"}, {}):
             result = served.ner(text=text, exit_policy=override)
             assert expected <= found(result), (override, result)

@@ -68,11 +68,11 @@ _bearer = HTTPBearer(auto_error=False, description="The API key or the admin key
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-def require_read(request: Request, credentials: _Credentials) -> None:
-    """Dependency of requests and reads."""
+async def require_read(request: Request, credentials: _Credentials) -> None:
+    """Dependency of requests and reads. Async, so that it takes no thread."""
     request.app.state.service.keys.check_read(credentials.credentials if credentials else None)
 
 
-def require_admin(request: Request, credentials: _Credentials) -> None:
+async def require_admin(request: Request, credentials: _Credentials) -> None:
     """Dependency of changes."""
     request.app.state.service.keys.check_admin(credentials.credentials if credentials else None)

@@ -9,6 +9,7 @@ import platform
 import signal
 import socket
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import FrameType
 
@@ -25,11 +26,12 @@ from service.engine.engine import Engine, EngineLimits
 from service.engine.runner import ModelRunner
 from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.errors import BadInput, EngineFailed
+from service.executors.choose import make_executor
 from service.exits.operating_points import Calibration
 from service.exits.policies.vee import Vee
 from service.logs import log_as_json
 from service.metrics import Metrics
-from service.models.device import available_cores, choose_device, describe_device, use_threads
+from service.models.device import available_cores, use_threads
 from service.models.store import find_model, load_model
 from service.settings import Settings, read_settings
 from service.text.encoder import TextEncoder
@@ -69,11 +71,12 @@ def build_service(settings: Settings) -> Service:
     """Load the model, warm it up, and put everything together; the engine is started by the app."""
     threads = settings.threads or available_cores()
     use_threads(1)  # OpenMP serves the first thread that asks for a team far better than any later one: the worker's
-    device = choose_device(settings.device)
     stored = load_model(find_model(settings.model, settings.model_store))
     config = stored.config
+    executor = make_executor(settings.executor, stored.model, device=settings.device, threads=threads)
+    device = executor.describe()
     environment = {
-        **describe_device(device, threads),
+        **device,
         "versions": {
             "service": __version__,
             "python": platform.python_version(),
@@ -81,11 +84,17 @@ def build_service(settings: Settings) -> Service:
             "fastapi": fastapi.__version__,
         },
     }
-    build = {"version": __version__, "torch": torch.__version__, "device": device.type, "dtype": "float32"}
+    build = {
+        "version": __version__,
+        "torch": torch.__version__,
+        "device": str(device["device"]),
+        "dtype": str(device["dtype"]),
+    }
     calibration = None
     if stored.operating_points is not None:
         calibration = Calibration.from_json(stored.operating_points, config.num_layers)
         environment["calibration"] = dict(calibration.provenance)
+        _compare(calibration.provenance, device)
     metrics = Metrics(stored.reference, config.num_layers, config.labels, build)
     metrics.set_queue_capacity(settings.queue_texts)
     try:
@@ -104,8 +113,9 @@ def build_service(settings: Settings) -> Service:
         ) from error
     if key_file is not None:
         log.info("admin key", extra={"data": {"file": str(key_file.resolve())}})
-    runner = ModelRunner(stored.model, device)
-    limits = EngineLimits(settings.queue_texts, settings.queue_tokens, settings.max_step_tokens)
+    runner = ModelRunner(executor)
+    max_step_pieces = settings.max_step_tokens or executor.max_step_pieces
+    limits = EngineLimits(settings.queue_texts, settings.queue_tokens, max_step_pieces)
 
     def prepare() -> None:
         use_threads(threads)
@@ -116,6 +126,15 @@ def build_service(settings: Settings) -> Service:
     )
     keys = Keys(settings.api_key, admin_key)
     return Service(settings, config, stored.card, stored.text_encoder, engine, controls, metrics, keys, environment)
+
+
+def _compare(provenance: Mapping[str, object], device: Mapping[str, object]) -> None:
+    """Say so when the operating points hold for something else than what runs here."""
+    measured = {name: provenance.get(name) for name in ("device", "dtype", "executor")}
+    here = {name: device[name] for name in measured}
+    if measured != here:
+        advice = "presets keep their meaning, but expected figures may not: `python -m service calibrate`"
+        log.warning("calibrated elsewhere", extra={"data": {"on": measured, "here": here, "advice": advice}})
 
 
 def _warm_up(text_encoder: TextEncoder, runner: ModelRunner) -> None:

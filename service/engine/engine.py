@@ -78,6 +78,7 @@ class Engine:
         self._admitted: list[Request] = []
         self._open: set[Request] = set()
         self._running = 0
+        self._reported = (0, 0)  # waiting and running, as the observer knows them
         self._texts = 0
         self._pieces = 0
         self._is_closing = False
@@ -101,6 +102,7 @@ class Engine:
             self._worker.join()
         for request in tuple(self._open):  # a worker that never started, or that is gone
             self._answer(request, NotReady("the service ended before the request ran; send it to another instance"))
+        self._report_queue()
 
     @property
     def has_failed(self) -> bool:
@@ -134,6 +136,7 @@ class Engine:
             if not request.sequences:
                 self._start(request)
                 self._answer(request, None)
+                self._report_queue()
                 return
             self._admitted.append(request)
             self._report_queue()
@@ -143,6 +146,7 @@ class Engine:
         """Nobody waits for `request` any more: its room is free at once, its sequences leave at the next boundary."""
         request.is_cancelled = True
         self._answer(request, ServiceError("the caller left before the answer was ready"))
+        self._report_queue()
 
     def _admit(self, request: Request) -> None:
         texts, pieces = self._texts + len(request.texts), self._pieces + request.num_pieces
@@ -198,14 +202,18 @@ class Engine:
             for sequence in request.sequences:
                 sequence.release()
             self._answer(request, EngineFailed("the engine failed on this request; the log has the details"))
+        self._report_queue()
 
     def _run(self, step: Step) -> None:
-        sequences = [sequence for sequence in step.sequences if self._is_wanted(sequence)]
+        started = self._clock()
+        sequences = [sequence for sequence in step.sequences if self._is_wanted(sequence, started)]
+        self._report_queue()
         if not sequences:
             return
-        started = self._step_started = self._clock()
+        self._step_started = started
         self._advance(step.layer, sequences)
         self._step_started = None
+        self._report_queue()
         pieces = sum(sequence.input.num_pieces for sequence in sequences)
         self._tell(self._observer.step_done, step.layer, len(sequences), pieces, self._clock() - started)
 
@@ -250,24 +258,22 @@ class Engine:
             sequence.request, EngineFailed("the engine failed on this request; the log has the details under its id")
         )
 
-    def _is_wanted(self, sequence: Sequence) -> bool:
+    def _is_wanted(self, sequence: Sequence, now: float) -> bool:
         """Whether somebody still waits for it; what nobody waits for leaves here, at a layer boundary."""
         request = sequence.request
-        if request.future.done():  # another sequence of it failed
-            sequence.release()
-            return False
         if request.is_cancelled:
             self.cancel(request)
-        elif self._clock() > request.deadline:
+        elif now > request.deadline:
             self._answer(request, TimedOut("the request's timeout_ms passed before its answer was ready"))
-        else:
+        elif request.captured is None:
             self._start(request)
-        return request.captured is not None and not request.future.done()
+        if request in self._open:
+            return True
+        sequence.release()  # its request is answered: cancelled, too late, or another sequence of it failed
+        return False
 
     def _start(self, request: Request) -> None:
         """Capture the policy of a request whose first sequence is about to run."""
-        if request.captured is not None:
-            return
         try:
             captured = self._capture(request.override)
         except BadInput as error:  # the live policy changed since its changes were checked, and they fit no more
@@ -278,7 +284,6 @@ class Engine:
                 return
             request.captured, request.started = captured, self._clock()
             self._running += 1
-        self._report_queue()
 
     def _leave(self, sequences: Seq[Sequence]) -> None:
         if not sequences:
@@ -314,10 +319,12 @@ class Engine:
             request.future.set_result(request)
         else:
             request.future.set_exception(error)
-        self._report_queue()
 
     def _report_queue(self) -> None:
-        self._tell(self._observer.queue_changed, len(self._open) - self._running, self._running)
+        counts = len(self._open) - self._running, self._running
+        if counts != self._reported:
+            self._reported = counts
+            self._tell(self._observer.queue_changed, *counts)
 
     def _tell(self, event: Callable[..., None], *details: object) -> None:
         """Tell the observer; its failure is logged and stops nobody."""

@@ -26,8 +26,8 @@ def trace_sequence(sequence: Sequence, *, labels: Seq[str]) -> list[dict[str, An
                 "layer": layer,
                 "consistency": list(consistency),
                 "votes": policy.votes(consistency) if isinstance(policy, Vee) else None,
-                "entropy_mean": reading.entropy.mean().item(),
-                "entropy_max": reading.entropy.max().item(),
+                "entropy_mean": float(reading.figure("entropy_mean")[0]),
+                "entropy_max": float(reading.figure("entropy_max")[0]),
                 "entities": [
                     {
                         "start": int(sequence.input.word_starts[span.start]),

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from service.evaluation.predict import run_to_full_depth
 from service.evaluation.replay import Replay
+from service.executors.executor import Executor
 from service.exits.policy import ExitPolicy
 from service.exits.reading import Reading
-from service.models.multi_exit import MultiExitModel
-from service.models.packed import pack
 from service.spans.types import IntArray
 from service.text.types import SequenceInput
 
 Seconds = NDArray[np.float64]
+
+_WISHES: Sequence[dict[str, bool]] = (
+    {"with_exit": False, "with_table": False},
+    {"with_exit": True, "with_table": False},
+    {"with_exit": True, "with_table": True},
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,7 +33,7 @@ class PolicyCost:
     """What a policy takes for a sequence, by its length and the layer it leaves at.
 
     lengths  (lengths,) pieces
-    seconds  (layers, lengths) of a sequence that leaves behind that layer, from the embedding to its decoded spans
+    seconds  (layers, lengths) of a sequence that leaves behind that layer, from its word pieces to its decoded spans
     """
 
     lengths: IntArray
@@ -42,35 +49,35 @@ class PolicyCost:
 
 
 class CostMeter:
-    """Measures the steps of the forward path on sequences of spread lengths.
+    """Measures the steps of an executor on sequences of spread lengths, one sequence a step.
 
     What the engine adds around a step (scheduling, futures) is not in it.
+
+    lengths              (lengths,) pieces
+    first_layer_s        (lengths,) seconds of the first layer, embedding included
+    layer_s              (lengths,) of any other
+    exit_s, table_s      (lengths,) what an exit adds to a layer: without and with the table itself
     """
 
     def __init__(
-        self,
-        model: MultiExitModel,
-        sequences: Sequence[SequenceInput],
-        *,
-        device: torch.device,
-        num_lengths: int = 12,
-        repeats: int = 25,
+        self, executor: Executor, sequences: Sequence[SequenceInput], *, num_lengths: int = 12, repeats: int = 25
     ) -> None:
-        """model: on `device`, in eval mode; sequences: real ones, from which some of every length are taken."""
+        """sequences: real ones, from which some of every length are taken."""
         by_length = sorted(sequences, key=lambda sequence: sequence.num_pieces)
         shortest, longest = by_length[0].num_pieces, by_length[-1].num_pieces
         wanted = np.unique(np.geomspace(shortest, longest, num_lengths).round())
         all_lengths = np.array([sequence.num_pieces for sequence in by_length])
         chosen = sorted({min(int(np.searchsorted(all_lengths, length)), len(by_length) - 1) for length in wanted})
         self._samples = [by_length[index] for index in chosen]
-        self._model, self._device, self._repeats = model, device, repeats
-        self._num_layers = model.config.num_layers
+        self._executor, self._repeats = executor, repeats
+        self._num_layers = executor.config.num_layers
         self.lengths = np.array([sample.num_pieces for sample in self._samples])
         self._costs: dict[Hashable, PolicyCost] = {}
-        self.embed_s, self.layer_s, self.exit_s, self._tables = self._measure_model()
+        self._readings = [self._run(sample) for sample in self._samples]
+        self.first_layer_s, self.layer_s, self.exit_s, self.table_s = self._measure_executor()
 
     def cost(self, policy: ExitPolicy) -> PolicyCost:
-        """Embedding, layers, the exits that the policy needs, its evidence, and decoding where it leaves.
+        """Layers, the exits that the policy needs, its evidence, and decoding where it leaves.
 
         Measured once for all policies of a kind.
         """
@@ -80,47 +87,46 @@ class CostMeter:
         return self._costs[kind]
 
     def _cost(self, policy: ExitPolicy) -> PolicyCost:
-        seconds = np.tile(self.embed_s, (self._num_layers, 1))
+        seconds = np.zeros((self._num_layers, len(self._samples)))
         running = np.zeros(len(self._samples))
         for layer in range(1, self._num_layers + 1):
-            running += self.layer_s
-            if policy.needs_table(layer, self._num_layers):
+            running += self.first_layer_s if layer == 1 else self.layer_s
+            seconds[layer - 1] = running  # nobody leaves here, unless
+            if policy.needs_exit(layer, self._num_layers):
                 evidence_s, decode_s = self._measure_policy(policy, layer)
-                running += self.exit_s + evidence_s
-                seconds[layer - 1] += running + decode_s
-            else:
-                seconds[layer - 1] += running  # nobody leaves here
+                running += (self.table_s if policy.compares_tables else self.exit_s) + evidence_s
+                seconds[layer - 1] = running + decode_s
         return PolicyCost(self.lengths, seconds)
 
-    @torch.inference_mode()
-    def _measure_model(self) -> tuple[Seconds, Seconds, Seconds, list[list[torch.Tensor]]]:
-        rows, tables = [], []
-        model = self._model
-        for sample in self._samples:
-            packed = pack([sample], self._device)
-            tables.append(model(packed))
-            hidden = model.embed(packed)
-            embed_s = self._time(model.embed, packed)
-            layer_s = self._time(model.run_layer, 1, hidden, packed)
-            rows.append((embed_s, layer_s, self._time(model.exit_table, 1, hidden, packed)))
-        embed_s, layer_s, exit_s = np.array(rows).T
-        return embed_s, layer_s, exit_s, tables
+    def _run(self, sample: SequenceInput) -> list[Reading]:
+        ((_, readings),) = run_to_full_depth(self._executor, [sample])
+        return readings
 
-    @torch.inference_mode()
+    def _measure_executor(self) -> tuple[Seconds, Seconds, Seconds, Seconds]:
+        """Steps take turns, so that a slow moment of the machine is none of a single one's."""
+        rows = []
+        for sample in self._samples:
+            (state,), _ = self._executor.run_layer(1, [sample], [None], with_exit=False)
+            steps = [partial(self._executor.run_layer, 1, [sample], [None], **_WISHES[0])]
+            steps += [partial(self._executor.run_layer, 2, [sample], [state], **wishes) for wishes in _WISHES]
+            rows.append(self._time_in_turns(steps))
+        first, plain, with_exit, with_table = np.array(rows).T
+        return first, plain, np.maximum(with_exit - plain, 0.0), np.maximum(with_table - plain, 0.0)
+
     def _measure_policy(self, policy: ExitPolicy, layer: int) -> tuple[Seconds, Seconds]:
         """(lengths,) seconds of the policy's evidence behind `layer`, and of decoding what it did not decode."""
-        needed = [m for m in range(1, layer + 1) if policy.needs_table(m, self._num_layers)]
+        needed = [m for m in range(1, layer + 1) if policy.needs_exit(m, self._num_layers)]
         evidence_s, decode_s = [], []
-        for sample, tables in zip(self._samples, self._tables, strict=True):
-            earlier = [self._reading(tables[m - 1], sample) for m in needed[:-1]]
-            policy.evidence([*earlier, self._reading(tables[layer - 1], sample)])  # earlier ones decoded, as in serving
-            for index in range(1, len(earlier) + 1):
+        for of_layers in self._readings:
+            earlier = [of_layers[m - 1].fresh() for m in needed[:-1]]
+            for index in range(1, len(earlier) + 1):  # earlier ones have been looked at, as in serving
                 policy.evidence(earlier[:index])
             times = []
             for _ in range(self._repeats):
-                current = self._reading(tables[layer - 1], sample)
+                current = of_layers[layer - 1].fresh()
                 started = time.perf_counter()
-                policy.evidence([*earlier, current]).tolist()
+                if layer < self._num_layers:
+                    policy.evidence([*earlier, current]).tolist()
                 seen = time.perf_counter()
                 _ = policy.prediction([*earlier, current]).spans
                 times.append((seen - started, time.perf_counter() - seen))
@@ -128,20 +134,13 @@ class CostMeter:
             decode_s.append(min(pair[1] for pair in times))
         return np.array(evidence_s), np.array(decode_s)
 
-    def _reading(self, table: torch.Tensor, sample: SequenceInput) -> Reading:
-        return Reading(table, [sample.num_words], nested=self._model.config.nested)
-
-    def _time(self, step: Callable[..., torch.Tensor], *arguments: object) -> float:
-        """Seconds of a step, synchronised: the fewest of some tries, what it takes when nothing disturbs it."""
-        times = []
+    def _time_in_turns(self, steps: Sequence[Callable[[], object]]) -> list[float]:
+        """Seconds of every step: the fewest of some tries, what it takes when nothing disturbs it."""
+        fewest = [math.inf] * len(steps)
         for _ in range(self._repeats):
-            self._synchronize()
-            started = time.perf_counter()
-            step(*arguments)
-            self._synchronize()
-            times.append(time.perf_counter() - started)
-        return min(times)
-
-    def _synchronize(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+            for index, step in enumerate(steps):
+                started = time.perf_counter()
+                step()
+                self._executor.wait()
+                fewest[index] = min(fewest[index], time.perf_counter() - started)
+        return fewest

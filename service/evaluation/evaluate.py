@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from service.data.gold import gold_spans
 from service.data.readers import Example
 from service.evaluation.predict import entities_at_every_exit
-from service.models.multi_exit import MultiExitModel
+from service.executors.executor import Executor
 from service.spans.score import Score, inner, keys, score, score_by_label
 from service.spans.types import Entity
 from service.text.encoder import TextEncoder
@@ -96,20 +94,15 @@ def encode_examples(text_encoder: TextEncoder, examples: Sequence[Example], *, s
 
 
 def evaluate(
-    model: MultiExitModel,
-    text_encoder: TextEncoder,
-    examples: Sequence[Example],
-    *,
-    device: torch.device,
-    split: bool = True,
+    executor: Executor, text_encoder: TextEncoder, examples: Sequence[Example], *, split: bool = True
 ) -> Evaluation:
     """Score every exit against gold; `split=False` takes each text as one sentence. A lost gold entity is a miss."""
     texts = encode_examples(text_encoder, examples, split=split)
-    label_ids = {label: index for index, label in enumerate(model.config.labels, 1)}
+    label_ids = {label: index for index, label in enumerate(executor.config.labels, 1)}
     known = [[entity for entity in example.entities if entity.label in label_ids] for example in examples]
     lost = sum(len(gold_spans(text, gold, label_ids)[1]) for text, gold in zip(texts, known, strict=True))
     exits = []
-    for of_texts in entities_at_every_exit(model, text_encoder, texts, device=device):
+    for of_texts in entities_at_every_exit(executor, text_encoder, texts):
         exit_score = ExitScore()
         for example, found in zip(examples, of_texts, strict=True):
             exit_score.add(example.entities, found)

@@ -55,7 +55,7 @@ def cross_fitted_evidence(replayer: Replayer, folds: int = 5, seed: int = 0) -> 
 def _inputs(replayer: Replayer) -> list[Tensor]:
     """Per layer but the last, (sequences, features)."""
     readings = replayer.trace.readings
-    return [features(readings[:layer]) for layer in range(1, len(readings))]
+    return [torch.tensor(features(readings[:layer]), dtype=torch.float64) for layer in range(1, len(readings))]
 
 
 def _errors(replayer: Replayer) -> NDArray[np.float64]:

@@ -4,51 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
-from torch import Tensor
-
+from service.executors.executor import Executor, State
+from service.exits.reading import Reading
 from service.models.batches import length_buckets
-from service.models.multi_exit import MultiExitModel
-from service.models.packed import Packed, pack
-from service.spans.decode import decode
 from service.spans.types import Entity, Span
 from service.text.encoder import TextEncoder
 from service.text.types import EncodedText, SequenceInput
 
 
 def run_to_full_depth(
-    model: MultiExitModel, sequences: Sequence[SequenceInput], *, device: torch.device, max_pieces: int = 4096
-) -> Iterator[tuple[list[int], Packed, list[Tensor]]]:
-    """-> batch by batch: which sequences, packed, and every exit's packed table, in `evidence`'s layout.
-
-    The model must be in eval mode and on `device`.
-    """
+    executor: Executor, sequences: Sequence[SequenceInput], *, max_pieces: int = 4096
+) -> Iterator[tuple[list[int], list[Reading]]]:
+    """-> batch by batch: which sequences, and what every exit said of them, tables included."""
     for batch in length_buckets(sequences, max_pieces):
-        packed = pack([sequences[index] for index in batch], device)
-        with torch.inference_mode():
-            tables = model(packed)
-        yield batch, packed, tables
+        inputs = [sequences[index] for index in batch]
+        states: list[State | None] = [None] * len(inputs)
+        readings = []
+        for layer in range(1, executor.config.num_layers + 1):
+            states, reading = executor.run_layer(layer, inputs, states)
+            if reading is None:
+                raise RuntimeError("an executor ran no exit, though it was asked for one")
+            readings.append(reading)
+        yield batch, readings
 
 
-def decode_table(table: Tensor, packed: Packed, *, nested: bool) -> list[list[Span]]:
-    """A packed table -> the spans of each of its sequences."""
-    best = table.max(dim=1)
-    labels = best.indices.cpu().split(packed.cell_counts)
-    log_probs = best.values.cpu().split(packed.cell_counts)
-    return [
-        decode(of_labels.numpy(), of_probs.numpy(), num_words, nested=nested)
-        for of_labels, of_probs, num_words in zip(labels, log_probs, packed.words.lengths, strict=True)
-    ]
-
-
-def decode_every_exit(
-    model: MultiExitModel, sequences: Sequence[SequenceInput], *, device: torch.device
-) -> list[list[list[Span]]]:
+def decode_every_exit(executor: Executor, sequences: Sequence[SequenceInput]) -> list[list[list[Span]]]:
     """-> per exit, per sequence, its spans."""
-    found: list[list[list[Span]]] = [[[] for _ in sequences] for _ in range(model.config.num_layers)]
-    for batch, packed, tables in run_to_full_depth(model, sequences, device=device):
-        for exit_spans, table in zip(found, tables, strict=True):
-            for index, spans in zip(batch, decode_table(table, packed, nested=model.config.nested), strict=True):
+    found: list[list[list[Span]]] = [[[] for _ in sequences] for _ in range(executor.config.num_layers)]
+    for batch, readings in run_to_full_depth(executor, sequences):
+        for exit_spans, reading in zip(found, readings, strict=True):
+            for index, spans in zip(batch, reading.spans, strict=True):
                 exit_spans[index] = spans
     return found
 
@@ -65,9 +50,9 @@ def entities_of_texts(
 
 
 def entities_at_every_exit(
-    model: MultiExitModel, text_encoder: TextEncoder, texts: Sequence[EncodedText], *, device: torch.device
+    executor: Executor, text_encoder: TextEncoder, texts: Sequence[EncodedText]
 ) -> list[list[list[Entity]]]:
     """-> per exit, per text, its entities by character."""
     sequences = [sequence for text in texts for sequence in text.sequences]
-    every_exit = decode_every_exit(model, sequences, device=device)
+    every_exit = decode_every_exit(executor, sequences)
     return [entities_of_texts(text_encoder, texts, spans) for spans in every_exit]

@@ -68,7 +68,7 @@ def gather_evidence(trace: Trace, policy: ExitPolicy) -> list[list[Evidence]]:
     evidences: list[list[Evidence]] = []
     seen = []
     for layer, reading in enumerate(trace.readings, 1):
-        if policy.needs_table(layer, trace.num_layers):
+        if policy.needs_exit(layer, trace.num_layers):
             seen.append(reading)
             evidences.append([tuple(row) for row in policy.evidence(seen).tolist()])
         else:
@@ -171,7 +171,7 @@ class Replayer:
         """Per exit, the spans that every sequence would answer there."""
         seen, spans = [], []
         for layer, reading in enumerate(self.trace.readings, 1):
-            if policy.needs_table(layer, self.trace.num_layers):
+            if policy.needs_exit(layer, self.trace.num_layers):
                 seen.append(reading)
                 spans.append(policy.prediction(seen).spans)
             else:  # nobody leaves here

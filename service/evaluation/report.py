@@ -52,8 +52,8 @@ def report(studies: Sequence[Study], folder: Path) -> Path:
 
 def _introduction(studies: Sequence[Study]) -> list[str]:
     command = " ".join(f"{s.model.partition('@')[0]}=DATA/{s.dev.data},DATA/{s.test.data}" for s in studies)
-    provenance = studies[0].calibration.provenance
-    how = f"{provenance['device']}, {provenance['executor']}, {studies[0].threads} threads"
+    on = studies[0].measured_on
+    how = f"{on['device']}, {on['executor']} ({on['dtype']}), {on['threads']} threads"
     return [
         "# Results: every sentence-level exit strategy, on one trace of each model",
         "",

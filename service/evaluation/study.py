@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from service.data.readers import read_examples
@@ -19,6 +18,7 @@ from service.evaluation.fit_rule import cross_fitted_evidence
 from service.evaluation.replay import Replayer
 from service.evaluation.sweep import Outcome, cheapest, families, front, run, run_family
 from service.evaluation.trace import Trace, trace
+from service.executors.executor import Executor
 from service.exits.operating_points import Calibration, OperatingPoint
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
@@ -60,7 +60,7 @@ class Study:
     lengths: NDArray[np.int64]
     layer_ms: NDArray[np.float64]
     exit_ms: NDArray[np.float64]
-    threads: int
+    measured_on: Mapping[str, str | int]
 
     @property
     def bootstrap(self) -> Bootstrap:
@@ -97,17 +97,15 @@ class Study:
         return float(np.interp(seconds, [cost for cost, _ in cuts], best))
 
 
-def study(stored: StoredModel, dev_file: Path, test_file: Path, *, device: torch.device, threads: int) -> Study:
+def study(stored: StoredModel, dev_file: Path, test_file: Path, executor: Executor) -> Study:
     """Trace, sweep and replay. The model must be calibrated: its learned rule and its front are what is reported."""
     if stored.operating_points is None:
         raise ModelRefused(f"{stored.reference} has no operating points; calibrate it on {dev_file} first")
     calibration = Calibration.from_json(stored.operating_points, stored.config.num_layers)
     examples = {path: read_examples(path) for path in (dev_file, test_file)}
-    dev, test = (
-        trace(stored, found, f"{path.parent.name}/{path.name}", device=device) for path, found in examples.items()
-    )
+    dev, test = (trace(stored, found, f"{path.parent.name}/{path.name}", executor) for path, found in examples.items())
     texts = encode_examples(stored.text_encoder, examples[dev_file])
-    meter = CostMeter(stored.model.to(device), [s for text in texts for s in text.sequences], device=device)
+    meter = CostMeter(executor, [s for text in texts for s in text.sequences])
     on_dev, on_test = Replayer(dev), Replayer(test)
     cross_fitted = cross_fitted_evidence(on_dev)
     swept: dict[str, list[Pair]] = {}
@@ -128,11 +126,11 @@ def study(stored: StoredModel, dev_file: Path, test_file: Path, *, device: torch
         oracle=Outcome(FullDepth(), at_oracle, _one_exit(meter, dev.num_layers).of(at_oracle)),
         ensemble=[Pair(run(policy, on_dev, meter), run(policy, on_test, meter)) for policy in averaging],
         points=points,
-        entropy=[float(reading.cells.mean(reading.entropy).mean()) for reading in test.readings],
+        entropy=[float(reading.figure("entropy_mean").mean()) for reading in test.readings],
         lengths=meter.lengths,
         layer_ms=1_000 * meter.layer_s,
         exit_ms=1_000 * meter.exit_s,
-        threads=threads,
+        measured_on=executor.describe(),
     )
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from service.data.readers import Example
 from service.errors import DataRefused
 from service.evaluation.evaluate import encode_examples
 from service.evaluation.predict import run_to_full_depth
-from service.exits.reading import Reading
+from service.executors.executor import Executor
+from service.exits.reading import Candidates, Figures, Reading
 from service.models.store import StoredModel
 from service.spans.score import Key, keys
 from service.spans.types import IntArray
 from service.text.types import EncodedText
 
-FORMAT = "1"
+FORMAT = "2"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +58,8 @@ class Trace:
     data                   name of the file it spoke about
     labels, nested         of the model
     tables                 per exit, (cells, K) float32 log-probabilities of all sequences, one after another
+    summaries, candidates  per exit, as the executor gave them, so that a replay decides as serving does; without them
+                           they are worked out from the tables
     texts                  per text, its sequences
     gold                   per text, its entities: (start, end, label) by character
     """
@@ -68,6 +72,8 @@ class Trace:
     tables: tuple[Tensor, ...]
     texts: tuple[tuple[TracedSequence, ...], ...]
     gold: tuple[frozenset[Key], ...]
+    summaries: tuple[Figures, ...] = ()
+    candidates: tuple[Candidates, ...] = ()
 
     @property
     def num_layers(self) -> int:
@@ -82,7 +88,10 @@ class Trace:
     def readings(self) -> tuple[Reading, ...]:
         """Per exit, what it said of all sequences."""
         num_words = [sequence.num_words for sequence in self.sequences]
-        return tuple(Reading(table, num_words, nested=self.nested) for table in self.tables)
+        return tuple(
+            Reading(table, num_words, nested=self.nested, summary=summary, candidates=candidates)
+            for table, summary, candidates in zip_longest(self.tables, self.summaries, self.candidates)
+        )
 
     @cached_property
     def num_pieces(self) -> IntArray:
@@ -96,7 +105,7 @@ class Trace:
 
 
 def trace(
-    stored: StoredModel, examples: Sequence[Example], data: str, *, device: torch.device, split: bool = True
+    stored: StoredModel, examples: Sequence[Example], data: str, executor: Executor, *, split: bool = True
 ) -> Trace:
     """Run every text to full depth, cut into sentences as the server cuts it (`split=False`: not at all).
 
@@ -106,20 +115,31 @@ def trace(
     sequences = [sequence for text in texts for sequence in text.sequences]
     if not sequences:
         raise DataRefused(f"{data} holds no words")
-    tables: list[list[Tensor]] = [[torch.empty(0)] * len(sequences) for _ in range(stored.config.num_layers)]
-    for batch, packed, of_exits in run_to_full_depth(stored.model.to(device), sequences, device=device):
-        for of_sequences, table in zip(tables, of_exits, strict=True):
-            for index, cells in zip(batch, table.cpu().split(packed.cell_counts), strict=True):
-                of_sequences[index] = cells
+    parts: list[list[Reading]] = [[] for _ in range(stored.config.num_layers)]
+    order: list[int] = []
+    for batch, of_exits in run_to_full_depth(executor, sequences):
+        order += batch
+        for of_exit, reading in zip(parts, of_exits, strict=True):
+            of_exit += reading.split()
+    position = np.argsort(order).tolist()
+    exits = [[of_exit[index] for index in position] for of_exit in parts]
     return Trace(
         stored.reference,
         stored.weights_sha256,
         data,
         stored.config.labels,
         stored.config.nested,
-        tuple(torch.cat(of_sequences) for of_sequences in tables),
+        tuple(torch.cat([part.table.cpu() for part in of_exit]) for of_exit in exits),
         tuple(_traced(text) for text in texts),
         tuple(frozenset(keys(example.entities)) for example in examples),
+        tuple(np.concatenate([part.summary for part in of_exit]) for of_exit in exits),
+        tuple(
+            Candidates(
+                tuple(len(part.candidates.cells) for part in of_exit),
+                np.concatenate([part.candidates.cells for part in of_exit]),
+            )
+            for of_exit in exits
+        ),
     )
 
 
@@ -139,7 +159,12 @@ def save_trace(path: Path, found: Trace) -> None:
         "gold": [sorted(entities) for entities in found.gold],
     }
     sequences = found.sequences
-    tensors = {f"exit.{layer}": table for layer, table in enumerate(found.tables, 1)} | {
+    tensors = {f"exit.{layer}": table for layer, table in enumerate(found.tables, 1)}
+    tensors |= {f"summary.{layer}": torch.from_numpy(summary) for layer, summary in enumerate(found.summaries, 1)}
+    for layer, candidates in enumerate(found.candidates, 1):
+        tensors[f"candidates.{layer}"] = torch.from_numpy(candidates.cells)
+        tensors[f"candidates_per_sequence.{layer}"] = torch.tensor(candidates.counts)
+    tensors |= {
         "sequences_per_text": torch.tensor([len(text) for text in found.texts]),
         "num_pieces": torch.tensor([sequence.num_pieces for sequence in sequences]),
         "num_words": torch.tensor([sequence.num_words for sequence in sequences]),
@@ -170,6 +195,7 @@ def _read(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trace:
     starts = tensors["word_starts"].split(num_words)
     ends = tensors["word_ends"].split(num_words)
     rows = zip(tensors["num_pieces"].tolist(), starts, ends, tensors["owned"].tolist(), strict=True)
+    layers = range(1, 1 + sum(name.startswith("exit.") for name in tensors))
     sequences = iter(TracedSequence(pieces, s.numpy(), e.numpy(), (own[0], own[1])) for pieces, s, e, own in rows)
     return Trace(
         header["model"],
@@ -177,7 +203,14 @@ def _read(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trace:
         header["data"],
         tuple(header["labels"]),
         header["nested"],
-        tuple(tensors[f"exit.{layer}"] for layer in range(1, 1 + sum(name.startswith("exit.") for name in tensors))),
+        tuple(tensors[f"exit.{layer}"] for layer in layers),
         tuple(tuple(next(sequences) for _ in range(count)) for count in tensors["sequences_per_text"].tolist()),
         tuple(frozenset((start, end, label) for start, end, label in entities) for entities in header["gold"]),
+        tuple(tensors[f"summary.{layer}"].numpy() for layer in layers),
+        tuple(
+            Candidates(
+                tuple(tensors[f"candidates_per_sequence.{layer}"].tolist()), tensors[f"candidates.{layer}"].numpy()
+            )
+            for layer in layers
+        ),
     )

@@ -1,7 +1,8 @@
 """How much two exits agree. Every measure is a consistency: larger means more alike, and a vote is C > tau.
 
-Compared are readings of the same sequences; the result is (sequences,) float64. Divergences of single cells are pooled
-over a sequence's valid cells by their mean, as in the paper, or by their maximum: the cell that agrees least.
+Compared are readings of the same sequences, on the host; the result is (sequences,) float64. Divergences of single
+cells are pooled over a sequence's valid cells by their mean, as in the paper, or by their maximum: the cell that agrees
+least.
 """
 
 from __future__ import annotations
@@ -10,142 +11,164 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from rapidfuzz.distance import Levenshtein
-from torch import Tensor
 
-from service.exits.reading import Reading
+from service.exits.reading import Figures, Reading
+from service.spans.types import FloatArray, IntArray
 
-MIN_LOG_PROB = -30.0  # keeps a probability of 0 from making a divergence infinite
-
-Compare = Callable[[Reading, Reading], Tensor]
-
-
-def kl_divergence(earlier: Tensor, current: Tensor) -> Tensor:
-    """KL(p_earlier || p_current) of every cell: (cells, K), (cells, K) -> (cells,), in units of log K.
-
-    The divergence of Eq. 7 of VEE-BERT. Log-probabilities are clamped at MIN_LOG_PROB.
-    """
-    earlier, current = earlier.clamp_min(MIN_LOG_PROB), current.clamp_min(MIN_LOG_PROB)
-    return (earlier.exp() * (earlier - current)).sum(dim=1) / math.log(current.shape[1])
+Compare = Callable[[Reading, Reading], Figures]
+PerCell = FloatArray | Figures
+Divergence = Callable[[Reading, Reading], PerCell]
+"""(cells,) divergences, or (cells, K) terms whose sums over the labels they are"""
 
 
-def reverse_kl_divergence(earlier: Tensor, current: Tensor) -> Tensor:
-    """KL(p_current || p_earlier) of every cell, as `kl_divergence`."""
+def kl_divergence(earlier: Reading, current: Reading) -> PerCell:
+    """(cells, K) terms of KL(p_earlier || p_current), in units of log K: the divergence of Eq. 7 of VEE-BERT."""
+    terms = earlier.log_probs - current.log_probs
+    terms *= earlier.probs
+    terms /= np.float32(math.log(terms.shape[1]))
+    return terms
+
+
+def reverse_kl_divergence(earlier: Reading, current: Reading) -> PerCell:
+    """(cells, K) terms of KL(p_current || p_earlier), as `kl_divergence`."""
     return kl_divergence(current, earlier)
 
 
-def js_divergence(earlier: Tensor, current: Tensor) -> Tensor:
-    """Jensen-Shannon divergence / log 2 of every cell, in [0, 1] (footnote 7 of VEE-BERT)."""
-    p, q = earlier.clamp_min(MIN_LOG_PROB).exp(), current.clamp_min(MIN_LOG_PROB).exp()
-    total = p + q  # not logaddexp: its last bit depends on where in the batch a cell stands
-    halves = p * (2 * p / total).log() + q * (2 * q / total).log()
-    return (halves.sum(dim=1) / (2 * math.log(2))).clamp_max(1.0)
+def js_divergence(earlier: Reading, current: Reading) -> PerCell:
+    """(cells,) Jensen-Shannon divergence / log 2, in [0, 1] (footnote 7 of VEE-BERT)."""
+    p, q = earlier.probs, current.probs
+    total = p + q
+    halves = p * np.log(2 * p / total) + q * np.log(2 * q / total)
+    divergence: PerCell = np.minimum(_over_labels(halves) / np.float32(2 * math.log(2)), np.float32(1))
+    return divergence
 
 
-def hellinger_distance(earlier: Tensor, current: Tensor) -> Tensor:
-    """Hellinger distance of every cell, in [0, 1] (footnote 7 of VEE-BERT)."""
-    difference = (earlier / 2).exp() - (current / 2).exp()
-    return difference.square().sum(dim=1).div(2).sqrt().clamp_max(1.0)
+def hellinger_distance(earlier: Reading, current: Reading) -> PerCell:
+    """(cells,) Hellinger distance, in [0, 1] (footnote 7 of VEE-BERT)."""
+    difference = np.sqrt(earlier.probs) - np.sqrt(current.probs)
+    distance: PerCell = np.minimum(np.sqrt(_over_labels(np.square(difference)) / 2), np.float32(1))
+    return distance
 
 
-def squared_euclidean_distance(earlier: Tensor, current: Tensor) -> Tensor:
-    """Squared Euclidean distance of every cell's probabilities, in [0, 2]."""
-    return (earlier.exp() - current.exp()).square().sum(dim=1)
+def squared_euclidean_distance(earlier: Reading, current: Reading) -> PerCell:
+    """(cells, K) terms of the squared Euclidean distance of the probabilities, in [0, 2]."""
+    terms: PerCell = np.square(earlier.probs - current.probs)
+    return terms
 
 
-def pooled_by_mean(divergence: Callable[[Tensor, Tensor], Tensor]) -> Compare:
+def label_differs(earlier: Reading, current: Reading) -> PerCell:
+    """(cells,) 1 where the most probable label is another, else 0."""
+    differs: PerCell = (earlier.labels != current.labels).astype(np.float32)
+    return differs
+
+
+def pooled_by_mean(divergence: Divergence) -> Compare:
     """-(mean over valid cells of `divergence`), never above 0.
 
     For `kl_divergence` this is Eq. 7 of VEE-BERT without its leading minus: as printed it would grow with disagreement,
-    against the text, which calls it the negative of the average divergence.
+    against the text, which calls it the negative of the average divergence. For `label_differs` it is the Hamming
+    distance of the lists of labels where section 4.1 asks for the edit distance: never below Levenshtein's, so never
+    less strict, and without dynamic programming (`edit_levenshtein` has it).
     """
 
-    def compare(earlier: Reading, current: Reading) -> Tensor:
-        return _negated(current.cells.mean(divergence(earlier.table, current.table)))
+    def compare(earlier: Reading, current: Reading) -> Figures:
+        return _negated(_mean(divergence(earlier, current), current))
 
     return compare
 
 
-def pooled_by_max(divergence: Callable[[Tensor, Tensor], Tensor]) -> Compare:
+def pooled_by_max(divergence: Divergence) -> Compare:
     """-(largest `divergence` of a valid cell), never above 0."""
 
-    def compare(earlier: Reading, current: Reading) -> Tensor:
-        return _negated(current.cells.max(divergence(earlier.table, current.table)))
+    def compare(earlier: Reading, current: Reading) -> Figures:
+        return _negated(_max(divergence(earlier, current), current))
 
     return compare
 
 
-def euclidean(earlier: Reading, current: Reading) -> Tensor:
+def euclidean(earlier: Reading, current: Reading) -> Figures:
     """-norm(T_i - T_m) / sqrt(Z) over the probabilities of the valid cells, in [-sqrt 2, 0].
 
     Section 4.1 of VEE-BERT; divided by sqrt(Z) so that tau does not depend on the length.
     """
-    return _negated(current.cells.mean(squared_euclidean_distance(earlier.table, current.table)).sqrt())
+    return _negated(np.sqrt(_mean(squared_euclidean_distance(earlier, current), current)))
 
 
-def euclidean_of_worst_cell(earlier: Reading, current: Reading) -> Tensor:
+def euclidean_of_worst_cell(earlier: Reading, current: Reading) -> Figures:
     """-(largest Euclidean distance of a valid cell), in [-sqrt 2, 0]."""
-    return _negated(current.cells.max(squared_euclidean_distance(earlier.table, current.table)).sqrt())
+    return _negated(np.sqrt(_max(squared_euclidean_distance(earlier, current), current)))
 
 
-def cosine(earlier: Reading, current: Reading) -> Tensor:
+def cosine(earlier: Reading, current: Reading) -> Figures:
     """Cosine of the two tables of probabilities as vectors (section 4.1 of VEE-BERT), in [0, 1]."""
-    one, other, cells = earlier.table.double().exp(), current.table.double().exp(), current.cells
-    products = cells.sum((one * other).sum(dim=1))
-    squares = cells.sum(one.square().sum(dim=1)) * cells.sum(other.square().sum(dim=1))
-    return (products / squares.sqrt()).clamp_max(1.0)
+    one, other = earlier.probs.astype(np.float64), current.probs.astype(np.float64)
+    squares = _sum(np.square(one), current) * _sum(np.square(other), current)
+    return np.minimum(_sum(one * other, current) / np.sqrt(squares), 1.0)
 
 
-def cosine_of_worst_cell(earlier: Reading, current: Reading) -> Tensor:
+def cosine_of_worst_cell(earlier: Reading, current: Reading) -> Figures:
     """Smallest cosine of a valid cell's two distributions, in [0, 1]."""
-    one, other = earlier.table.double().exp(), current.table.double().exp()
-    squares = one.square().sum(dim=1) * other.square().sum(dim=1)
-    return 1.0 - current.cells.max(1.0 - (one * other).sum(dim=1) / squares.sqrt())
+    one, other = earlier.probs.astype(np.float64), current.probs.astype(np.float64)
+    squares = _over_labels(np.square(one)) * _over_labels(np.square(other))
+    return 1.0 - np.maximum(_max(1.0 - _over_labels(one * other) / np.sqrt(squares), current), 0.0)
 
 
-def edit(earlier: Reading, current: Reading) -> Tensor:
-    """-(share of valid cells whose most probable label differs), in [-1, 0].
-
-    Section 4.1 of VEE-BERT asks for the edit distance of the two lists of labels; the Hamming distance is never below
-    Levenshtein's, so never less strict, and needs no dynamic programme (`edit_levenshtein` does).
-    """
-    return _negated(current.cells.mean((earlier.best[1] != current.best[1]).float()))
-
-
-def edit_of_worst_cell(earlier: Reading, current: Reading) -> Tensor:
-    """0 where all most probable labels are the same, else -1."""
-    return _negated(current.cells.max((earlier.best[1] != current.best[1]).float()))
-
-
-def edit_levenshtein(earlier: Reading, current: Reading) -> Tensor:
+def edit_levenshtein(earlier: Reading, current: Reading) -> Figures:
     """-(Levenshtein distance of the lists of most probable labels) / Z, exact, in [-1, 0] (section 4.1)."""
-    counts = current.cells.counts
-    differing = (edit(earlier, current) * -torch.tensor(counts, device=current.table.device)).round().tolist()
-    lists = zip(earlier.best[1].cpu().split(counts), current.best[1].cpu().split(counts), differing, strict=True)
-    distances = [  # the Hamming distance bounds the band that has to be searched
-        Levenshtein.distance(one.tolist(), other.tolist(), score_cutoff=int(hamming)) / len(one)
-        for one, other, hamming in lists
-    ]
-    return _negated(torch.tensor(distances, dtype=torch.float64, device=current.table.device))
+    distances = []
+    for one, other in zip(_by_sequence(earlier), _by_sequence(current), strict=True):
+        hamming = int(np.count_nonzero(one != other))  # it bounds the band that has to be searched
+        distances.append(Levenshtein.distance(one.tolist(), other.tolist(), score_cutoff=hamming) / len(one))
+    return _negated(np.array(distances))
 
 
-def entity_set(earlier: Reading, current: Reading) -> Tensor:
+def _by_sequence(reading: Reading) -> list[IntArray]:
+    """Every sequence's most probable labels, cell by cell."""
+    return np.split(reading.labels, reading.first_cells[1:])
+
+
+def entity_set(earlier: Reading, current: Reading) -> Figures:
     """1 where the decoded entities are the same, else 0: what the caller would get."""
     pairs = zip(earlier.span_sets, current.span_sets, strict=True)
-    return torch.tensor([float(one == other) for one, other in pairs], dtype=torch.float64, device=current.table.device)
+    return np.array([float(one == other) for one, other in pairs])
 
 
-def entity_jaccard(earlier: Reading, current: Reading) -> Tensor:
+def entity_jaccard(earlier: Reading, current: Reading) -> Figures:
     """Decoded entities in common / in either, in [0, 1]; 1 where neither has any."""
     pairs = zip(earlier.span_sets, current.span_sets, strict=True)
-    shares = [len(one & other) / len(one | other) if one or other else 1.0 for one, other in pairs]
-    return torch.tensor(shares, dtype=torch.float64, device=current.table.device)
+    return np.array([len(one & other) / len(one | other) if one or other else 1.0 for one, other in pairs])
 
 
-def _negated(distance: Tensor) -> Tensor:
+def _over_labels(terms: PerCell) -> PerCell:
+    """(cells, K) -> (cells,) sums, label by label: no cell's sum depends on where it stands."""
+    total = terms[:, 0] + terms[:, 1]
+    for label in range(2, terms.shape[1]):
+        total += terms[:, label]
+    return total
+
+
+def _sum(per_cell: PerCell, of: Reading) -> Figures:
+    """(cells,) or (cells, K) -> (sequences,) in float64"""
+    width = 1 if per_cell.ndim == 1 else per_cell.shape[1]
+    sums: Figures = np.add.reduceat(per_cell.ravel().astype(np.float64), width * of.first_cells)
+    return sums
+
+
+def _mean(per_cell: PerCell, of: Reading) -> Figures:
+    return _sum(per_cell, of) / of.cell_counts
+
+
+def _max(per_cell: PerCell, of: Reading) -> Figures:
+    whole = per_cell if per_cell.ndim == 1 else _over_labels(per_cell)
+    largest: Figures = np.maximum.reduceat(whole, of.first_cells).astype(np.float64)
+    return largest
+
+
+def _negated(distance: Figures) -> Figures:
     """Rounding never lifts a consistency above 0, and identical tables are 0, not -0."""
-    return 0.0 - distance.clamp_min(0.0)
+    return 0.0 - np.maximum(distance, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +181,7 @@ class Consistency:
     tau: float
 
 
+MEASURES_OF_ENTITIES = ("entity_set", "entity_jaccard")
 ROOT_2 = math.sqrt(2)
 CONSISTENCIES: Mapping[tuple[str, str], Consistency] = {  # (measure, pooling)
     ("kl", "mean"): Consistency(pooled_by_mean(kl_divergence), -math.inf, 0.0, -0.001),
@@ -172,8 +196,8 @@ CONSISTENCIES: Mapping[tuple[str, str], Consistency] = {  # (measure, pooling)
     ("euclidean", "max"): Consistency(euclidean_of_worst_cell, -ROOT_2, 0.0, -0.4),
     ("cosine", "mean"): Consistency(cosine, 0.0, 1.0, 0.999),
     ("cosine", "max"): Consistency(cosine_of_worst_cell, 0.0, 1.0, 0.9),
-    ("edit", "mean"): Consistency(edit, -1.0, 0.0, -0.001),
-    ("edit", "max"): Consistency(edit_of_worst_cell, -1.0, 0.0, -0.5),
+    ("edit", "mean"): Consistency(pooled_by_mean(label_differs), -1.0, 0.0, -0.001),
+    ("edit", "max"): Consistency(pooled_by_max(label_differs), -1.0, 0.0, -0.5),
     ("edit_levenshtein", "mean"): Consistency(edit_levenshtein, -1.0, 0.0, -0.001),
     ("entity_set", "mean"): Consistency(entity_set, 0.0, 1.0, 0.5),
     ("entity_jaccard", "mean"): Consistency(entity_jaccard, 0.0, 1.0, 0.9),

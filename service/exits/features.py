@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
 from service.exits.reading import Reading
 
 FEATURES = (
@@ -23,25 +20,27 @@ FEATURES = (
 SMALLEST = 1e-6
 
 
-def features(readings: Sequence[Reading]) -> Tensor:
-    """The latest exit's FEATURES, in the light of the earlier ones -> (sequences, features) float64."""
+def features(readings: Sequence[Reading]) -> list[tuple[float, ...]]:
+    """Per sequence the latest exit's FEATURES, in the light of the earlier ones.
+
+    In plain floats: few sequences are faster so, and no batch mate can change the last bit of a logarithm.
+    """
     *earlier, current = readings
-    cells, (log_prob, label) = current.cells, current.best
-    unsure = 1.0 - log_prob.exp()  # (cells,) probability of everything but the most probable label
-    entropy_max = cells.max(current.entropy)
-    doubt = 0.0 - cells.sum(log_prob)
-    missed = cells.max(unsure.masked_fill(label > 0, 0.0))
-    weakest = cells.max(unsure.masked_fill(label == 0, 0.0))
-    of_cells = torch.stack([entropy_max, doubt], dim=1).add(SMALLEST).log()
-    return torch.cat([of_cells, torch.stack([missed, weakest], dim=1), _of_spans(earlier, current)], dim=1)
-
-
-def _of_spans(earlier: Sequence[Reading], current: Reading) -> Tensor:
-    """(sequences, 4): the features that decoded entities and words give."""
-    rows = []
     before = [reading.span_sets for reading in earlier]
-    for index, (found, num_words) in enumerate(zip(current.span_sets, current.num_words, strict=True)):
-        agreements = [float(of_layer[index] == found) for of_layer in before]
-        unchanged = agreements[-1] if agreements else 0.0
-        rows.append((math.log1p(len(found)), math.log(num_words), unchanged, sum(agreements)))
-    return torch.tensor(rows, dtype=torch.float64, device=current.table.device)
+    rows: list[tuple[float, ...]] = []
+    for index, (spans, num_words) in enumerate(zip(current.span_sets, current.num_words, strict=True)):
+        entropy_max, _, _, doubt, missed, weakest = current.summary_rows[index]
+        agreements = [of_layer[index] == spans for of_layer in before]
+        rows.append(
+            (
+                math.log(entropy_max + SMALLEST),
+                math.log(doubt + SMALLEST),
+                missed,
+                weakest,
+                math.log1p(len(spans)),
+                math.log(num_words),
+                1.0 if agreements and agreements[-1] else 0.0,
+                float(sum(agreements)),
+            )
+        )
+    return rows

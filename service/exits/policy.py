@@ -9,11 +9,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from service.errors import BadInput
-from service.exits.reading import Reading
+from service.exits.reading import Figures, Reading
 
 ExitReason = Literal["vote", "confidence", "learned", "budget", "last_layer"]
 Evidence = tuple[float, ...]
@@ -33,18 +32,22 @@ class ExitPolicy(ABC):
     calibrated_by: ClassVar[tuple[str, ...]] = ()
     thresholds: ClassVar[tuple[str, ...]] = ("tau", "gate", "patience", "layer")
 
-    def needs_table(self, layer: int, num_layers: int) -> bool:
+    @property
+    def compares_tables(self) -> bool:
+        """Whether `evidence` or `prediction` look at the tables themselves, not only at summaries and entities."""
+        return False
+
+    def needs_exit(self, layer: int, num_layers: int) -> bool:
         """Whether the exit behind `layer` must be computed. Always true where `decide` may leave."""
         return True
 
-    def evidence(self, readings: Sequence[Reading]) -> Tensor:
-        """What the exits computed so far show, the latest last -> (sequences, n) float64.
+    def evidence(self, readings: Sequence[Reading]) -> Figures:
+        """What the exits computed so far show, the latest last -> (sequences, n) float64, on the host.
 
         Depends on each sequence's own cells alone, never on its batch mates, nor on thresholds. The default shows
         nothing.
         """
-        current = readings[-1]
-        return torch.zeros(len(current.num_words), 0, dtype=torch.float64, device=current.table.device)
+        return np.zeros((len(readings[-1].num_words), 0))
 
     @abstractmethod
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
@@ -62,7 +65,7 @@ class ExitPolicy(ABC):
 
     def kind(self, num_layers: int) -> Hashable:
         """Equal for policies that compute the same exits and see the same evidence: they differ only in `decide`."""
-        needed = tuple(self.needs_table(layer, num_layers) for layer in range(1, num_layers + 1))
+        needed = tuple(self.needs_exit(layer, num_layers) for layer in range(1, num_layers + 1))
         return type(self), needed, *(getattr(self, f.name) for f in fields(self) if f.name not in self.thresholds)
 
     @classmethod

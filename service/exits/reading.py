@@ -8,17 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import accumulate, pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from service.exits.confidence import entropy
 from service.spans.decode import decode
-from service.spans.table import num_cells
-from service.spans.types import Span
+from service.spans.table import SUMMARY, cell_words, num_cells
+from service.spans.types import FloatArray, IntArray, Span
 
 SpanSet = frozenset[tuple[int, int, int]]  # start, end, label
+Figures = NDArray[np.float64]
+MIN_LOG_PROB = -30.0  # keeps a probability of 0 from making a divergence infinite
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,66 +58,107 @@ class Cells:
         return largest.scatter_reduce_(0, self.sequence, per_cell.double(), "amax")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """The cells whose most probable label is an entity's, sequence by sequence, in the order of the table.
+
+    counts  of every sequence
+    cells   (candidates, 4): first word, last word, label, its log-probability
+    """
+
+    counts: tuple[int, ...]
+    cells: FloatArray
+
+    def split(self) -> list[FloatArray]:
+        """The cells of every sequence."""
+        return [self.cells[start:end] for start, end in pairwise(accumulate(self.counts, initial=0))]
+
+
 class Reading:
     """One exit's word on some sequences, packed.
 
     table      (cells, K) float32 log-probabilities
     num_words  of every sequence
     nested     whether decoded entities may contain each other
+
+    An executor that has worked out summary or candidates itself hands them in, and may then leave the table out.
     """
 
     def __init__(
-        self, table: Tensor, num_words: Sequence[int], *, nested: bool, spans: Sequence[list[Span]] | None = None
+        self,
+        table: Tensor | None,
+        num_words: Sequence[int],
+        *,
+        nested: bool,
+        summary: Figures | None = None,
+        candidates: Candidates | None = None,
     ) -> None:
-        self._tables: tuple[Tensor, ...] = (table,)
-        self._parts: tuple[Reading, ...] = ()  # that it was joined of, or split into
+        self._table = table
+        self._given = summary, candidates
         self.num_words = tuple(num_words)
         self.nested = nested
-        if spans is not None:
-            self.spans = list(spans)
+        if summary is not None:
+            self.summary = summary
+        if candidates is not None:
+            self.candidates = candidates
 
-    @classmethod
-    def join(cls, readings: Sequence[Reading]) -> Reading:
-        """Readings of the same exit, one after another; tables are joined only when somebody asks for one.
+    def fresh(self) -> Reading:
+        """The same as the executor gave it, with nothing worked out yet."""
+        summary, candidates = self._given
+        return Reading(self._table, self.num_words, nested=self.nested, summary=summary, candidates=candidates)
 
-        Decoding the whole decodes its parts, and the other way round.
-        """
-        if len(readings) == 1:
-            return readings[0]
-        joined = cls.__new__(cls)
-        joined._tables = tuple(table for reading in readings for table in reading._tables)
-        joined._parts = tuple(readings)
-        joined.num_words = tuple(words for reading in readings for words in reading.num_words)
-        joined.nested = readings[0].nested
-        return joined
+    @staticmethod
+    def join(readings: Sequence[Reading]) -> Reading:
+        """Readings of the same exit, one after another; what each has worked out is not worked out again."""
+        return readings[0] if len(readings) == 1 else _Joined(readings)
 
     def split(self) -> list[Reading]:
-        """One reading a sequence, the same ones every time; what was decoded stays so."""
-        if len(self.num_words) == 1:
-            return [self]
-        if len(self._parts) < len(self.num_words):
-            spans = self.spans if self.is_decoded else [None] * len(self.num_words)
-            tables = self.table.split(self.cells.counts)
-            self._parts = tuple(
-                Reading(table, (words,), nested=self.nested, spans=None if found is None else [found])
-                for table, words, found in zip(tables, self.num_words, spans, strict=True)
-            )
-        return list(self._parts)
-
-    @property
-    def is_decoded(self) -> bool:
-        """Whether `spans` is known already."""
-        return "spans" in self.__dict__ or (bool(self._parts) and all(part.is_decoded for part in self._parts))
+        """One reading a sequence, the same ones every time."""
+        return [self] if len(self.num_words) == 1 else list(self._parts)
 
     @cached_property
+    def _parts(self) -> list[Reading]:
+        return [_Part(self, index) for index in range(len(self.num_words))]
+
+    @property
     def table(self) -> Tensor:
         """(cells, K) log-probabilities."""
-        return self._tables[0] if len(self._tables) == 1 else torch.cat(self._tables)
+        if self._table is None:
+            raise RuntimeError("an exit was run without its table, and somebody looks at it")
+        return self._table
 
     @cached_property
     def cells(self) -> Cells:
         """Which cell is whose."""
         return Cells.of(self.num_words, self.table.device)
+
+    @cached_property
+    def log_probs(self) -> FloatArray:
+        """(cells, K) on the host, at least MIN_LOG_PROB: for measures that compare tables."""
+        found: FloatArray = np.maximum(self.table.cpu().numpy(), np.float32(MIN_LOG_PROB))  # a device-to-host copy
+        return found
+
+    @cached_property
+    def probs(self) -> FloatArray:
+        """(cells, K) on the host."""
+        found: FloatArray = np.exp(self.log_probs)
+        return found
+
+    @cached_property
+    def labels(self) -> IntArray:
+        """(cells,) most probable label, on the host."""
+        found: IntArray = self.log_probs.argmax(axis=1)
+        return found
+
+    @cached_property
+    def cell_counts(self) -> IntArray:
+        """(sequences,) valid cells: Z of Eq. 7."""
+        return np.array([num_cells(words) for words in self.num_words])
+
+    @cached_property
+    def first_cells(self) -> IntArray:
+        """(sequences,) where each one's cells begin."""
+        return np.cumsum(self.cell_counts) - self.cell_counts
 
     @cached_property
     def entropy(self) -> Tensor:
@@ -127,24 +172,157 @@ class Reading:
         return best.values, best.indices
 
     @cached_property
+    def summary(self) -> Figures:
+        """(sequences, SUMMARY) on the host."""
+        cells, (log_prob, label) = self.cells, self.best
+        unsure = 1.0 - log_prob.exp()  # (cells,) probability of everything but the most probable label
+        figures = (
+            cells.max(self.entropy),
+            cells.mean(self.entropy),
+            cells.mean(log_prob.exp()),
+            0.0 - cells.sum(log_prob),
+            cells.max(unsure.masked_fill(label > 0, 0.0)),
+            cells.max(unsure.masked_fill(label == 0, 0.0)),
+        )
+        found: Figures = torch.stack(figures, dim=1).cpu().numpy()  # a device-to-host copy
+        return found
+
+    @cached_property
+    def summary_rows(self) -> list[list[float]]:
+        """The summary as plain floats."""
+        rows: list[list[float]] = self.summary.tolist()
+        return rows
+
+    def figure(self, name: str) -> Figures:
+        """(sequences,) one figure of the summary."""
+        column: Figures = self.summary[:, SUMMARY.index(name)]
+        return column
+
+    @cached_property
+    def candidates(self) -> Candidates:
+        """What decoding chooses from, on the host."""
+        log_probs, labels = self.best
+        cells = labels.nonzero().squeeze(1)
+        chosen = torch.stack([cells.double(), labels[cells].double(), log_probs[cells].double()], dim=1)
+        rows = chosen.cpu().numpy()  # a device-to-host copy
+        starts = np.concatenate([[0], np.cumsum([num_cells(words) for words in self.num_words])])
+        index = rows[:, 0].astype(np.int64)
+        owner = np.searchsorted(starts, index, side="right") - 1
+        found = np.empty((len(rows), 4), dtype=np.float32)
+        found[:, 2:] = rows[:, 1:]
+        for sequence in np.unique(owner).tolist():
+            own = owner == sequence
+            first, last = cell_words(self.num_words[sequence])
+            within = index[own] - starts[sequence]
+            found[own, 0], found[own, 1] = first[within], last[within]
+        return Candidates(tuple(np.bincount(owner, minlength=len(self.num_words)).tolist()), found)
+
+    @cached_property
     def spans(self) -> list[list[Span]]:
         """The decoded entities of every sequence; what a part has decoded is not decoded again."""
-        undecoded = [part for part in self._parts if not part.is_decoded]
-        if len(undecoded) < len(self._parts):
-            if undecoded:
-                _ = Reading.join(undecoded).spans  # together: one copy
-            return [spans for part in self._parts for spans in part.spans]
-        log_probs, labels = (column.cpu().split(self.cells.counts) for column in self.best)
-        found = [
-            decode(of_labels.numpy(), of_probs.numpy(), words, nested=self.nested)
-            for of_labels, of_probs, words in zip(labels, log_probs, self.num_words, strict=True)
-        ]
-        remaining = iter(found)
-        for part in self._parts:
-            part.spans = list(islice(remaining, len(part.num_words)))
-        return found
+        if "_parts" in self.__dict__:
+            return [part.spans[0] for part in self._parts]
+        return [decode(cells, nested=self.nested) if len(cells) else [] for cells in self.candidates.split()]
 
     @cached_property
     def span_sets(self) -> list[SpanSet]:
         """The decoded entities of every sequence as sets: probabilities do not count."""
-        return [frozenset((span.start, span.end, span.label) for span in spans) for spans in self.spans]
+        return [frozenset([span[:3] for span in spans]) for spans in self.spans]
+
+
+class _Part(Reading):
+    """One sequence of a reading; what is worked out at one go, is worked out for the whole."""
+
+    def __init__(self, whole: Reading, index: int) -> None:
+        self._whole, self._index = whole, index
+        self.num_words = (whole.num_words[index],)
+        self.nested = whole.nested
+
+    @property
+    def table(self) -> Tensor:
+        return self._whole.table[self._cells]
+
+    @cached_property
+    def summary(self) -> Figures:
+        return self._whole.summary[self._index : self._index + 1]
+
+    @cached_property
+    def candidates(self) -> Candidates:
+        cells = self._whole.candidates.split()[self._index]
+        return Candidates((len(cells),), cells)
+
+    @property
+    def log_probs(self) -> FloatArray:
+        return self._whole.log_probs[self._cells]
+
+    @property
+    def probs(self) -> FloatArray:
+        return self._whole.probs[self._cells]
+
+    @property
+    def labels(self) -> IntArray:
+        return self._whole.labels[self._cells]
+
+    @cached_property
+    def _cells(self) -> slice:
+        start = int(self._whole.first_cells[self._index])
+        return slice(start, start + num_cells(self.num_words[0]))
+
+    @cached_property
+    def spans(self) -> list[list[Span]]:
+        if "spans" in self._whole.__dict__:
+            return [self._whole.spans[self._index]]
+        return super().spans
+
+    def fresh(self) -> Reading:
+        return self._whole.fresh().split()[self._index]
+
+
+class _Joined(Reading):
+    """Several readings of one exit, as one."""
+
+    def __init__(self, readings: Sequence[Reading]) -> None:
+        self._joined = tuple(readings)
+        self.num_words = tuple(words for reading in readings for words in reading.num_words)
+        self.nested = readings[0].nested
+
+    @cached_property
+    def _parts(self) -> list[Reading]:
+        return [part for reading in self._joined for part in reading.split()]
+
+    @cached_property
+    def table(self) -> Tensor:
+        return torch.cat([reading.table for reading in self._joined])
+
+    @cached_property
+    def summary(self) -> Figures:
+        return np.concatenate([reading.summary for reading in self._joined])
+
+    @cached_property
+    def candidates(self) -> Candidates:
+        found = [reading.candidates for reading in self._joined]
+        counts = tuple(count for candidates in found for count in candidates.counts)
+        return Candidates(counts, np.concatenate([candidates.cells for candidates in found]))
+
+    @cached_property
+    def log_probs(self) -> FloatArray:
+        return np.concatenate([reading.log_probs for reading in self._joined])
+
+    @cached_property
+    def probs(self) -> FloatArray:
+        return np.concatenate([reading.probs for reading in self._joined])
+
+    @cached_property
+    def labels(self) -> IntArray:
+        return np.concatenate([reading.labels for reading in self._joined])
+
+    @cached_property
+    def spans(self) -> list[list[Span]]:
+        return [spans for reading in self._joined for spans in reading.spans]
+
+    @cached_property
+    def span_sets(self) -> list[SpanSet]:
+        return [spans for reading in self._joined for spans in reading.span_sets]
+
+    def fresh(self) -> Reading:
+        return _Joined([reading.fresh() for reading in self._joined])

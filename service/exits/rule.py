@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import numpy as np
 
 from service.errors import ModelRefused
 from service.exits.features import FEATURES, features
-from service.exits.reading import Reading
+from service.exits.reading import Figures, Reading
 
 LARGEST_LOG_WORTH = 6.9  # a worth of 992: within the range of tau
 
@@ -30,16 +30,14 @@ class ExitRule:
     def num_layers(self) -> int:
         return len(self.bias) + 1
 
-    def worth_of_going_on(self, readings: Sequence[Reading]) -> Tensor:
-        """Behind layer len(readings), which is not the last -> (sequences,) float64, above 0.
-
-        Summed feature by feature, so that batch mates change no bit of it.
-        """
-        columns = features(readings).unbind(dim=1)
-        log_worth = self.weights[len(readings) - 1][0] * columns[0] + self.bias[len(readings) - 1]
-        for weight, column in zip(self.weights[len(readings) - 1][1:], columns[1:], strict=True):
-            log_worth.add_(column, alpha=weight)
-        return log_worth.clamp_(-LARGEST_LOG_WORTH, LARGEST_LOG_WORTH).exp_()
+    def worth_of_going_on(self, readings: Sequence[Reading]) -> Figures:
+        """Behind layer len(readings), which is not the last -> (sequences,) float64, above 0."""
+        weights, bias = self.weights[len(readings) - 1], self.bias[len(readings) - 1]
+        worth = []
+        for row in features(readings):
+            log_worth = bias + sum(weight * value for weight, value in zip(weights, row, strict=True))
+            worth.append(math.exp(max(-LARGEST_LOG_WORTH, min(log_worth, LARGEST_LOG_WORTH))))
+        return np.array(worth)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types; features by name, so that a rule of other features is refused."""

@@ -45,9 +45,3 @@ def _cgroup_quota(cgroup: Path) -> float | None:
         return int(quota) / int(period) if quota not in ("max", "-1") else None
     except (OSError, ValueError):
         return None
-
-
-def describe_device(device: torch.device, threads: int) -> dict[str, str | int]:
-    """What measured times hold for."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {"device": name, "dtype": "float32", "executor": "pytorch-eager", "threads": threads}

@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
-from service.spans.table import cell_words
-from service.spans.types import FloatArray, IntArray, Span
+from service.spans.types import FloatArray, Span
+
+FEW = 32  # so many are sorted faster one by one
 
 
-def decode(labels: IntArray, log_probs: FloatArray, num_words: int, *, nested: bool) -> list[Span]:
+def decode(candidates: FloatArray, *, nested: bool) -> list[Span]:
     """The entities of one sequence, in order of (start, end).
 
-    labels    (cells,) most probable label of every valid cell, 0 for none
-    log_probs (cells,) its log-probability: candidates are sorted by it, ties by (start, end). (Yu et al. sort by the
-              raw score, which changes when label 0 is subtracted from every label; the probability does not.)
+    candidates: (n, 4) first word, last word, label and log-probability of the cells whose most probable label is not
+    0, in the order of the table. The most probable are chosen first, ties by (start, end). (Yu et al. sort by the raw
+    score, which changes when label 0 is subtracted from every label; the probability does not.)
     """
-    candidates = np.flatnonzero(labels)
-    if not len(candidates):
-        return []
-    first, last = cell_words(num_words)
-    kept = keep_compatible(first[candidates], last[candidates] + 1, -log_probs[candidates], nested)
-    cells = candidates[np.sort(kept)]  # cells lie row by row: their order is that of (start, end)
-    probabilities = np.exp(log_probs[cells].astype(np.float64))
-    columns = (first[cells], last[cells] + 1, labels[cells], probabilities)
-    return [Span(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    rows = candidates.tolist()
+    starts, ends = [int(first) for first, *_ in rows], [int(last) + 1 for _, last, *_ in rows]
+    kept = keep_compatible(starts, ends, [-log_prob for *_, log_prob in rows], nested=nested)
+    # the table's order is that of (start, end)
+    return [Span(starts[index], ends[index], int(rows[index][2]), math.exp(rows[index][3])) for index in sorted(kept)]
 
 
-def keep_compatible(starts: IntArray, ends: IntArray, costs: FloatArray, nested: bool) -> list[int]:
+def keep_compatible(starts: Sequence[int], ends: Sequence[int], costs: Sequence[float], *, nested: bool) -> list[int]:
     """Indices of the candidates (start, end, cost) that survive, cheapest first, ties by (start, end).
 
     A nested model refuses a span that crosses a kept one: starts inside it and ends outside, or the reverse. A flat one
     refuses any overlap. Kept spans of a nested model form a tree, so for a candidate it is enough to know, at its first
     position, the nearest end of a kept span that began before, and at its last, the nearest start of one that goes on.
     """
-    order: list[int] = np.lexsort((ends, starts, costs)).tolist()
-    if len(order) < 2:
-        return order
-    first, behind, size = starts.tolist(), ends.tolist(), int(ends.max())
+    if len(starts) < 2:
+        return list(range(len(starts)))
+    if len(starts) <= FEW:
+        keys = list(zip(costs, starts, ends, strict=True))
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+    else:
+        order = np.lexsort((ends, starts, costs)).tolist()
+    size = max(ends)
     kept: list[int] = []
     if not nested:
         taken = bytearray(size)
         for index in order:
-            start, end = first[index], behind[index]
+            start, end = starts[index], ends[index]
             if not (taken[start] or taken[end - 1] or 1 in taken[start:end]):
                 taken[start:end] = b"\x01" * (end - start)
                 kept.append(index)
@@ -52,7 +56,7 @@ def keep_compatible(starts: IntArray, ends: IntArray, costs: FloatArray, nested:
     nearest_start = np.full(size, -1, dtype=np.int64)
     end_at, start_at = nearest_end.data, nearest_start.data  # read as Python integers: much faster
     for index in order:
-        start, end = first[index], behind[index]
+        start, end = starts[index], ends[index]
         last = end - 1
         if end_at[start] < last or start_at[last] > start:
             continue

@@ -12,6 +12,16 @@ import numpy as np
 
 from service.spans.types import IntArray
 
+SUMMARY = ("entropy_max", "entropy_mean", "confidence_mean", "doubt", "missed", "weakest")
+"""What is said of a table in a few numbers, over all valid cells of a sequence.
+
+entropy_max, entropy_mean  normalised entropy of the least certain cell, and the mean
+confidence_mean            mean of every cell's highest probability
+doubt                      -log of the probability that every cell's label is right, were cells independent
+missed                     highest probability of an entity among the cells where none is most probable
+weakest                    1 - the lowest probability of a cell's label among the cells where an entity is most probable
+"""
+
 
 def num_cells(num_words: int) -> int:
     """Valid cells of a table over `num_words` words: Z in Eq. 6 and 7 of VEE-BERT."""

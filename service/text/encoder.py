@@ -134,7 +134,7 @@ def entities_of_sequences(
             if own_first <= span.start < own_last
         ]
     if windowed and found:
-        places = np.array([(entity.start, entity.end) for entity in found]).T
-        costs = np.array([-entity.score for entity in found], dtype=np.float32)
-        found = [found[index] for index in keep_compatible(places[0], places[1], costs, nested)]
+        starts_of, ends_of = [entity.start for entity in found], [entity.end for entity in found]
+        kept = keep_compatible(starts_of, ends_of, [-entity.score for entity in found], nested=nested)
+        found = [found[index] for index in kept]
     return sorted(found, key=lambda entity: (entity.start, -entity.end, entity.label))

@@ -20,6 +20,7 @@ from service.data.gold import gold_spans, label_names
 from service.data.readers import Example, read_examples
 from service.errors import BadInput
 from service.evaluation.evaluate import Evaluation, encode_examples, evaluate
+from service.executors.eager import EagerExecutor
 from service.models.batches import length_buckets
 from service.models.checkpoint import Checkpoint, load_checkpoint, load_encoder_weights
 from service.models.config import ExitConfig, ModelConfig
@@ -114,14 +115,15 @@ def train(
             exit_losses += losses
             if step % 50 == 0:
                 progress.set_postfix(loss=f"{loss.item():.3f}", dev_f1=state.latest_f1)  # waits for the device
-        dev = evaluate(average, text_encoder, dev_examples, device=device)
+        dev = evaluate(EagerExecutor(average, device), text_encoder, dev_examples)
         state.record(epoch, dev, [value / len(batches) for value in exit_losses.tolist()], average)
         log.info("epoch %d, dev F1 per exit: %s", epoch, " ".join(f"{100 * f1:.2f}" for f1 in dev.f1))
         state.save(output, model, average, optimizer)
         plot_history(state.history, output / "f1_per_exit.png")
 
     average.load_state_dict(state.best_weights)
-    test = evaluate(average, text_encoder, read_examples(data / recipe.test)[:max_sentences], device=device)
+    test_examples = read_examples(data / recipe.test)[:max_sentences]
+    test = evaluate(EagerExecutor(average, device), text_encoder, test_examples)
     log.info("best epoch %d, test F1 per exit: %s", state.best_epoch, " ".join(f"{100 * f1:.2f}" for f1 in test.f1))
     card = model_card(recipe, config, command, state.best_epoch, state.best_dev_f1, test)
     folder = output / "model"

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from starlette.testclient import TestClient
@@ -29,7 +28,7 @@ from service.engine.sequence import Sequence as EngineSequence
 from service.exits.policy import Evidence
 from service.settings import Settings
 from service.spans.types import Span
-from tests.models_ import tiny_model
+from tests.models_ import eager
 
 PROJECT = Path(__file__).resolve().parents[2]
 ADMIN_KEY = "the-admin-key"
@@ -79,7 +78,7 @@ class GatedRunner:
     """The tiny model's runner, whose steps wait for `gate`."""
 
     def __init__(self) -> None:
-        self._inner = ModelRunner(tiny_model(), torch.device("cpu"))
+        self._inner = ModelRunner(eager())
         self.num_layers = self._inner.num_layers
         self.gate = threading.Event()
         self.arrived = threading.Event()

@@ -16,6 +16,9 @@ from service import __version__
 from service.api import server
 from service.api.app import create_app
 from service.api.state import Service
+from service.engine.engine import EngineLimits
+from service.errors import BadInput
+from service.executors.eager import EagerExecutor
 from service.exits.policies import STRATEGIES
 from tests.api.servers_ import TINY_LABELS, tiny_service
 
@@ -50,7 +53,7 @@ def test_a_calibrated_model_has_the_learned_strategy_too_and_says_what_its_figur
 def test_info_tells_machine_limits_and_versions(client: TestClient) -> None:
     info = client.get("/info").json()
     assert (info["model"], info["device"], info["dtype"], info["threads"]) == ("tiny@1", "cpu", "float32", 1)
-    assert info["executor"] == "pytorch-eager"
+    assert info["executor"] == "eager"
     assert info["limits"] == {
         "max_body_bytes": 2_000_000,
         "max_text_chars": 100_000,
@@ -62,6 +65,26 @@ def test_info_tells_machine_limits_and_versions(client: TestClient) -> None:
     assert "calibration" not in info
     versions = {"service": __version__, "torch": torch.__version__, "fastapi": fastapi.__version__}
     assert info["versions"].items() >= versions.items()
+
+
+def test_info_names_the_executor_that_was_asked_for(start: Start) -> None:
+    info = start(executor="eager").get("/info").json()
+    assert (info["executor"], info["device"], info["dtype"]) == ("eager", "cpu", "float32")
+
+
+def test_an_executor_that_cannot_run_the_model_is_refused_with_the_reason(build: Build) -> None:
+    with pytest.raises(BadInput, match=r"executor fused cannot run this model: its .*; use executor auto or eager"):
+        build(executor="fused")
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [({}, EagerExecutor.max_step_pieces), ({"max_step_tokens": 7}, 7)])
+def test_a_step_is_as_large_as_the_executor_likes_unless_told_otherwise(
+    wanted: dict[str, int], expected: int, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[EngineLimits] = []
+    monkeypatch.setattr(server, "EngineLimits", lambda *limits: made.append(EngineLimits(*limits)) or made[-1])
+    build(executor="eager", **wanted)
+    assert [limits.max_step_pieces for limits in made] == [expected]
 
 
 def test_info_gives_no_secret_away(build: Build) -> None:

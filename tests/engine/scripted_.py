@@ -1,4 +1,4 @@
-"""A runner that plays a script, a model that does, and what an engine needs around them. No test lives here.
+"""A runner that plays a script, a model and an executor that do, and what an engine needs around them. No test here.
 
 A scripted sequence agrees with all earlier layers from one layer on, its script; its piece ids say which.
 Requests are submitted before the worker starts, and whatever happens meanwhile happens inside a step: so nothing here
@@ -22,16 +22,20 @@ from torch import Tensor
 from service.engine.engine import Engine, EngineLimits
 from service.engine.runner import Runner
 from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.executors.eager import EagerExecutor
 from service.exits.catalog import PolicyCatalog
 from service.exits.policies.vee import Vee
 from service.exits.policy import Evidence, ExitPolicy
 from service.exits.reading import Reading
 from service.exits.rule import ExitRule
+from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed
 from service.spans.types import Span
 from service.text.types import EncodedText, SequenceInput
+from tests.exits.tables_ import without_tables
 from tests.models_ import random_sequences
 
+CPU = torch.device("cpu")
 DEADLINE_S = 30.0  # of a test that waits for an answer which should come at once
 
 
@@ -110,6 +114,33 @@ class TableModel:
     def exit_table(self, layer: int, hidden: Tensor, packed: Packed) -> Tensor:
         owners = [int(rows[0]) for rows in hidden.split(packed.pieces.lengths)]
         return torch.cat([self._tables[owner][layer - 1] for owner in owners])
+
+
+class FrugalExecutor(EagerExecutor):
+    """Leaves out every table that nobody asked for, as kernels do; `asked` keeps what each step asked for.
+
+    asked  (layer, sequences, with_exit, with_table)
+    """
+
+    def __init__(self, model: MultiExitModel, device: torch.device = CPU) -> None:
+        super().__init__(model, device)
+        self.asked: list[tuple[int, int, bool, bool]] = []
+
+    def run_layer(
+        self,
+        layer: int,
+        inputs: Seq[SequenceInput],
+        states: Seq[Tensor | None],
+        *,
+        with_exit: bool = True,
+        with_table: bool = True,
+    ) -> tuple[list[Tensor], Reading | None]:
+        self.asked.append((layer, len(inputs), with_exit, with_table))
+        behind, reading = super().run_layer(layer, inputs, states, with_exit=with_exit)
+        if reading is None or with_table:
+            return behind, reading
+        (bare,) = without_tables([reading])
+        return behind, bare
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The runner on a tiny model: packed == alone, served == replayed, traced == untraced, and nothing computed in vain.
+"""The runner on a tiny model: packed == alone, served == replayed, traced == untraced, and nothing asked for in vain.
 
 On a model of given tables, where the packing of a step rounds nothing, equal means equal to the last bit.
 """
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence as Seq
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from service.engine.engine import EngineLimits
 from service.engine.runner import ModelRunner
 from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.executors.executor import Executor
 from service.exits import reading as reading_module
 from service.exits.policies import STRATEGIES
 from service.exits.policies.branchynet import BranchyNet
@@ -33,13 +35,13 @@ from service.exits.reading import Reading
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, pack
 from service.spans.decode import decode
-from service.spans.types import Span
+from service.spans.types import FloatArray, Span
 from service.text.types import EncodedText, SequenceInput
-from tests.engine.scripted_ import Recorder, TableModel, answer, make_engine
+from tests.engine.scripted_ import CPU, FrugalExecutor, Recorder, TableModel, answer, make_engine
+from tests.exits import naive_
 from tests.exits.tables_ import alone, random_readings, random_rule
-from tests.models_ import random_sequences, tiny_config, tiny_model, tiny_text_encoder
+from tests.models_ import eager, random_sequences, tiny_config, tiny_model, tiny_text_encoder
 
-CPU = torch.device("cpu")
 INPUTS = random_sequences((5, 1, 17, 2, 9, 17, 3, 8, 12, 4))
 RULE = random_rule(4)
 EARLY_VOTING = [
@@ -65,10 +67,10 @@ def request_of(*inputs: SequenceInput, policy: ExitPolicy, trace: bool = False) 
     )
 
 
-def serve(*requests: Request, model: MultiExitModel | None = None, max_step_pieces: int = 4096) -> Seq[Sequence]:
+def serve(*requests: Request, executor: Executor | None = None, max_step_pieces: int = 4096) -> Seq[Sequence]:
     """Answer all together; -> their sequences."""
     observer, limits = Recorder(), EngineLimits(max_step_pieces=max_step_pieces)
-    runner = ModelRunner(model or shared_model(), CPU)
+    runner = ModelRunner(executor or eager(shared_model()))
     answer(make_engine(runner, limits=limits, observer=observer, rule=RULE), *requests)
     sequences = [sequence for request in requests for sequence in request.future.result(timeout=0).sequences]
     if max_step_pieces == 4096:
@@ -76,8 +78,8 @@ def serve(*requests: Request, model: MultiExitModel | None = None, max_step_piec
     return sequences
 
 
-def serve_alone(inputs: Seq[SequenceInput], policy: ExitPolicy, model: MultiExitModel | None = None) -> Seq[Sequence]:
-    return [serve(request_of(own, policy=policy), model=model)[0] for own in inputs]
+def serve_alone(inputs: Seq[SequenceInput], policy: ExitPolicy) -> Seq[Sequence]:
+    return [serve(request_of(own, policy=policy))[0] for own in inputs]
 
 
 @torch.inference_mode()
@@ -94,8 +96,13 @@ def replay(own: SequenceInput, policy: ExitPolicy, model: MultiExitModel) -> tup
         if policy.decide(history, len(tables)) is not None:
             break
     is_averaged = isinstance(policy, Vee) and policy.ensemble
-    best = torch.stack(tables[0 if is_averaged else layer - 1 : layer]).exp().mean(dim=0).log().max(dim=1)
-    return layer, decode(best.indices.numpy(), best.values.numpy(), own.num_words, nested=model.config.nested)
+    answered = torch.stack(tables[0 if is_averaged else layer - 1 : layer]).exp().mean(dim=0).log()
+    return layer, decoded(answered, nested=model.config.nested)
+
+
+def decoded(table: Tensor, *, nested: bool) -> list[Span]:
+    """Of one sequence."""
+    return decode(np.array(naive_.candidates(table.tolist()), dtype=np.float32).reshape(-1, 4), nested=nested)
 
 
 def outcome(sequences: Seq[Sequence]) -> list[tuple[int, object]]:
@@ -131,7 +138,7 @@ def test_how_steps_are_cut_does_not_matter(max_step_pieces: int) -> None:
 
 def test_a_flat_model_is_decoded_flat() -> None:
     model = tiny_model(tiny_config(nested=False))
-    for sequence in serve(request_of(*INPUTS, policy=Budgeted(2)), model=model):
+    for sequence in serve(request_of(*INPUTS, policy=Budgeted(2)), executor=eager(model)):
         assert outcome([sequence]) == [(2, [*map(tuple, replay(sequence.input, Budgeted(2), model)[1])])]
         assert all(one.end <= other.start for one, other in zip(sequence.spans, sequence.spans[1:], strict=False))
 
@@ -155,9 +162,10 @@ def test_a_trace_has_one_item_for_every_layer_that_ran(policy: ExitPolicy) -> No
 def test_a_trace_shows_what_the_vote_saw(policy: Vee) -> None:
     for sequence in serve(request_of(*INPUTS, policy=policy, trace=True)):
         assert sequence.trace is not None
-        assert [tuple(item["consistency"]) for item in sequence.trace] == sequence.history
+        shown = [tuple(item["consistency"]) for item in sequence.trace]
+        assert shown[:3] == sequence.history[:3] and sequence.history[3:] in ([], [()])  # the last layer needs no vote
         votes = [item["votes"] for item in sequence.trace]
-        assert votes == [sum(value > policy.tau for value in evidence) for evidence in sequence.history]
+        assert votes == [sum(value > policy.tau for value in evidence) for evidence in shown]
         assert all(count < policy.patience for count in votes[:-1])
         assert votes[-1] >= policy.patience or sequence.exit_reason == "last_layer"
 
@@ -217,10 +225,10 @@ def given() -> tuple[list[ExitPolicy], TableModel, list[list[Reading]]]:
     return policies, TableModel(readings), readings
 
 
-def walk(indices: Seq[int], *, read: bool = False) -> list[Sequence]:
+def walk(indices: Seq[int], *, read: bool = False, executor: Executor | None = None) -> list[Sequence]:
     """Some of the given sequences through all layers together, whoever would leave; `read`: and what they answer."""
     policies, model, _ = given()
-    runner = ModelRunner(model, CPU)  # type: ignore[arg-type]
+    runner = ModelRunner(executor or eager(model))  # type: ignore[arg-type]
     sequences = []
     for index in indices:
         request = request_of(model.inputs[index], policy=policies[index], trace=index < len(POLICIES))
@@ -249,8 +257,9 @@ def test_a_mixed_step_shows_every_policy_the_exits_that_it_needs_and_under_a_tra
     for index, sequence in enumerate(walk(everybody)):
         policy, is_traced = policies[index], index < len(POLICIES)
         for layer in range(1, 5):
-            needed = [m for m in range(1, layer + 1) if is_traced or policy.needs_table(m, 4)]
-            seen = policy.evidence([readings[index][m - 1] for m in needed])[0].tolist() if layer in needed else []
+            needed = [m for m in range(1, layer + 1) if is_traced or policy.needs_exit(m, 4)]
+            is_seen = layer in needed and layer < 4  # at the last layer there is nothing to decide
+            seen = policy.evidence([readings[index][m - 1] for m in needed])[0].tolist() if is_seen else []
             assert sequence.history[layer - 1] == tuple(seen)
         assert [reading is not None for reading in sequence.readings] == [m in needed for m in range(1, 5)]
 
@@ -263,21 +272,21 @@ def test_an_ensemble_answers_the_averaged_table_and_everybody_else_the_latest() 
         if isinstance(policy, Budgeted) and index >= len(POLICIES):
             tables = tables[: policy.layer]  # it has seen no later one
         first = 0 if isinstance(policy, Vee) and policy.ensemble else len(tables) - 1
-        best = torch.stack(tables[first:]).exp().mean(dim=0).log().max(dim=1)
-        spans = decode(best.indices.numpy(), best.values.numpy(), own[0].num_words[0], nested=True)
+        spans = decoded(torch.stack(tables[first:]).exp().mean(dim=0).log(), nested=True)
         assert [*map(tuple, sequence.spans)] == approximately(spans)
 
 
 def test_no_table_is_decoded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded = Counter[bytes]()
+    found = Counter[bytes]()
 
-    def counted(labels: object, log_probs: object, words: int, *, nested: bool) -> list[Span]:
-        decoded[log_probs.tobytes()] += 1  # type: ignore[attr-defined]
-        return decode(labels, log_probs, words, nested=nested)  # type: ignore[arg-type]
+    def counted(candidates: FloatArray, *, nested: bool) -> list[Span]:
+        found[candidates.tobytes()] += 1
+        return decode(candidates, nested=nested)
 
     monkeypatch.setattr(reading_module, "decode", counted)
     walk(everybody, read=True)
-    assert set(decoded.values()) == {1} and len(decoded) > 4 * len(POLICIES)
+    found.pop(b"", None)  # of tables without candidates, one is like the other
+    assert set(found.values()) == {1} and len(found) > 4 * len(POLICIES)
 
 
 @every_policy
@@ -290,7 +299,7 @@ def test_layers_behind_an_exit_are_not_computed(policy: ExitPolicy, monkeypatch:
         return run_layer(layer, hidden, packed)
 
     monkeypatch.setattr(model, "run_layer", counted)
-    left = [sequence.layer for sequence in serve(request_of(*INPUTS, policy=policy), model=model)]
+    left = [sequence.layer for sequence in serve(request_of(*INPUTS, policy=policy), executor=eager(model))]
     assert ran == {layer: sum(exit_layer >= layer for exit_layer in left) for layer in range(1, 5)}
 
 
@@ -304,26 +313,71 @@ def test_only_exits_that_the_policy_needs_are_computed(policy: ExitPolicy, monke
         return exit_table(layer, hidden, packed)
 
     monkeypatch.setattr(model, "exit_table", noted)
-    (sequence,) = serve(request_of(INPUTS[0], policy=policy), model=model)
-    assert computed == [layer for layer in range(1, sequence.layer + 1) if policy.needs_table(layer, 4)]
+    (sequence,) = serve(request_of(INPUTS[0], policy=policy), executor=eager(model))
+    assert computed == [layer for layer in range(1, sequence.layer + 1) if policy.needs_exit(layer, 4)]
 
 
-def test_an_answered_sequence_holds_no_tensor() -> None:
+@every_policy
+def test_a_policy_leaves_and_answers_the_same_where_nobody_keeps_a_table_in_vain(policy: ExitPolicy) -> None:
+    frugal = FrugalExecutor(shared_model())
+    plain, bare = (serve(request_of(*INPUTS, policy=policy), executor=one) for one in (None, frugal))
+    assert [(s.layer, s.exit_reason, s.spans) for s in bare] == [(s.layer, s.exit_reason, s.spans) for s in plain]
+    for layer, _, with_exit, with_table in frugal.asked:
+        assert with_exit == policy.needs_exit(layer, 4)
+        assert with_table == policy.compares_tables or not with_exit or layer == 4  # where only answers are wanted
+
+
+@pytest.mark.parametrize("policy", [FullDepth(), Budgeted(3), Sentee(tau=0.8), Pabee(3)], ids=str)
+def test_a_trace_asks_for_every_exit_and_every_table(policy: ExitPolicy) -> None:
+    frugal = FrugalExecutor(shared_model())
+    traced, plain = (request_of(own, policy=policy, trace=own is INPUTS[0]) for own in INPUTS[:2])
+    serve(traced, plain, executor=frugal)
+    last = traced.sequences[0].layer
+    assert [(layer, *asked) for layer, _, *asked in frugal.asked[:last]] == [
+        (m, True, True) for m in range(1, last + 1)
+    ]
+    assert len(traced.sequences[0].trace or []) == last
+
+
+def test_one_that_compares_tables_has_them_among_others_that_do_not() -> None:
+    policies, model, _ = given()
+    untraced = everybody[len(POLICIES) : 2 * len(POLICIES)]
+    for indices in (untraced, [index for index in untraced if not policies[index].compares_tables]):
+        frugal = FrugalExecutor(model)  # type: ignore[arg-type]
+        bare, plain = walk(indices, read=True, executor=frugal), walk(indices, read=True)
+        assert [(s.history, s.spans) for s in bare] == [(s.history, s.spans) for s in plain]
+        assert [with_table for *_, with_table in frugal.asked] == [indices is untraced] * 4
+
+
+def test_evidence_at_the_last_layer_is_nobodys_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = ModelRunner(eager(shared_model()))
+    request = request_of(*INPUTS, policy=Vee())
+    request.captured = CapturedPolicy(Vee(), 1)
+    sequences = [Sequence(request, own) for own in INPUTS]
+    assert [[len(seen) for seen in runner.run_layer(m, sequences)] for m in (1, 2, 3)] == [
+        [m - 1] * len(INPUTS) for m in (1, 2, 3)
+    ]
+    monkeypatch.setattr(Vee, "evidence", lambda *_: 1 / 0)
+    assert runner.run_layer(4, sequences) == [()] * len(INPUTS)
+
+
+def test_an_answered_sequence_holds_neither_tensors_nor_arrays() -> None:
     for sequence in serve(request_of(*INPUTS, policy=VOTING[0], trace=True)):
         assert sequence.hidden is None and sequence.readings == []
-        assert not any(isinstance(value, Tensor) for value in (*sequence.history, *sequence.spans))
+        seen = [value for evidence in sequence.history for value in evidence]
+        assert {type(value) for value in (*seen, *(value for span in sequence.spans for value in span))} <= {int, float}
 
 
-def test_the_runner_takes_a_model_out_of_training_mode() -> None:
+def test_a_model_is_taken_out_of_training_mode() -> None:
     model = tiny_model().train()
-    ModelRunner(model, CPU)
+    eager(model)
     assert not model.training
 
 
 def test_a_step_that_failed_has_moved_nobody_and_can_be_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the layer, the exit or the policy threw: the engine tries such a step again, in halves."""
-    model = tiny_model(tiny_config(num_layers=2))
-    runner, again = ModelRunner(model, CPU), ModelRunner(model, CPU)
+    model = tiny_model(tiny_config(num_layers=3))
+    runner, again = ModelRunner(eager(model)), ModelRunner(eager(model))
     texts = tuple(EncodedText("x", (one,)) for one in random_sequences((3, 4)))
     captured = CapturedPolicy(Vee(), version=1)
     steps = []

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from service.errors import BadInput
 from service.evaluation.trace import load_trace
+from service.executors import choose
 from service.exits.operating_points import PRESETS, Calibration
-from service.models.store import StoredModel, load_model, write_checksums
+from service.models.store import StoredModel, load_model, save_model, write_checksums
 from tests.api.servers_ import tiny_service
 from tests.evaluation.conftest import NUM_LAYERS, OnDisk
-from tests.models_ import save_tiny_model, tiny_config
+from tests.evaluation.traces_ import tiny_examples, tiny_stored, write_jsonl
+from tests.executors.executors_ import kernel_config, kernel_model
+from tests.models_ import save_tiny_model, tiny_config, tiny_tokenizer
 
 VEE = '{"measure": "js", "tau": -0.05, "patience": 2}'
 
@@ -55,7 +60,8 @@ def test_its_provenance_names_weights_data_device_and_command(calibrated: OnDisk
     assert provenance["weights_sha256"] == stored.weights_sha256
     assert provenance["command"] == "python -m service calibrate tiny DATA/dev.jsonl"
     assert (provenance["data"], provenance["device"], provenance["dtype"]) == ("dev.jsonl", "cpu", "float32")
-    assert (provenance["threads"], provenance["batch"], provenance["texts"]) == (1, 1, 30)
+    assert (provenance["executor"], provenance["threads"]) == ("eager", 1)
+    assert (provenance["batch"], provenance["texts"]) == (1, 30)
 
 
 def test_measured_speedups_are_those_of_the_front(calibrated: OnDisk) -> None:
@@ -140,6 +146,89 @@ def test_a_model_outside_the_store_is_given_by_its_folder(
     arguments = ("replay", traced, "--exit-policy", VEE)
     assert "no model 'tiny@1'" in refusal(elsewhere, capsys, *arguments)
     assert elsewhere.run(*arguments, "--model", calibrated.model) == 0
+
+
+# executors
+
+
+@pytest.fixture(scope="module")
+def for_kernels(tmp_path_factory: pytest.TempPathFactory) -> OnDisk:
+    """A model `tiny` that kernels can run, and the same file twice."""
+    folder, config = tmp_path_factory.mktemp("kernels"), kernel_config()
+    model = kernel_model(config)
+    stored = tiny_stored(config, model)
+    file = write_jsonl(folder / "dev.jsonl", tiny_examples(stored, 20, sentence_words=(4, 6, 9)))
+    of = OnDisk(folder / "store", file, file)
+    save_model(of.model, model, tiny_tokenizer(), "# For the kernels\n")
+    return of
+
+
+COMMANDS = {
+    "evaluate": ("evaluate", "tiny", "{dev}"),
+    "trace": ("trace", "tiny", "{dev}", "--output", "{folder}/t"),
+    "calibrate": ("calibrate", "tiny", "{dev}"),
+    "report": ("report", "tiny={dev},{test}", "--output", "{folder}/docs"),
+}
+every_command = pytest.mark.parametrize("command", COMMANDS)
+
+
+def arguments_of(command: str, of: OnDisk, folder: Path) -> list[str]:
+    return [word.format(dev=of.dev, test=of.test, folder=folder) for word in COMMANDS[command]]
+
+
+@every_command
+@pytest.mark.parametrize("told", [("eager", "cpu", 3), ("fused", "auto", 2)])
+def test_a_command_runs_the_executor_that_it_is_told(
+    calibrated: OnDisk, command: str, told: tuple[str, str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, threads_of_torch = [], list[int]()
+
+    def refuse(name: str, _: object, *, device: str, threads: int) -> None:
+        asked.append((name, device, threads))
+        raise BadInput("that is all")
+
+    monkeypatch.setattr(choose, "make_executor", refuse)
+    monkeypatch.setattr(torch, "set_num_threads", threads_of_torch.append)
+    name, device, threads = told
+    options = (f"--executor={name}", f"--device={device}", f"--threads={threads}")
+    assert calibrated.run(*arguments_of(command, calibrated, tmp_path), *options) == 2
+    assert (asked, threads_of_torch) == ([told], [threads])
+    assert calibrated.run(*arguments_of(command, calibrated, tmp_path)) == 2
+    assert (asked[1:], threads_of_torch[1:]) == ([("auto", "auto", 1)], [1])  # as many as there are cores
+
+
+@every_command
+def test_an_executor_that_cannot_be_is_refused(
+    calibrated: OnDisk, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = arguments_of(command, calibrated, tmp_path)
+    assert "executor 'tpu' is unknown" in refusal(calibrated, capsys, *arguments, "--executor", "tpu")
+    said = refusal(calibrated, capsys, *arguments, "--executor", "fused", "--device", "cpu")
+    assert "fused cannot run this model" in said and "use executor auto or eager" in said
+
+
+def test_what_kernels_traced_is_replayed_as_kernels_are_evaluated(
+    for_kernels: OnDisk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on = ("--executor", "fused", "--device", "cpu", "--threads", "1")
+    assert for_kernels.run("trace", "tiny", for_kernels.dev, "--output", tmp_path / "t", *on) == 0
+    capsys.readouterr()
+    for policy in (VEE, '{"strategy": "pabee", "patience": 1}', '{"strategy": "budgeted", "layer": 2}'):
+        assert for_kernels.run("replay", tmp_path / "t", "--exit-policy", policy) == 0
+        replayed = json.loads(capsys.readouterr().out)
+        assert for_kernels.run("evaluate", "tiny", for_kernels.dev, "--exit-policy", policy, *on) == 0
+        assert json.loads(capsys.readouterr().out) == replayed
+        assert replayed["correct"] > 0
+
+
+def test_a_calibration_names_the_executor_that_was_timed(for_kernels: OnDisk) -> None:
+    on = ("--executor", "fused", "--device", "cpu", "--threads", "1")
+    assert for_kernels.run("calibrate", "tiny", for_kernels.dev, *on) == 0
+    document = load_model(for_kernels.model).operating_points
+    assert document is not None
+    calibration = Calibration.from_json(document, 3)
+    names = ("executor", "dtype", "device", "threads")
+    assert [calibration.provenance[name] for name in names] == ["fused", "int8", "cpu", 1]
 
 
 # mistakes

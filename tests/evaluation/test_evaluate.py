@@ -7,20 +7,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-import torch
 
 from service.data.readers import Example
 from service.evaluation import evaluate as module
 from service.evaluation.evaluate import Evaluation, ExitScore, encode_examples, evaluate
-from service.evaluation.predict import decode_every_exit, decode_table, entities_at_every_exit, run_to_full_depth
+from service.evaluation.predict import decode_every_exit, entities_at_every_exit, run_to_full_depth
 from service.evaluation.tables import format_evaluation
 from service.spans.score import Score, keys
 from service.spans.types import Entity
 from service.text.encoder import TextConfig, TextEncoder
-from tests.models_ import TEXTS, random_sequences, tiny_config, tiny_model, tiny_text_encoder
+from tests.models_ import TEXTS, eager, random_sequences, tiny_config, tiny_model, tiny_text_encoder
 from tests.tokenizers_ import bert_tokenizer
 
-CPU = torch.device("cpu")
 FLAT, NESTED = "Anna works in Oslo.", "University of Paris"
 EXAMPLES = [
     Example(FLAT, (Entity(0, 4, "PER"), Entity(14, 18, "LOC"))),
@@ -37,7 +35,7 @@ SCRIPT = [
 
 
 def run(examples: Sequence[Example], *, split: bool = True) -> Evaluation:
-    return evaluate(tiny_model(tiny_config(num_layers=2)), tiny_text_encoder(), examples, device=CPU, split=split)
+    return evaluate(eager(tiny_model(tiny_config(num_layers=2))), tiny_text_encoder(), examples, split=split)
 
 
 @pytest.fixture
@@ -136,7 +134,7 @@ def test_an_entity_longer_than_the_overlap_of_two_windows_is_lost_and_a_short_on
     config = TextConfig(window_pieces=22, overlap_pieces=4)
     text_encoder = tiny_text_encoder(tiny_config(text=config))
     gold = (Entity(0, len(text), "PER"), *(Entity(start, start + 8, "PER") for start in range(0, len(text), 9)))
-    result = evaluate(tiny_model(tiny_config(text=config)), text_encoder, [Example(text, gold)], device=CPU)
+    result = evaluate(eager(tiny_model(tiny_config(text=config))), text_encoder, [Example(text, gold)])
     assert (result.lost, result.gold) == (1, 21)
 
 
@@ -155,13 +153,13 @@ def test_a_blank_text_has_no_sequences_and_no_entities() -> None:
 
 
 def test_against_its_own_answers_an_exit_scores_one_and_so_does_who_answers_the_same() -> None:
-    model, text_encoder = tiny_model(), tiny_text_encoder()
+    executor, text_encoder = eager(), tiny_text_encoder()
     blank = [Example(text, ()) for text in (*TEXTS, " ".join(TEXTS))]
-    answers = entities_at_every_exit(model, text_encoder, encode_examples(text_encoder, blank), device=CPU)
+    answers = entities_at_every_exit(executor, text_encoder, encode_examples(text_encoder, blank))
     said = [[keys(found) for found in of_texts] for of_texts in answers]
     for layer, of_texts in enumerate(answers):
         examples = [Example(example.text, tuple(found)) for example, found in zip(blank, of_texts, strict=True)]
-        result = evaluate(model, text_encoder, examples, device=CPU)
+        result = evaluate(executor, text_encoder, examples)
         assert result.exits[layer].micro.gold > 0
         assert result.f1[layer] == 1.0
         assert [f1 == 1.0 for f1 in result.f1] == [other == said[layer] for other in said]
@@ -171,23 +169,22 @@ def test_against_its_own_answers_an_exit_scores_one_and_so_does_who_answers_the_
 
 @pytest.mark.parametrize("nested", [True, False])
 def test_sequences_in_one_batch_decode_to_the_spans_they_get_alone(nested: bool) -> None:
-    model, sequences = tiny_model(tiny_config(nested=nested)), random_sequences([9, 1, 4, 17, 4, 2, 30])
-    together = decode_every_exit(model, sequences, device=CPU)
-    assert len(together) == model.config.num_layers
-    for batch, packed, tables in run_to_full_depth(model, sequences, device=CPU, max_pieces=1):
-        (index,) = batch
-        for exit_spans, table in zip(together, tables, strict=True):
-            (alone,) = decode_table(table, packed, nested=nested)
+    executor, sequences = eager(tiny_model(tiny_config(nested=nested))), random_sequences([9, 1, 4, 17, 4, 2, 30])
+    together = decode_every_exit(executor, sequences)
+    assert len(together) == executor.config.num_layers
+    for (index,), readings in run_to_full_depth(executor, sequences, max_pieces=1):
+        for exit_spans, reading in zip(together, readings, strict=True):
+            (alone,) = reading.spans
             assert [span[:3] for span in exit_spans[index]] == [span[:3] for span in alone]
             assert [span.score for span in exit_spans[index]] == pytest.approx([span.score for span in alone], abs=1e-5)
 
 
 def test_entities_come_back_in_the_order_of_the_texts() -> None:
-    model, text_encoder = tiny_model(), tiny_text_encoder()
+    executor, text_encoder = eager(), tiny_text_encoder()
     for text, *found in zip(
-        TEXTS, *entities_at_every_exit(model, text_encoder, text_encoder.encode_batch(TEXTS), device=CPU), strict=True
+        TEXTS, *entities_at_every_exit(executor, text_encoder, text_encoder.encode_batch(TEXTS)), strict=True
     ):
-        alone = entities_at_every_exit(model, text_encoder, [text_encoder.encode(text)], device=CPU)
+        alone = entities_at_every_exit(executor, text_encoder, [text_encoder.encode(text)])
         for entities, (same,) in zip(found, alone, strict=True):
             assert [(e.start, e.end, e.label) for e in entities] == [(e.start, e.end, e.label) for e in same]
 
@@ -212,7 +209,7 @@ def test_a_model_of_chinese_reads_every_character_as_a_word() -> None:
     words = [text[s:e] for seq in encoded.sequences for s, e in zip(seq.word_starts, seq.word_ends, strict=True)]
     assert "".join(words) == text
     assert [len(sequence.word_starts) for sequence in encoded.sequences] == [8, 4]
-    every_exit = entities_at_every_exit(tiny_model(config, seed=2), text_encoder, [encoded], device=CPU)
+    every_exit = entities_at_every_exit(eager(tiny_model(config, seed=2)), text_encoder, [encoded])
     entities = [entity for (of_exit,) in every_exit for entity in of_exit]
     assert entities
     assert all(0 <= entity.start < entity.end <= len(text) for entity in entities)

@@ -80,7 +80,7 @@ def test_what_it_learned_holds_for_sequences_it_has_not_seen(replayer: Replayer,
 
 
 def test_the_worth_of_going_on_is_larger_where_going_on_mends(replayer: Replayer, marked: np.ndarray) -> None:
-    worth = fit_rule(replayer).worth_of_going_on(replayer.trace.readings[:1]).numpy()
+    worth = fit_rule(replayer).worth_of_going_on(replayer.trace.readings[:1])
     assert worth[~marked].min() > 10 * worth[marked].max()
 
 

@@ -83,7 +83,16 @@ def test_every_section_has_a_table_whose_rows_are_as_wide_as_its_head(reported: 
 
 def test_the_page_says_with_which_command_and_on_what(reported: Reported) -> None:
     assert re.search(r"python -m service report tiny=DATA/\S+/dev\.jsonl,DATA/\S+/test\.jsonl", reported.page)
-    assert "cpu, pytorch-eager, 1 threads" in " ".join(reported.page.split())
+    assert "cpu, eager (float32), 1 threads" in " ".join(reported.page.split())
+
+
+def test_the_page_names_what_was_measured_not_what_the_model_was_calibrated_on(
+    reported: Reported, tmp_path: Path
+) -> None:
+    on: dict[str, str | int] = {"device": "a device", "dtype": "bfloat16", "executor": "another", "threads": 7}
+    module.report([replace(reported.study, measured_on=on)], tmp_path)
+    page = " ".join(Reported(tmp_path, reported.study).page.split())
+    assert "on a device, another (bfloat16), 7 threads" in page and "eager" not in page
 
 
 def test_every_point_of_the_front_has_a_row_and_every_preset_its_name(reported: Reported) -> None:

@@ -19,27 +19,29 @@ from service.evaluation.evaluate import encode_examples
 from service.evaluation.predict import entities_at_every_exit
 from service.evaluation.replay import Replay, Replayer
 from service.evaluation.trace import Trace, TracedSequence, trace
+from service.executors.executor import Executor
 from service.exits.policy import ExitPolicy
 from service.exits.reading import Reading
 from service.models.config import ModelConfig
+from service.models.multi_exit import MultiExitModel
 from service.models.store import StoredModel
 from service.spans.score import Key, keys
 from service.spans.table import num_cells
 from service.text.encoder import TextConfig, entities_of_sequences
 from service.text.types import EncodedText
 from tests.exits.tables_ import random_tables
-from tests.models_ import WORDS, tiny_config, tiny_model, tiny_text_encoder
+from tests.models_ import WORDS, eager, tiny_config, tiny_model, tiny_text_encoder
 
-CPU = torch.device("cpu")
 WINDOWED = TextConfig(window_pieces=22, overlap_pieces=6)  # a sentence of more than 20 pieces has windows
 SENTENCE_WORDS = (4, 6, 6, 9, 9, 30)
 KNOWN_WORDS = [word for word in WORDS if not word.startswith("##")]
 
 
-def tiny_stored(config: ModelConfig | None = None) -> StoredModel:
-    """A tiny model as if read from disk."""
+def tiny_stored(config: ModelConfig | None = None, model: MultiExitModel | None = None) -> StoredModel:
+    """A tiny model, or one of this config, as if read from disk."""
     config = config or tiny_config(text=WINDOWED)
-    return StoredModel(config, tiny_model(config), tiny_text_encoder(config), "", Path("nowhere"), "0" * 64, None)
+    model = model or tiny_model(config)
+    return StoredModel(config, model, tiny_text_encoder(config), "", Path("nowhere"), "0" * 64, None)
 
 
 def tiny_examples(
@@ -52,7 +54,7 @@ def tiny_examples(
         lengths = draw.choices(sentence_words, k=draw.choice((1, 2)))
         texts.append(" ".join(" ".join(draw.choices(KNOWN_WORDS, k=words)).capitalize() + " ." for words in lengths))
     encoded = stored.text_encoder.encode_batch(texts)
-    exits = entities_at_every_exit(stored.model, stored.text_encoder, encoded, device=CPU)
+    exits = entities_at_every_exit(eager(stored.model), stored.text_encoder, encoded)
     right = [draw.choice([*exits, exits[-1], exits[-1]]) for _ in texts]
     return [Example(text, tuple(exit_[index])) for index, (text, exit_) in enumerate(zip(texts, right, strict=True))]
 
@@ -72,10 +74,11 @@ def write_jsonl(path: Path, examples: Iterable[Example]) -> Path:
 
 @dataclass(frozen=True)
 class Traced:
-    """A tiny model, some texts, and the trace of both."""
+    """A tiny model, some texts, what runs the one over the other, and the trace of both."""
 
     stored: StoredModel
     examples: Sequence[Example]
+    executor: Executor
 
     @cached_property
     def texts(self) -> list[EncodedText]:
@@ -83,7 +86,7 @@ class Traced:
 
     @cached_property
     def trace(self) -> Trace:
-        return trace(self.stored, self.examples, "toy.jsonl", device=CPU)
+        return trace(self.stored, self.examples, "toy.jsonl", self.executor)
 
     @cached_property
     def replayer(self) -> Replayer:
@@ -93,7 +96,7 @@ class Traced:
 def traced(count: int = 24, *, nested: bool = True) -> Traced:
     """Of four layers; some texts have two sentences, some overlapping windows, one is blank."""
     stored = tiny_stored(tiny_config(text=WINDOWED, nested=nested))
-    return Traced(stored, [*tiny_examples(stored, count - 1), Example(" ", ())])
+    return Traced(stored, [*tiny_examples(stored, count - 1), Example(" ", ())], eager(stored.model))
 
 
 def trace_of(
@@ -148,5 +151,5 @@ class LayerMeter(CostMeter):
 
     def cost(self, policy: ExitPolicy) -> PolicyCost:
         """As CostMeter."""
-        steps = [1 + 0.1 * policy.needs_table(layer, self._num_layers) for layer in range(1, self._num_layers + 1)]
+        steps = [1 + 0.1 * policy.needs_exit(layer, self._num_layers) for layer in range(1, self._num_layers + 1)]
         return PolicyCost(np.array([1]), np.cumsum(steps)[:, None])

@@ -52,18 +52,37 @@ def entropies(table: Table) -> list[float]:
     return [-sum(math.exp(p) * p for p in cell) / math.log(len(cell)) for cell in table]
 
 
+def candidates(table: Table) -> list[tuple[int, int, int, float]]:
+    """First word, last word, label and log-probability of the cells whose most probable label is an entity's."""
+    words = words_of_cells(num_words_of(table))
+    found = [(*place, argmax(cell), max(cell)) for place, cell in zip(words, table, strict=True)]
+    return [candidate for candidate in found if candidate[2] > 0]
+
+
+def summary(table: Table) -> list[float]:
+    """In the order of SUMMARY."""
+    uncertainty, labels, best = entropies(table), [argmax(cell) for cell in table], [max(cell) for cell in table]
+    return [
+        max(uncertainty),
+        sum(uncertainty) / len(table),
+        sum(map(math.exp, best)) / len(table),
+        -sum(best),
+        max([0.0, *(1 - math.exp(cell[0]) for cell, label in zip(table, labels, strict=True) if label == 0)]),
+        max([0.0, *(1 - math.exp(p) for p, label in zip(best, labels, strict=True) if label > 0)]),
+    ]
+
+
 def features(tables: Sequence[Table], nested: bool = True) -> list[float]:
     """What the learned rule looks at, in the order of FEATURES; the latest exit last."""
     *earlier, table = tables
-    labels = [argmax(cell) for cell in table]
-    best = [max(cell) for cell in table]
+    entropy_max, _, _, doubt, missed, weakest = summary(table)
     found = decoded(table, nested)
     agreements = [float(decoded(other, nested) == found) for other in earlier]
     return [
-        math.log(max(entropies(table)) + 1e-6),
-        math.log(1e-6 - sum(best)),
-        max([0.0, *(1 - math.exp(cell[0]) for cell, label in zip(table, labels, strict=True) if label == 0)]),
-        max([0.0, *(1 - math.exp(p) for p, label in zip(best, labels, strict=True) if label > 0)]),
+        math.log(entropy_max + 1e-6),
+        math.log(doubt + 1e-6),
+        missed,
+        weakest,
         math.log(len(found) + 1),
         math.log(num_words_of(table)),
         agreements[-1] if agreements else 0.0,

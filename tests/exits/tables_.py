@@ -54,6 +54,14 @@ def alone(readings: Sequence[Reading]) -> list[list[Reading]]:
     ]
 
 
+def without_tables(readings: Sequence[Reading]) -> list[Reading]:
+    """The same as an executor gives them that works out summary and candidates itself and keeps the table."""
+    return [
+        Reading(None, one.num_words, nested=one.nested, summary=one.summary, candidates=one.candidates)
+        for one in readings
+    ]
+
+
 def random_rule(num_layers: int, seed: int = 0) -> ExitRule:
     """An exit rule of small random weights."""
     generator = torch.Generator().manual_seed(seed)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -25,7 +26,7 @@ from service.exits.policies.pabee import Pabee
 from service.exits.policies.vee import Vee
 from service.exits.policy import HIGHEST_INT, Evidence, ExitPolicy, ExitReason
 from tests.exits import naive_
-from tests.exits.tables_ import alone, random_readings, random_rule, reading_of, seeded
+from tests.exits.tables_ import alone, random_readings, random_rule, reading_of, seeded, without_tables
 
 Parameters = dict[str, Any]
 History = list[Evidence]
@@ -86,7 +87,7 @@ def test_evidence_is_what_a_naive_reading_finds(strategy: str) -> None:
         tables = [naive_.tables_of(reading) for reading in readings]
         for layer in range(1, NUM_LAYERS + 1):
             evidence = policy(strategy).evidence(readings[:layer])
-            assert evidence.dtype == torch.float64
+            assert evidence.dtype == np.float64
             for row, own in zip(evidence.tolist(), zip(*tables[:layer], strict=True), strict=True):
                 assert row == pytest.approx(SEEN[strategy](own), rel=1e-4, abs=1e-6)
 
@@ -192,7 +193,7 @@ def test_a_sequence_leaves_where_the_rule_says_and_an_exit_is_computed_there(
     met = [(layer, LEAVES[strategy](drawn.to_json(), history[:layer])) for layer in range(1, NUM_LAYERS)]
     expected = next(((layer, reason) for layer, reason in met if reason), (NUM_LAYERS, "last_layer"))
     assert leave(drawn, history) == expected
-    assert drawn.needs_table(expected[0], NUM_LAYERS)
+    assert drawn.needs_exit(expected[0], NUM_LAYERS)
 
 
 @every_strategy
@@ -316,7 +317,31 @@ def test_confidence_is_asked_before_the_votes() -> None:
     ids=str,
 )
 def test_only_exits_that_may_matter_are_computed(of: ExitPolicy, needed: list[bool]) -> None:
-    assert [of.needs_table(layer, 4) for layer in (1, 2, 3, 4)] == needed
+    assert [of.needs_exit(layer, 4) for layer in (1, 2, 3, 4)] == needed
+
+
+ENTITIES = ("entity_set", "entity_jaccard")
+WITH_TABLES = [*(Vee(*kind, tau=CONSISTENCIES[kind].tau) for kind in CONSISTENCIES if kind[0] not in ENTITIES)]
+WITH_TABLES += [Vee(measure, tau=0.5, ensemble=True) for measure in ENTITIES]
+WITHOUT_TABLES = [policy(strategy) for strategy in STRATEGIES if strategy != "vee"]
+WITHOUT_TABLES += [Vee(measure, tau=0.5) for measure in ENTITIES]
+
+
+@pytest.mark.parametrize("of", WITHOUT_TABLES, ids=str)
+def test_a_policy_that_compares_no_tables_sees_and_answers_the_same_without_them(of: ExitPolicy) -> None:
+    readings = random_readings(NUM_WORDS, 3, 4, seed=0, drift=0.1)
+    bare = without_tables(readings)
+    assert not of.compares_tables
+    assert np.array_equal(of.evidence(bare), of.evidence(readings))
+    assert of.prediction(bare).spans == of.prediction(readings).spans
+
+
+@pytest.mark.parametrize("of", WITH_TABLES, ids=str)
+def test_a_policy_that_compares_tables_says_so_and_cannot_do_without(of: ExitPolicy) -> None:
+    bare = without_tables(random_readings(NUM_WORDS, 3, 4, seed=0))
+    assert of.compares_tables
+    with pytest.raises(RuntimeError, match="without its table"):
+        _ = of.evidence(bare), of.prediction(bare)
 
 
 @every_strategy
@@ -329,7 +354,7 @@ def test_the_ensemble_answers_with_the_average_and_votes_as_before() -> None:
     readings = random_readings(NUM_WORDS, 4, 4, seed=0, drift=0.3)
     plain, ensemble = policy("vee"), policy("vee", ensemble=True)
     assert torch.equal(ensemble.prediction(readings).table, average(readings).table)
-    assert torch.equal(ensemble.evidence(readings), plain.evidence(readings))
+    assert np.array_equal(ensemble.evidence(readings), plain.evidence(readings))
     assert all(ensemble.decide(history, 4) == plain.decide(history, 4) for history in ([()], agreeing(2), agreeing(4)))
 
 
@@ -350,7 +375,7 @@ def test_a_model_of_one_layer_leaves_there_and_then() -> None:
     (only,) = random_readings(NUM_WORDS, 1, 3, seed=0)
     for strategy in STRATEGIES:
         of = catalog.policy({"strategy": strategy})
-        assert leave(of, [tuple(of.evidence([only])[0].tolist())]) == (1, "last_layer") and of.needs_table(1, 1)
+        assert leave(of, [tuple(of.evidence([only])[0].tolist())]) == (1, "last_layer") and of.needs_exit(1, 1)
 
 
 # values on the wire

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.spans.decode import decode, keep_compatible
-from service.spans.table import cell_index, cell_words, num_cells
-from service.spans.types import FloatArray, IntArray, Span
+from service.spans import decode as decode_module
+from service.spans.decode import FEW, decode, keep_compatible
+from service.spans.table import cell_words, num_cells
+from service.spans.types import FloatArray, Span
 
 Cell = tuple[int, int]  # first and last word, inclusive
 
@@ -32,34 +33,31 @@ def naive(cells: dict[Cell, float], nested: bool) -> list[Cell]:
     return sorted(kept)
 
 
-def table(num_words: int, cells: dict[Cell, float], label: int = 1) -> tuple[IntArray, FloatArray, int]:
-    labels, log_probs = np.zeros(num_cells(num_words), np.int64), np.zeros(num_cells(num_words), np.float32)
-    for (first, last), log_prob in cells.items():
-        labels[cell_index(num_words, first, last)] = label
-        log_probs[cell_index(num_words, first, last)] = log_prob
-    return labels, log_probs, num_words
+def candidates(cells: dict[Cell, float], label: int = 1) -> FloatArray:
+    """In the order of a table."""
+    rows = [(first, last, label, cells[first, last]) for first, last in sorted(cells)]
+    return np.array(rows, dtype=np.float32).reshape(-1, 4)
 
 
-def decoded(num_words: int, cells: dict[Cell, float], nested: bool) -> list[Cell]:
-    return [(span.start, span.end - 1) for span in decode(*table(num_words, cells), nested=nested)]
+def decoded(cells: dict[Cell, float], nested: bool) -> list[Cell]:
+    return [(span.start, span.end - 1) for span in decode(candidates(cells), nested=nested)]
 
 
 @st.composite
-def candidate_cells(draw: st.DrawFn) -> tuple[int, dict[Cell, float]]:
+def candidate_cells(draw: st.DrawFn) -> dict[Cell, float]:
     num_words = draw(st.integers(1, 14))
     cell = st.tuples(st.integers(0, num_words - 1), st.integers(0, num_words - 1)).map(
         lambda ends: (min(ends), max(ends))
     )
     log_prob = st.sampled_from([-0.5, -1.0, -1.5]) | st.floats(-9, 0, width=32)  # few values: many ties
-    return num_words, draw(st.dictionaries(cell, log_prob, max_size=30))
+    return draw(st.dictionaries(cell, log_prob, max_size=30))
 
 
 @both_models
 @seeded
-@given(drawn=candidate_cells())
-def test_decode_is_the_naive_greedy_algorithm(drawn: tuple[int, dict[Cell, float]], nested: bool) -> None:
-    num_words, cells = drawn
-    assert decoded(num_words, cells, nested) == naive(cells, nested)
+@given(cells=candidate_cells())
+def test_decode_is_the_naive_greedy_algorithm(cells: dict[Cell, float], nested: bool) -> None:
+    assert decoded(cells, nested) == naive(cells, nested)
 
 
 @both_models
@@ -69,25 +67,38 @@ def test_decode_is_the_naive_greedy_algorithm_on_a_table_full_of_candidates(seed
     every_cell = zip(*(words.tolist() for words in cell_words(24)), strict=True)
     scores = np.log(generator.integers(1, 40, num_cells(24)) / 40).astype(np.float32)
     cells = dict(zip(every_cell, scores.tolist(), strict=True))
-    assert decoded(24, cells, nested) == naive(cells, nested)
+    assert decoded(cells, nested) == naive(cells, nested)
+
+
+@both_models
+@pytest.mark.parametrize("count", [FEW - 1, FEW, FEW + 1])
+def test_few_candidates_and_many_are_sorted_alike(count: int, nested: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(count)
+    starts = generator.integers(0, 20, count)
+    ends = (starts + generator.integers(1, 6, count)).tolist()
+    costs = generator.choice([0.25, 0.5, 0.75], count).tolist()  # many ties
+    kept = keep_compatible(starts.tolist(), ends, costs, nested=nested)
+    for few in (0, count):
+        monkeypatch.setattr(decode_module, "FEW", few)
+        assert keep_compatible(starts.tolist(), ends, costs, nested=nested) == kept
 
 
 @seeded
-@given(drawn=candidate_cells())
-def test_spans_of_a_flat_model_never_overlap(drawn: tuple[int, dict[Cell, float]]) -> None:
-    spans = decode(*table(*drawn), nested=False)
+@given(cells=candidate_cells())
+def test_spans_of_a_flat_model_never_overlap(cells: dict[Cell, float]) -> None:
+    spans = decode(candidates(cells), nested=False)
     assert all(left.end <= right.start for left, right in pairwise(spans))
 
 
 @both_models
 def test_spans_that_share_one_word_at_their_ends_cross(nested: bool) -> None:
-    assert decoded(5, {(1, 2): -0.1, (2, 3): -0.2}, nested) == [(1, 2)]
-    assert decoded(5, {(1, 2): -0.2, (2, 3): -0.1}, nested) == [(2, 3)]
+    assert decoded({(1, 2): -0.1, (2, 3): -0.2}, nested) == [(1, 2)]
+    assert decoded({(1, 2): -0.2, (2, 3): -0.1}, nested) == [(2, 3)]
 
 
 @both_models
 def test_spans_side_by_side_are_both_kept(nested: bool) -> None:
-    assert decoded(5, {(1, 2): -0.1, (3, 3): -0.2, (0, 0): -3.0}, nested) == [(0, 0), (1, 2), (3, 3)]
+    assert decoded({(1, 2): -0.1, (3, 3): -0.2, (0, 0): -3.0}, nested) == [(0, 0), (1, 2), (3, 3)]
 
 
 @pytest.mark.parametrize("inner", [(1, 1), (2, 2), (3, 3), (1, 2), (2, 3)])
@@ -96,38 +107,37 @@ def test_a_span_inside_another_is_kept_by_a_nested_model_and_refused_by_a_flat_o
     inner: Cell, inner_score: float
 ) -> None:
     cells = {(1, 3): -1.0, inner: inner_score}
-    assert decoded(5, cells, nested=True) == sorted(cells)
-    assert decoded(5, cells, nested=False) == [inner if inner_score > -1.0 else (1, 3)]
+    assert decoded(cells, nested=True) == sorted(cells)
+    assert decoded(cells, nested=False) == [inner if inner_score > -1.0 else (1, 3)]
 
 
 def test_a_refused_span_refuses_no_other() -> None:
     cells = {(2, 3): -0.1, (1, 2): -0.2, (0, 1): -0.3}  # (1, 2) crosses both of its neighbours
-    assert decoded(4, cells, nested=True) == decoded(4, cells, nested=False) == [(0, 1), (2, 3)]
+    assert decoded(cells, nested=True) == decoded(cells, nested=False) == [(0, 1), (2, 3)]
 
 
 @both_models
 def test_ties_go_to_the_earlier_start_and_then_to_the_earlier_end(nested: bool) -> None:
-    assert decoded(5, {(2, 3): -0.5, (1, 2): -0.5}, nested) == [(1, 2)]
-    assert decoded(5, {(1, 2): -0.5, (1, 3): -0.5, (3, 4): -0.5}, False) == [(1, 2), (3, 4)]
+    assert decoded({(2, 3): -0.5, (1, 2): -0.5}, nested) == [(1, 2)]
+    assert decoded({(1, 2): -0.5, (1, 3): -0.5, (3, 4): -0.5}, False) == [(1, 2), (3, 4)]
 
 
 def test_a_span_carries_its_label_and_its_probability() -> None:
-    labels, log_probs, num_words = table(3, {(0, 1): float(np.log(0.25))}, label=2)
-    assert decode(labels, log_probs, num_words, nested=True) == [Span(0, 2, 2, pytest.approx(0.25))]
+    (span,) = decode(candidates({(0, 1): float(np.log(0.25))}, label=2), nested=True)
+    assert span == Span(0, 2, 2, pytest.approx(0.25))
+    assert [type(value) for value in span] == [int, int, int, float]
 
 
 def test_spans_come_in_order_of_start_and_end_whatever_their_scores() -> None:
     cells = {(3, 4): -0.1, (0, 4): -0.2, (0, 1): -0.3, (0, 0): -0.4}
-    assert decoded(5, cells, nested=True) == [(0, 0), (0, 1), (0, 4), (3, 4)]
+    assert decoded(cells, nested=True) == [(0, 0), (0, 1), (0, 4), (3, 4)]
 
 
 @both_models
-@pytest.mark.parametrize("num_words", [0, 1, 6])
-def test_a_table_without_candidates_has_no_spans(num_words: int, nested: bool) -> None:
-    assert decode(*table(num_words, {}), nested=nested) == []
+def test_a_table_without_candidates_has_no_spans(nested: bool) -> None:
+    assert decode(candidates({}), nested=nested) == []
 
 
 @both_models
 def test_survivors_are_named_by_index_and_cheapest_first(nested: bool) -> None:
-    starts, ends, costs = np.array([0, 1, 4]), np.array([2, 3, 5]), np.array([0.3, 0.5, 0.1], dtype=np.float32)
-    assert keep_compatible(starts, ends, costs, nested) == [2, 0]
+    assert keep_compatible([0, 1, 4], [2, 3, 5], [0.3, 0.5, 0.1], nested=nested) == [2, 0]

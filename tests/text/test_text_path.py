@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from service.spans.decode import decode
-from service.spans.table import num_cells
+from service.spans.table import cell_words, num_cells
 from service.spans.types import Span
 from service.text.encoder import TextConfig, TextEncoder
 from service.text.types import EncodedText, SequenceInput
@@ -131,7 +131,8 @@ def random_spans(sequence: SequenceInput, generator: np.random.Generator, nested
     cells = num_cells(sequence.num_words)
     labels = generator.integers(0, len(LABELS) + 1, cells) * (generator.random(cells) < 0.3)
     scores = np.log(generator.random(cells, dtype=np.float32) + 1e-6)
-    return decode(labels, scores, sequence.num_words, nested=nested)
+    table = np.stack([*cell_words(sequence.num_words), labels, scores], axis=1).astype(np.float32)
+    return decode(table[labels > 0], nested=nested)
 
 
 @every_family

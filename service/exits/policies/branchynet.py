@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from service.exits.policies.one_layer import ConfidencePolicy
 from service.exits.policy import require_number
-from service.exits.reading import Reading
+from service.exits.reading import Figures, Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +21,9 @@ class BranchyNet(ConfidencePolicy):
     def __post_init__(self) -> None:
         require_number("tau", self.tau, 0.0, 1.0, "a layer is confident when its mean entropy is smaller")
 
-    def confidence(self, reading: Reading) -> Tensor:
+    def confidence(self, reading: Reading) -> Figures:
         """Mean entropy, in [0, 1]."""
-        return reading.cells.mean(reading.entropy)
+        return reading.figure("entropy_mean")
 
     def is_confident(self, confidence: float) -> bool:
         """Low entropy is high confidence."""

@@ -21,7 +21,7 @@ class Budgeted(ExitPolicy):
     def __post_init__(self) -> None:
         require_int("layer", self.layer, 1)
 
-    def needs_table(self, layer: int, num_layers: int) -> bool:
+    def needs_exit(self, layer: int, num_layers: int) -> bool:
         """Only that one."""
         return layer == self.layer
 

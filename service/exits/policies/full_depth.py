@@ -15,7 +15,7 @@ class FullDepth(ExitPolicy):
 
     strategy: ClassVar[str] = "full_depth"
 
-    def needs_table(self, layer: int, num_layers: int) -> bool:
+    def needs_exit(self, layer: int, num_layers: int) -> bool:
         """Only the last."""
         return layer == num_layers
 

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from service.exits.consistency import entity_set
 from service.exits.policy import Evidence, ExitPolicy, ExitReason, require_int, require_number
-from service.exits.reading import Reading
+from service.exits.reading import Figures, Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +31,14 @@ class GatedVote(ExitPolicy):
         require_number("gate", self.gate, 0.0, 1.0, "a layer with votes leaves when its largest entropy is smaller")
         require_int("patience", self.patience, 1)
 
-    def evidence(self, readings: Sequence[Reading]) -> Tensor:
+    def evidence(self, readings: Sequence[Reading]) -> Figures:
         """(sequences, 2): the largest entropy, and how many earlier layers decoded the same."""
         *earlier, current = readings
-        entropy_max = current.cells.max(current.entropy)
-        votes = torch.zeros_like(entropy_max)
+        entropy_max = current.figure("entropy_max")
+        votes = np.zeros(len(entropy_max))
         for reading in earlier:
             votes += entity_set(reading, current)
-        return torch.stack([entropy_max, votes], dim=1)
+        return np.stack([entropy_max, votes], axis=1)
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
         """Confidence first."""

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from torch import Tensor
-
 from service.exits.policy import Evidence, ExitPolicy, ExitReason, require_number
-from service.exits.reading import Reading
+from service.exits.reading import Figures, Reading
 from service.exits.rule import ExitRule
 
 
@@ -29,7 +27,7 @@ class Learned(ExitPolicy):
         meaning = "a layer leaves when going on is expected to mend fewer entity errors per layer"
         require_number("tau", self.tau, 0.0, 1_000.0, meaning)
 
-    def evidence(self, readings: Sequence[Reading]) -> Tensor:
+    def evidence(self, readings: Sequence[Reading]) -> Figures:
         """(sequences, 1): the worth of going on, behind all layers but the last."""
         if len(readings) == self.rule.num_layers:
             return ExitPolicy.evidence(self, readings)

@@ -6,10 +6,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from service.exits.policy import Evidence, ExitPolicy, ExitReason
-from service.exits.reading import Reading
+from service.exits.reading import Figures, Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +15,14 @@ class ConfidencePolicy(ExitPolicy):
     """Leaves at the first layer that is confident by itself, whatever the layers before it said."""
 
     @abstractmethod
-    def confidence(self, reading: Reading) -> Tensor:
+    def confidence(self, reading: Reading) -> Figures:
         """(sequences,) float64: the number that `is_confident` compares with tau."""
 
     @abstractmethod
     def is_confident(self, confidence: float) -> bool:
         """The comparison, strict."""
 
-    def evidence(self, readings: Sequence[Reading]) -> Tensor:
+    def evidence(self, readings: Sequence[Reading]) -> Figures:
         """(sequences, 1): the latest layer's confidence."""
         return self.confidence(readings[-1])[:, None]
 

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from service.exits.consistency import entity_set
 from service.exits.policy import Evidence, ExitPolicy, ExitReason, require_int
-from service.exits.reading import Reading
+from service.exits.reading import Figures, Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +25,11 @@ class Pabee(ExitPolicy):
     def __post_init__(self) -> None:
         require_int("patience", self.patience, 1)
 
-    def needs_table(self, layer: int, num_layers: int) -> bool:
+    def needs_exit(self, layer: int, num_layers: int) -> bool:
         """Every layer, unless patience rules out leaving before the last."""
         return layer == num_layers or self.patience < num_layers - 1
 
-    def evidence(self, readings: Sequence[Reading]) -> Tensor:
+    def evidence(self, readings: Sequence[Reading]) -> Figures:
         """(sequences, 1): 1 where the layer before decoded the same, else 0; nothing at the first layer."""
         if len(readings) < 2:
             return ExitPolicy.evidence(self, readings)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from service.exits.policies.one_layer import ConfidencePolicy
 from service.exits.policy import require_number
-from service.exits.reading import Reading
+from service.exits.reading import Figures, Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +22,9 @@ class ShallowDeep(ConfidencePolicy):
         meaning = "a layer is confident when its mean highest probability is larger"
         require_number("tau", self.tau, 0.0, 1.0, meaning)
 
-    def confidence(self, reading: Reading) -> Tensor:
+    def confidence(self, reading: Reading) -> Figures:
         """Mean highest probability, in [1 / K, 1]."""
-        return reading.cells.mean(reading.best[0].exp())
+        return reading.figure("confidence_mean")
 
     def is_confident(self, confidence: float) -> bool:
         """High probability is high confidence."""

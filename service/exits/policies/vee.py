@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from service.exits.consistency import CONSISTENCIES
+from service.exits.consistency import CONSISTENCIES, MEASURES_OF_ENTITIES
 from service.exits.ensemble import average
 from service.exits.policy import (
     Evidence,
@@ -20,7 +19,7 @@ from service.exits.policy import (
     require_int,
     require_number,
 )
-from service.exits.reading import Reading
+from service.exits.reading import Figures, Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +50,22 @@ class Vee(ExitPolicy):
         meaning = f"{self.measure} pooled by {self.pooling}; an earlier layer votes when it is larger than tau"
         require_number("tau", self.tau, consistency.lowest, consistency.highest, meaning)
 
-    def needs_table(self, layer: int, num_layers: int) -> bool:
+    @property
+    def compares_tables(self) -> bool:
+        """All measures do but those of entities."""
+        return self.ensemble or self.measure not in MEASURES_OF_ENTITIES
+
+    def needs_exit(self, layer: int, num_layers: int) -> bool:
         """Every layer votes, unless patience rules out that any vote is won before the last."""
         return layer == num_layers or self.ensemble or self.patience < num_layers - 1
 
-    def evidence(self, readings: Sequence[Reading]) -> Tensor:
+    def evidence(self, readings: Sequence[Reading]) -> Figures:
         """(sequences, m - 1): the consistency of layer m with layers 1, 2, ..., m - 1."""
         compare = CONSISTENCIES[self.measure, self.pooling].compare
         *earlier, current = readings
         if not earlier:
             return ExitPolicy.evidence(self, readings)
-        return torch.stack([compare(reading, current) for reading in earlier], dim=1)
+        return np.stack([compare(reading, current) for reading in earlier], axis=1)
 
     def carried_over(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Nor a pooling that another measure has not."""

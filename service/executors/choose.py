@@ -1,0 +1,48 @@
+"""Which executor runs a model on this machine: asked once, at start."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Literal, get_args
+
+from service.errors import BadInput
+from service.executors.eager import EagerExecutor
+from service.executors.executor import Executor
+from service.models.device import available_cores, choose_device
+from service.models.multi_exit import MultiExitModel
+
+ExecutorName = Literal["auto", "eager", "fused"]
+
+
+def make_executor(name: str, model: MultiExitModel, *, device: str = "auto", threads: int = 0) -> Executor:
+    """The named executor; auto is the faster one of those that can run this model here.
+
+    threads: of a CPU, 0 for as many as there is processor time for. Raises BadInput for one that cannot run it.
+    """
+    if name not in get_args(ExecutorName):
+        raise BadInput(f"executor {name!r} is unknown; expected one of {list(get_args(ExecutorName))}")
+    chosen = choose_device(device)
+    if name == "eager" or (name == "auto" and chosen.type != "cpu"):
+        return EagerExecutor(model, chosen, threads)
+    if chosen.type != "cpu":
+        raise BadInput(f"executor fused runs on a CPU, not on {chosen.type}; use device cpu, or executor auto or eager")
+    fused = _import_fused()
+    reason = fused.reason_against(model.config)
+    if name == "auto" and (reason or not fused.is_fast_here()):
+        return EagerExecutor(model, chosen, threads)
+    if reason:
+        raise BadInput(f"executor fused cannot run this model: {reason}; use executor auto or eager")
+    executor: Executor = fused.FusedExecutor(model, threads or available_cores())
+    return executor
+
+
+def _import_fused() -> ModuleType:
+    """The fused executor's module, with numba and LLVM, which nobody else needs."""
+    try:
+        from service.executors import fused
+    except RuntimeError as error:  # numba found no folder for what it compiles
+        raise BadInput(
+            f"the kernels of executor fused cannot be kept on disk: {error}; set NUMBA_CACHE_DIR to a folder that can "
+            "be written to, or use executor eager"
+        ) from error
+    return fused

@@ -1,0 +1,161 @@
+"""A model's weights as the CPU kernels read them: matrices as packed bytes with one step a column, the rest float32."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from service.kernels.layer import LAYER
+from service.kernels.rows import PANEL
+from service.models.biaffine import BiaffineExit
+from service.models.encoder import EncoderLayer
+from service.models.multi_exit import MultiExitModel
+
+Floats = NDArray[np.float32]
+ALIGNMENT = 64
+_LARGEST = 127
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantizedWeights:
+    """layers: (num_layers,) records of addresses; arrays: what they point into, kept alive.
+
+    embeddings  by name, what the kernels look up
+    """
+
+    layers: NDArray[Any]
+    embeddings: dict[str, Floats]
+    arrays: list[NDArray[Any]]
+
+
+def quantize(model: MultiExitModel) -> QuantizedWeights:
+    """Weights of every layer and exit, each column rounded to 255 steps of its own."""
+    arrays: list[NDArray[Any]] = []
+    layers = np.zeros(model.config.num_layers, dtype=LAYER)
+    shared = model.config.num_layers // len(model.encoder.layers)
+    for record, layer, exit_ in zip(layers, list(model.encoder.layers) * shared, model.exits, strict=True):
+        parts = {
+            **_layer_parts(cast("EncoderLayer", layer)),
+            **_exit_parts(cast("BiaffineExit", exit_), model.config.encoder.max_positions),
+        }
+        for name, array in parts.items():
+            aligned = _aligned(array)
+            arrays.append(aligned)
+            record[name] = aligned.ctypes.data
+    return QuantizedWeights(layers, _embeddings(model), arrays)
+
+
+def _layer_parts(layer: EncoderLayer) -> dict[str, NDArray[Any]]:
+    attention = layer.attention
+    qkv = (
+        torch.cat([attention.query.weight, attention.key_value.weight]),
+        torch.cat([attention.query.bias, attention.key_value.bias]),
+    )
+    return {
+        **_linear("qkv", *qkv),
+        **_linear("attended", attention.output.weight, attention.output.bias),
+        **_linear("up", layer.up.weight, layer.up.bias),
+        **_linear("down", layer.down.weight, layer.down.bias),
+        **_norm("attention_norm", layer.attention_norm),
+        **_norm("output_norm", layer.output_norm),
+    }
+
+
+def _exit_parts(head: BiaffineExit, longest_span: int) -> dict[str, NDArray[Any]]:
+    start, end = head.start_projection, head.end_projection
+    if start is None or end is None:
+        raise ValueError("an exit of full rank has no projections")
+    rank, labels, _ = head.bilinear.shape
+    weight = torch.cat([start.weight, end.weight, head.start_linear.weight, head.end_linear.weight])
+    biases = [torch.zeros(rank) if side.bias is None else side.bias for side in (start, end)]
+    parts = {
+        **_linear("words", weight, torch.cat([*biases, torch.zeros(2 * labels)])),
+        **_linear("bilinear", *_halves(head.bilinear)),
+        "span_bias": _floats(_by_width(head.bias, longest_span).T),
+    }
+    if head.start_context is not None and head.end_context is not None:
+        context = torch.cat([head.start_context.weight, head.end_context.weight])
+        parts |= _linear("context", context)
+    if head.neighbours is not None:
+        start_weight, end_weight = head.neighbours.weight
+        parts |= {**_linear("start_neighbours", start_weight.T), **_linear("end_neighbours", end_weight.T)}
+    return parts
+
+
+def _halves(bilinear: Tensor) -> tuple[Tensor, Tensor]:
+    """U (rank, labels, rank) -> weight and bias that give a first word's half of the product, as the kernels want it:
+
+    per label h_s' U, then a 1 in the label's place among `labels`, then a place for the first word's score.
+    """
+    rank, labels, _ = bilinear.shape
+    weight = torch.zeros(labels, rank + labels + 1, rank)
+    weight[:, :rank] = bilinear.permute(1, 2, 0)
+    bias = torch.zeros(labels, rank + labels + 1)
+    bias[:, rank : rank + labels] = torch.eye(labels)
+    return weight.flatten(0, 1), bias.flatten()
+
+
+def _by_width(bias: Tensor, longest_span: int) -> Tensor:
+    """(buckets, labels) -> (longest_span, labels): the last bucket holds for all wider spans."""
+    return bias[torch.arange(longest_span).clamp_max(len(bias) - 1)]
+
+
+def _embeddings(model: MultiExitModel) -> dict[str, Floats]:
+    embeddings = model.encoder.embeddings
+    width = embeddings.pieces.embedding_dim
+    found = {
+        "pieces": embeddings.pieces.weight,
+        "positions": embeddings.positions.weight,
+        "token_type": torch.zeros(width) if embeddings.types is None else embeddings.types.weight[0],
+        "embedding_gain": embeddings.norm.weight,
+        "embedding_bias": embeddings.norm.bias,
+    }
+    if embeddings.shapes is not None:
+        found["shapes"] = embeddings.shapes.weight
+    return {name: _floats(weight) for name, weight in found.items()}
+
+
+def _norm(name: str, norm: nn.LayerNorm) -> dict[str, NDArray[Any]]:
+    return {f"{name}_gain": _floats(norm.weight), f"{name}_bias": _floats(norm.bias)}
+
+
+def _linear(name: str, weight: Tensor, bias: Tensor | None = None) -> dict[str, NDArray[Any]]:
+    """weight (out, in) -> packed bytes; steps, sums and biases of the columns. Filled up to whole panels."""
+    columns, depth = weight.shape
+    shift = np.zeros(columns) if bias is None else _floats(bias)
+    padding = -columns % PANEL
+    matrix = np.pad(_floats(weight), ((0, padding), (0, 0)))
+    steps = np.abs(matrix).max(axis=1) / _LARGEST
+    steps[steps == 0.0] = 1.0
+    rounded = np.rint(matrix / steps[:, None]).astype(np.int8)
+    sums = rounded.astype(np.float64).sum(axis=1) * steps
+    packed = rounded.reshape(-1, PANEL, depth // 4, 4).transpose(0, 2, 1, 3)  # panel, depth / 4, column, 4
+    return {
+        f"{name}_weight": packed,
+        f"{name}_columns": np.stack([steps, sums, np.pad(shift, (0, padding))]).astype(np.float32),
+    }
+
+
+def _floats(weight: Tensor) -> Floats:
+    return np.ascontiguousarray(weight.detach().cpu().float().numpy())
+
+
+def aligned_empty(shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
+    """An array, not filled, that begins on a cache line."""
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    memory = np.empty(size + ALIGNMENT, dtype=np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    found: NDArray[Any] = memory[start : start + size].view(kind).reshape(shape)
+    return found
+
+
+def _aligned(array: NDArray[Any]) -> NDArray[Any]:
+    copy = aligned_empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy

@@ -1,0 +1,201 @@
+"""Steps on rows and tiles: quantising, matrix products of bytes, LayerNorm, attention of one head. One thread each.
+
+Nothing here mixes rows of different sequences, and sums run in the same order whoever else is in the step: that is why
+a sequence's answer does not depend on its batch mates.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import carray, njit
+
+from service.kernels import maths
+from service.kernels.simd import floats_at, lowest_and_highest
+from service.kernels.tiles import LANES, MAX_TILE_ROWS, byte_tile, float_tile, wide_float_tile
+
+kernel = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+# for a function that is called in one place: compiled as a part of its caller
+inlined = njit(inline="always", error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+# for sums whose order the compiler may choose, which it does by the length of a row alone
+kernel_of_sums = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc", "nnan"})
+
+PANEL = 2 * LANES  # columns of a byte tile, and of a panel of packed weights
+_VERY_LOW = np.float32(-1e30)
+_FAR = np.float32(40)  # e**-40 is still far from vanishing
+_ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
+_STEPS = np.float32(255)
+
+
+@kernel
+def quantize_row(row, out):
+    """out = round((row - low) / step), in 0 ... 255; -> step, low, so that row is about step * out + low."""
+    low, high = lowest_and_highest(row.ctypes.data, len(row))
+    step = (high - low) / _STEPS
+    inverse = _ONE / step if step > _ZERO else _ZERO
+    for index in range(len(row)):
+        out[index] = np.uint8(np.int32((row[index] - low) * inverse + _HALF))
+    return step, low
+
+
+@kernel
+def add(values, others):
+    """values += others, of which there may be more"""
+    for index in range(len(values)):
+        values[index] += others[index]
+
+
+@kernel
+def normalize_row(row, gain, bias, epsilon):
+    """row = LayerNorm(row), in place"""
+    mean = total(row) / np.float32(len(row))
+    deviation = _ONE / np.float32(math.sqrt(squared_distances(row, mean) / np.float32(len(row)) + epsilon))
+    for index in range(len(row)):
+        row[index] = (row[index] - mean) * deviation * gain[index] + bias[index]
+
+
+@kernel_of_sums
+def squared_distances(row, centre):
+    """The sum over a row of (number - centre) squared."""
+    result = _ZERO
+    for index in range(len(row)):
+        distance = row[index] - centre
+        result += distance * distance
+    return result
+
+
+@kernel
+def multiply_bytes(x, x_stride, of_rows, rows, depth, panel, of_columns, columns, out, out_stride):
+    """The first PANEL columns of out = x @ weights + bias, for any number of rows. Addresses; strides in bytes.
+
+    x           (rows, depth) bytes, whose rows may overlap, and of_rows (rows, 2) their steps and lows
+    panel       packed (depth / 4, PANEL, 4) bytes of these columns
+    of_columns  (3, columns) float32: from these columns on their steps, sums of the weights, and biases
+    """
+    tiles = (rows + MAX_TILE_ROWS - 1) // MAX_TILE_ROWS
+    for index in range(tiles):
+        begin, end = rows * index // tiles, rows * (index + 1) // tiles
+        byte_tile(
+            x + begin * x_stride,
+            x_stride,
+            panel,
+            4 * PANEL,
+            depth // 4,
+            out + begin * out_stride,
+            out_stride,
+            of_rows + 8 * begin,
+            of_columns,
+            4 * columns,
+            end - begin,
+        )
+
+
+@kernel
+def activate(values, kind):
+    """values = GELU(values) where `kind` is 0, ReLU where it is 1; -1 leaves them"""
+    if kind == 0:
+        for index in range(len(values)):
+            values[index] = maths.gelu(values[index])
+    elif kind == 1:
+        for index in range(len(values)):
+            values[index] = max(values[index], _ZERO)
+
+
+@kernel
+def multiply_floats(left, left_stride, right, right_stride, depth, out, out_stride, rows, columns):
+    """out = left @ right, for any number of rows; columns a multiple of LANES. Addresses; strides in bytes."""
+    for begin in range(0, rows, MAX_TILE_ROWS):
+        height = min(MAX_TILE_ROWS, rows - begin)
+        one, other = left + begin * left_stride, out + begin * out_stride
+        column = 0
+        while column + 2 * LANES <= columns:
+            at = 4 * column
+            wide_float_tile(one, left_stride, right + at, right_stride, depth, other + at, out_stride, height)
+            column += 2 * LANES
+        if column < columns:
+            at = 4 * column
+            float_tile(one, left_stride, right + at, right_stride, depth, other + at, out_stride, height)
+
+
+@kernel
+def transpose(source, out, width):
+    """out[c, r] = source[r, c] for c < width, and 0 in out's columns beyond the rows."""
+    for row in range(source.shape[0]):
+        for column in range(width):
+            out[column, row] = source[row, column]
+    for column in range(width):
+        for row in range(source.shape[0], out.shape[1]):
+            out[column, row] = _ZERO
+
+
+@kernel
+def attend(qkv, stride, rows, head, size, hidden, keys, scores, out, out_stride):
+    """One head of one sequence: softmax(Q K' / sqrt(size)) V.
+
+    qkv   address of (rows, 3 * hidden) floats, queries, keys and values beside each other; `stride` bytes a row
+    keys  address of (size, padded) floats to work in, padded: rows up to a multiple of LANES
+    scores address of (MAX_TILE_ROWS, padded + 1) floats to work in
+    out   address of the head's (rows, size) part of the result; `out_stride` bytes a row
+    """
+    padded = (rows + LANES - 1) // LANES * LANES
+    query = qkv + 4 * head * size
+    key = carray(floats_at(query + 4 * hidden), (rows, stride // 4))
+    transpose(key, carray(floats_at(keys), (size, padded)), size)
+    factor = _ONE / np.float32(math.sqrt(np.float32(size)))
+    for begin in range(0, rows, MAX_TILE_ROWS):
+        height = min(MAX_TILE_ROWS, rows - begin)
+        multiply_floats(query + begin * stride, stride, keys, 4 * padded, size, scores, 4 * padded, height, padded)
+        sums = carray(floats_at(scores + 4 * MAX_TILE_ROWS * padded), (MAX_TILE_ROWS,))
+        softmax(carray(floats_at(scores), (height, padded)), rows, factor, sums)
+        target = out + begin * out_stride
+        multiply_floats(scores, 4 * padded, query + 8 * hidden, stride, rows, target, out_stride, height, size)
+        for row in range(height):
+            scale(carray(floats_at(target + row * out_stride), (size,)), _ONE / sums[row])
+
+
+@kernel
+def softmax(table, columns, factor, sums):
+    """table / sums[:, None] = softmax(table * factor) over the first `columns` of every row; the rest becomes about 0.
+
+    All rows are shifted by their common largest number, unless one lies so far below it that it would vanish.
+    """
+    rows, padded = table.shape
+    for row in range(rows):
+        for column in range(columns, padded):
+            table[row, column] = _VERY_LOW
+    flat = carray(floats_at(table.ctypes.data), (rows * padded,))
+    highest = lowest_and_highest(table.ctypes.data, rows * padded)[1]
+    least = highest
+    for row in range(rows):
+        least = min(least, table[row, 0])  # a row's largest number is not below its first
+    if (highest - least) * factor < _FAR:
+        exponentials(flat, highest, factor)
+    else:
+        for row in range(rows):
+            exponentials(table[row], lowest_and_highest(table[row].ctypes.data, padded)[1], factor)
+    for row in range(rows):
+        sums[row] = total(table[row])
+
+
+@kernel
+def exponentials(values, highest, factor):
+    """values = e**((values - highest) * factor)"""
+    for index in range(len(values)):
+        values[index] = maths.exp((values[index] - highest) * factor)
+
+
+@kernel
+def scale(values, factor):
+    """values = values * factor"""
+    for index in range(len(values)):
+        values[index] *= factor
+
+
+@kernel_of_sums
+def total(row):
+    """The sum of a row."""
+    result = _ZERO
+    for index in range(len(row)):
+        result += row[index]
+    return result

@@ -1,0 +1,176 @@
+"""The threads of a step: helpers that sleep, come late or never, and go; whatever they do, results are the same.
+
+Whoever waits here waits for something that comes at once, and fails where it does not.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from service.executors.fused import FusedExecutor
+from service.kernels.layer import LAYER, STEP
+from service.kernels.sharing import RING
+from service.kernels.team import Team
+from service.models.multi_exit import MultiExitModel
+from service.text.types import SequenceInput
+from tests.executors.executors_ import Said, fused, said, shared_model
+from tests.models_ import random_sequences
+
+DEADLINE_S = 30.0
+ONE, MANY = random_sequences((1,)), random_sequences((20, 9, 33, 2) * 8)
+
+
+def model() -> MultiExitModel:
+    return shared_model("as shipped")
+
+
+def step(executor: FusedExecutor, inputs: list[SequenceInput]) -> list[Said]:
+    return said(*executor.run_layer(1, inputs, [None] * len(inputs)))
+
+
+def expected(inputs: list[SequenceInput]) -> list[Said]:
+    """What one thread says."""
+    with fused(model()) as executor:
+        return step(executor, inputs)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not is_so():
+        assert time.monotonic() < deadline, "this should have come at once"
+        os.sched_yield()
+
+
+def run_within_deadline(work: Callable[[], None]) -> None:
+    """Run it on a thread of its own: one that hangs fails the test, and is left behind."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive(), "a step hangs"
+
+
+def test_helpers_that_fell_asleep_wake_for_a_step_and_fall_asleep_again() -> None:
+    measure = expected(MANY)
+    with fused(model(), threads=3) as executor:
+        team = executor._team
+        for _ in range(5):
+            wait_until(lambda: team._asleep == [True, True])
+            assert step(executor, MANY) == measure
+
+
+def test_a_helper_that_slept_runs_while_steps_do() -> None:
+    with fused(model(), threads=2) as executor:
+        clock = time.pthread_getcpuclockid(executor._team._helpers[0].ident)
+        wait_until(lambda: executor._team._asleep == [True])
+        before = time.clock_gettime(clock)
+        wait_until(lambda: bool(step(executor, MANY)) and time.clock_gettime(clock) > before + 0.005)
+
+
+def test_steps_of_every_size_while_helpers_come_and_go_say_the_same() -> None:
+    measure = {1: expected(ONE), len(MANY): expected(MANY)}
+    with fused(model(), threads=2) as executor:
+        wait_until(lambda: executor._team._asleep == [True])
+        for number in range(200):
+            inputs = MANY if number % 7 == 3 else ONE
+            assert step(executor, inputs) == measure[len(inputs)], number
+            if number % 20 == 0:
+                wait_until(lambda: executor._team._asleep == [True])
+
+
+@pytest.mark.parametrize("threads", [2, 9])
+def test_thousands_of_steps_with_a_large_one_in_every_round_of_descriptions_never_hang(threads: int) -> None:
+    executor = FusedExecutor(model(), threads)
+    measure, found = expected(MANY), []
+    step(executor, MANY)
+
+    def work() -> None:
+        for number in range(300 if threads > 2 else 4000):
+            if number % (RING + 1) == 0:
+                found.append(step(executor, MANY))
+            else:
+                executor.run_layer(1, ONE, [None])
+
+    run_within_deadline(work)
+    executor.close()
+    assert found and all(one == measure for one in found)
+
+
+def with_helper_put_aside(executor: FusedExecutor) -> tuple[Team, int]:
+    """After a step, a team whose one helper is at that step, says its place in `control`, and does nothing more.
+
+    -> the team and the number of the step
+    """
+    step(executor, MANY)
+    team = executor._team
+    at = int(team._control[0, 0])
+    team.close()  # a thread that has ended stands for one that the system does not run
+    team._control[:, 0] = at
+    return team, at
+
+
+def test_a_helper_that_was_put_aside_keeps_the_description_of_the_step_it_is_at() -> None:
+    executor, found = FusedExecutor(model(), 2), []
+    team, at = with_helper_put_aside(executor)
+    description, counters = team._steps[at % RING].tobytes(), team._counters[at % RING].tobytes()
+    run_within_deadline(lambda: found.extend(step(executor, MANY[::-1]) for _ in range(2 * RING)))
+    assert found == [expected(MANY)[::-1]] * (2 * RING)
+    assert team._steps[at % RING].tobytes() == description
+    assert team._counters[at % RING].tobytes() == counters
+
+
+def test_every_other_description_is_used_in_turn() -> None:
+    executor, numbers = FusedExecutor(model(), 2), []
+    team, at = with_helper_put_aside(executor)
+    for _ in range(3 * RING):
+        run_within_deadline(lambda: step(executor, ONE))
+        numbers.append(int(team._control[0, 0]))
+    assert numbers == sorted(set(numbers)) and numbers[0] > at
+    assert {number % RING for number in numbers} == set(range(RING)) - {at % RING}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+def test_closing_ends_every_thread_at_once_after_it_began_and_after_a_step(threads: int) -> None:
+    before = set(threading.enumerate())
+    for inputs in ([], ONE, MANY):
+        executor = FusedExecutor(model(), threads)
+        assert len(set(threading.enumerate()) - before) == threads - 1
+        if inputs:
+            step(executor, inputs)
+        run_within_deadline(executor.close)
+        assert set(threading.enumerate()) == before
+
+
+def test_closing_ends_threads_that_sleep() -> None:
+    before = set(threading.enumerate())
+    executor = FusedExecutor(model(), 3)
+    step(executor, ONE)
+    wait_until(lambda: executor._team._asleep == [True, True])
+    run_within_deadline(executor.close)
+    assert set(threading.enumerate()) == before
+
+
+def test_steps_may_be_led_by_one_thread_after_another() -> None:
+    measure, found = expected(MANY), []
+    with fused(model(), threads=2) as executor:
+        for _ in range(3):
+            run_within_deadline(lambda: found.append(step(executor, MANY)))
+    assert found == [measure] * 3
+
+
+def test_a_team_takes_only_records_of_layers() -> None:
+    with pytest.raises(TypeError, match="records of LAYER"):
+        Team(np.zeros(3, dtype=np.int64), 1)
+    team = Team(np.zeros(3, dtype=LAYER), 2)
+    assert team.threads == 2
+    team.close()
+
+
+def test_a_description_is_all_64_bit_words() -> None:
+    assert all(STEP.fields[name][0].itemsize == 8 for name in STEP.names)
+    assert STEP.itemsize == 8 * len(STEP.names)
