@@ -269,7 +269,9 @@ def _report(options: argparse.Namespace) -> None:
         if not (name and dev and test):
             raise BadInput(f"{argument!r} is no MODEL=DEV,TEST; expected a model and its two files")
         stored = load_model(find_model(name, options.store))
-        studies.append(study(stored, Path(dev), Path(test), _executor(options, stored)))
+        executor = _executor(options, stored)
+        studies.append(study(stored, Path(dev), Path(test), executor))
+        executor.close()
     print(report(studies, options.output))
 
 
@@ -292,9 +294,9 @@ def _add_compile(commands: Commands) -> None:
 
 
 def _compile(_: argparse.Namespace) -> None:
-    from service.executors.fused import compile_kernels
+    from service.executors.choose import import_fused
 
-    compile_kernels()
+    import_fused().compile_kernels()
 
 
 if __name__ == "__main__":

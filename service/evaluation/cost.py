@@ -107,8 +107,9 @@ class CostMeter:
         rows = []
         for sample in self._samples:
             (state,), _ = self._executor.run_layer(1, [sample], [None], with_exit=False)
+            later, before = (2, state) if self._num_layers > 1 else (1, None)
             steps = [partial(self._executor.run_layer, 1, [sample], [None], **_WISHES[0])]
-            steps += [partial(self._executor.run_layer, 2, [sample], [state], **wishes) for wishes in _WISHES]
+            steps += [partial(self._executor.run_layer, later, [sample], [before], **wishes) for wishes in _WISHES]
             rows.append(self._time_in_turns(steps))
         first, plain, with_exit, with_table = np.array(rows).T
         return first, plain, np.maximum(with_exit - plain, 0.0), np.maximum(with_table - plain, 0.0)

@@ -160,10 +160,10 @@ def save_trace(path: Path, found: Trace) -> None:
     }
     sequences = found.sequences
     tensors = {f"exit.{layer}": table for layer, table in enumerate(found.tables, 1)}
-    tensors |= {f"summary.{layer}": torch.from_numpy(summary) for layer, summary in enumerate(found.summaries, 1)}
-    for layer, candidates in enumerate(found.candidates, 1):
-        tensors[f"candidates.{layer}"] = torch.from_numpy(candidates.cells)
-        tensors[f"candidates_per_sequence.{layer}"] = torch.tensor(candidates.counts)
+    for layer, reading in enumerate(found.readings, 1):
+        tensors[f"summary.{layer}"] = torch.from_numpy(reading.summary)
+        tensors[f"candidates.{layer}"] = torch.from_numpy(reading.candidates.cells)
+        tensors[f"candidates_per_sequence.{layer}"] = torch.tensor(reading.candidates.counts)
     tensors |= {
         "sequences_per_text": torch.tensor([len(text) for text in found.texts]),
         "num_pieces": torch.tensor([sequence.num_pieces for sequence in sequences]),
@@ -207,10 +207,12 @@ def _read(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trace:
         tuple(tuple(next(sequences) for _ in range(count)) for count in tensors["sequences_per_text"].tolist()),
         tuple(frozenset((start, end, label) for start, end, label in entities) for entities in header["gold"]),
         tuple(tensors[f"summary.{layer}"].numpy() for layer in layers),
-        tuple(
-            Candidates(
-                tuple(tensors[f"candidates_per_sequence.{layer}"].tolist()), tensors[f"candidates.{layer}"].numpy()
-            )
-            for layer in layers
-        ),
+        tuple(_candidates(tensors, layer) for layer in layers),
     )
+
+
+def _candidates(tensors: Mapping[str, Tensor], layer: int) -> Candidates:
+    counts, cells = tuple(tensors[f"candidates_per_sequence.{layer}"].tolist()), tensors[f"candidates.{layer}"].numpy()
+    if sum(counts) != len(cells):
+        raise ValueError(f"exit {layer} has {len(cells)} candidates; its sequences have {sum(counts)}")
+    return Candidates(counts, cells)

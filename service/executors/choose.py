@@ -26,7 +26,7 @@ def make_executor(name: str, model: MultiExitModel, *, device: str = "auto", thr
         return EagerExecutor(model, chosen, threads)
     if chosen.type != "cpu":
         raise BadInput(f"executor fused runs on a CPU, not on {chosen.type}; use device cpu, or executor auto or eager")
-    fused = _import_fused()
+    fused = import_fused()
     reason = fused.reason_against(model.config)
     if name == "auto" and (reason or not fused.is_fast_here()):
         return EagerExecutor(model, chosen, threads)
@@ -36,7 +36,7 @@ def make_executor(name: str, model: MultiExitModel, *, device: str = "auto", thr
     return executor
 
 
-def _import_fused() -> ModuleType:
+def import_fused() -> ModuleType:
     """The fused executor's module, with numba and LLVM, which nobody else needs."""
     try:
         from service.executors import fused

@@ -22,7 +22,12 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def use_threads(wanted: int) -> int:
-    """Let PyTorch use `wanted` threads, 0 for as many as there is processor time for; -> the number."""
+    """Let PyTorch use `wanted` threads, 0 for as many as there is processor time for; -> the number.
+
+    Raises BadInput for fewer than none.
+    """
+    if wanted < 0:
+        raise BadInput(f"{wanted} threads were asked for; expected 1 or more, or 0 for as many as there are cores")
     threads = wanted or available_cores()
     torch.set_num_threads(threads)
     return threads
