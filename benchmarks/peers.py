@@ -8,9 +8,9 @@ from word pieces to spans, as ours does. Ours goes through the real engine. Befo
 competitor answers some texts: a float32 peer must give the reference executor's spans, the others nearly so.
 
 The same sentences make three workloads: as they are, joined to sentences of 128 words, and joined to documents of 40
-sentences, which the service splits again. Each is answered a text at a time (a peer gives the sequences of one text as
-padded batches), and all at once: by the engine as a burst, by a peer in padded batches of like length. How many pieces a
-peer's batches hold is chosen for each of the six by a trial.
+sentences, which the service splits again. Each is answered a text at a time (by a peer with the sequences of that text
+as padded batches), and all at once: by the engine as a burst, by a peer in padded batches of like length. How many
+pieces a peer's batches hold is chosen for each of the six by a trial.
 
 Every competitor has a process of its own, as it would in service, and the same number of threads. Thread pools spin
 for a while behind their work, as their users have them, so competitors take turns by whole rounds, not text by text,
@@ -27,11 +27,11 @@ import platform
 import statistics
 import tempfile
 import time
-import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from multiprocessing.connection import Connection
@@ -40,12 +40,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.engines import PolicyInForce, add_executor, draw_texts, load, policies_of, start_engine
-from service.data.readers import read_examples
+from service.data.readers import Example, read_examples
 from service.engine.sequence import Request
 from service.evaluation.predict import decode_every_exit
 from service.executors.choose import make_executor
@@ -55,7 +54,7 @@ from service.models.batches import length_buckets
 from service.models.biaffine import BiaffineExit
 from service.models.device import available_cores, use_threads
 from service.models.multi_exit import MultiExitModel
-from service.models.store import StoredModel
+from service.models.store import StoredModel, read_config
 from service.spans.decode import decode
 from service.spans.score import Score, keys, score
 from service.spans.types import FloatArray, IntArray, Span
@@ -65,6 +64,7 @@ LONG_SENTENCE_WORDS = 128
 DOCUMENT_SENTENCES = 40
 BUDGETS = (256, 512, 1024, 2048, 4096)  # pieces of a padded batch
 TEXTS_OF_A_TRIAL = 10  # answered one at a time
+TRIES = 2
 TEXTS_OF_A_CHECK = 40
 LEAST_AGREEMENT = 0.9
 PAUSE_S = 0.3
@@ -100,9 +100,9 @@ class FullDepth(nn.Module):
             max_position_embeddings=encoder.max_positions,
             type_vocab_size=encoder.type_vocab_size,
             layer_norm_eps=encoder.layer_norm_eps,
-            attn_implementation=attention,
         )
         self.encoder = BertModel(config, add_pooling_layer=False)
+        self.encoder.set_attn_implementation(attention)
         self.encoder.load_state_dict(_bert_weights(model))
         self.shapes = shapes
         neighbours = last_exit.neighbours.weight.unflatten(1, (-1, last_exit.bilinear.shape[0]))
@@ -158,7 +158,7 @@ class _Side(nn.Module):
         self.kernel = nn.Parameter(neighbours.permute(2, 1, 0).contiguous(), requires_grad=False)
 
     def forward(self, words: Tensor, means: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, words, hidden), (batch, 1, hidden), (batch, words, 1) -> (batch, words, rank), (batch, words, labels)"""
+        """(batch, words, hidden), their means, (batch, words, 1) -> (batch, words, rank), (batch, words, labels)"""
         if self.projection is None or self.context is None:
             raise TypeError("not an exit of the contextual form")
         projected = self.projection(words)
@@ -237,12 +237,14 @@ def write_graphs(model: MultiExitModel, folder: Path) -> None:
     example = torch.arange(1, 7).view(2, 3)
     graph, plain = FullDepth(model, attention="eager"), folder / "plain.onnx"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter by tracing is deprecated; ONNX Runtime fuses attention of no other
+        warnings.simplefilter(
+            "ignore"
+        )  # the exporter by tracing is deprecated; ONNX Runtime fuses attention of no other
         torch.onnx.export(
             graph,
             (example, example, torch.ones_like(example), *(torch.ones(2, 2, dtype=torch.long),) * 3),
             plain,
-            input_names=INPUTS,
+            input_names=list(INPUTS),
             output_names=["scores"],
             dynamic_axes={**pieces, **words, "scores": {0: "batch", 1: "words", 3: "words"}},
             opset_version=17,
@@ -331,8 +333,9 @@ def peer(setup: Setup, make_run: Callable[[Setup], Run], dtype: str) -> Iterator
 def transformers(setup: Setup, dtype: torch.dtype) -> Run:
     """PyTorch, operator by operator; the exit computes in float32 whatever the encoder's dtype is, as ours does."""
     graph = FullDepth(load(str(setup.folder), setup.folder).model)
-    graph.encoder.to(dtype)
-    graph.shapes.to(dtype)
+    parts: list[nn.Module] = [graph.encoder, graph.shapes]
+    for part in parts:
+        part.to(dtype)
     use_threads(setup.threads)
 
     @torch.inference_mode()
@@ -529,12 +532,219 @@ def check(competitors: Sequence[Competitor], stored: StoredModel, workloads: Seq
 
 
 def _agreement(expected: Spans, found: Spans) -> float:
-    keys_of_both = (
-        {
-            (text, index, *span[:3])
-            for text, sequences in enumerate(spans)
-            for index, sequence in enumerate(sequences)
-            for span in sequence
-        }
-        for spans in (expected, found)
+    """F1 of what was found, probabilities aside."""
+    ours, theirs = _keys(expected), _keys(found)
+    return 2 * len(ours & theirs) / max(len(ours) + len(theirs), 1)
+
+
+def _keys(spans: Spans) -> set[tuple[int, int, int, int, int]]:
+    """Text, sequence, start, end and label of every span."""
+    sequences = ((text, index, found) for text, of_text in enumerate(spans) for index, found in enumerate(of_text))
+    return {(text, index, span.start, span.end, span.label) for text, index, found in sequences for span in found}
+
+
+def f1_of(competitor: Competitor, stored: StoredModel, examples: Sequence[Example]) -> float:
+    """F1 x 100 on the whole file, text by text."""
+    texts = stored.text_encoder.encode_batch([example.text for example in examples])
+    total = Score()
+    for example, text, spans in zip(examples, texts, competitor.take(Turn(texts, BUDGETS[0])).spans, strict=True):
+        total += score(keys(example.entities), keys(stored.text_encoder.entities(text, spans)))
+    return 100 * total.f1
+
+
+@dataclass(slots=True)
+class Row:
+    """One competitor on one workload.
+
+    p50_ms, mean_ms, p99_ms      of a text answered alone, over texts, of each the median over rounds
+    p50_ms_of_rounds             the lowest and the highest
+    texts_per_s, pieces_per_s    all texts at once, the median of rounds; best_texts_per_s of the best round
+    max_pieces, max_pieces_alone chosen for a peer's batches
+    speedup_latency              the best peer's mean_ms / this one's
+    speedup_throughput           this one's texts_per_s / the best peer's
+    agreement                    with the reference executor at full depth, as F1
+    f1                           x 100, on the whole file; None without --f1
+    """
+
+    competitor: str
+    dtype: str
+    is_peer: bool
+    workload: str
+    texts: int
+    pieces: int
+    p50_ms: float
+    mean_ms: float
+    p99_ms: float
+    p50_ms_of_rounds: tuple[float, float]
+    texts_per_s: float
+    best_texts_per_s: float
+    pieces_per_s: float
+    max_pieces: int
+    max_pieces_alone: int
+    agreement: float
+    f1: float | None
+    speedup_latency: float = 0.0
+    speedup_throughput: float = 0.0
+
+
+def choose_budget(competitor: Competitor, texts: Sequence[EncodedText], *, at_once: bool) -> int:
+    """The budget of the fastest of some tries; the engine, which has its own, gets one try, as a warm-up."""
+    seconds = dict.fromkeys(BUDGETS if competitor.is_peer else BUDGETS[:1], float("inf"))
+    for _ in range(TRIES):
+        for max_pieces in seconds:
+            answered = competitor.take(Turn(texts, max_pieces, at_once))
+            seconds[max_pieces] = min(seconds[max_pieces], sum(answered.seconds))
+    return min(seconds, key=seconds.__getitem__)
+
+
+def measure(
+    competitors: Sequence[Competitor],
+    workload: Workload,
+    rounds: int,
+    agreements: Mapping[str, float],
+    f1: Mapping[str, float],
+) -> list[Row]:
+    """Warm up and choose budgets, take turns at single texts, take turns at all at once; -> a row for each."""
+    alone: dict[str, Turn] = {}
+    at_once: dict[str, Turn] = {}
+    for competitor in competitors:
+        competitor.take(Turn(workload.texts, BUDGETS[0]))
+        budget = choose_budget(competitor, workload.texts[:TEXTS_OF_A_TRIAL], at_once=False)
+        alone[competitor.name] = Turn(workload.texts, budget)
+        budget = choose_budget(competitor, workload.texts, at_once=True)
+        at_once[competitor.name] = Turn(workload.texts, budget, at_once=True)
+    of_each, of_all = (_rounds(competitors, turns, rounds) for turns in (alone, at_once))
+    pieces = sum(text.num_pieces for text in workload.texts)
+    rows = []
+    for competitor in competitors:
+        name = competitor.name
+        milliseconds = sorted(1_000 * statistics.median(tries) for tries in zip(*of_each[name], strict=True))
+        p50_of_rounds = [1_000 * statistics.median(seconds) for seconds in of_each[name]]
+        whole_s = [seconds for (seconds,) in of_all[name]]
+        rows.append(
+            Row(
+                competitor=name,
+                dtype=competitor.dtype,
+                is_peer=competitor.is_peer,
+                workload=workload.name,
+                texts=len(workload.texts),
+                pieces=pieces,
+                p50_ms=statistics.median(milliseconds),
+                mean_ms=statistics.fmean(milliseconds),
+                p99_ms=milliseconds[int(0.99 * len(milliseconds))],
+                p50_ms_of_rounds=(min(p50_of_rounds), max(p50_of_rounds)),
+                texts_per_s=len(workload.texts) / statistics.median(whole_s),
+                best_texts_per_s=len(workload.texts) / min(whole_s),
+                pieces_per_s=pieces / statistics.median(whole_s),
+                max_pieces=at_once[name].max_pieces,
+                max_pieces_alone=alone[name].max_pieces,
+                agreement=agreements[name],
+                f1=f1.get(name),
+            )
+        )
+    _compare(rows)
+    return rows
+
+
+def _rounds(competitors: Sequence[Competitor], turns: Mapping[str, Turn], rounds: int) -> dict[str, list[list[float]]]:
+    """-> per competitor and round, its turn's seconds."""
+    seconds: dict[str, list[list[float]]] = {competitor.name: [] for competitor in competitors}
+    for _ in range(rounds):
+        for competitor in competitors:
+            seconds[competitor.name].append(competitor.take(turns[competitor.name]).seconds)
+    return seconds
+
+
+def _compare(rows: Sequence[Row]) -> None:
+    """Put the ratios to the best peer into the rows of one workload."""
+    peers = [row for row in rows if row.is_peer]
+    best_ms, best_texts_per_s = min(row.mean_ms for row in peers), max(row.texts_per_s for row in peers)
+    for row in rows:
+        row.speedup_latency = best_ms / row.mean_ms
+        row.speedup_throughput = row.texts_per_s / best_texts_per_s
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    """The table of one workload."""
+    texts, pieces = rows[0].texts, rows[0].pieces
+    print(f"\n{rows[0].workload}: {texts} texts of {pieces / texts:.0f} pieces; speed-ups over the best peer")
+    print(
+        f"{'competitor':23s} {'dtype':8s} {'p50 ms':>7s} {'of rounds':>13s} {'mean ms':>8s} {'p99 ms':>7s} {'':>6s} "
+        f"{'texts/s':>8s} {'best':>8s} {'pieces/s':>8s} {'':>6s} {'budget':>6s} {'agrees':>6s} {'F1':>6s}"
     )
+    for row in rows:
+        low, high = row.p50_ms_of_rounds
+        alone = (
+            f"{row.p50_ms:7.2f} {low:6.2f}-{high:6.2f} {row.mean_ms:8.2f} {row.p99_ms:7.2f} {row.speedup_latency:6.2f}"
+        )
+        at_once = f"{row.texts_per_s:8.1f} {row.best_texts_per_s:8.1f} {row.pieces_per_s:8.0f}"
+        budget = f"{row.max_pieces:6d}" if row.is_peer else f"{'':6s}"
+        told = f"{row.f1:6.2f}" if row.f1 is not None else ""
+        print(
+            f"{row.competitor:23s} {row.dtype:8s} {alone} {at_once} {row.speedup_throughput:6.2f} {budget} "
+            f"{row.agreement:6.3f} {told}"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Of what peers run on; ends here where one is not installed."""
+    names = ("torch", "transformers", "onnx", "onnxruntime", "openvino")
+    return {name: str(library(name).__version__) for name in names}
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def names_of(given: str) -> list[str]:
+    """Peers by name."""
+    names = list(PEERS) if given == "all" else given.split(",")
+    if unknown := [name for name in names if name not in PEERS]:
+        raise SystemExit(f"unknown peers {unknown}; expected all, or some of {','.join(PEERS)}")
+    return names
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--store", type=Path, default=Path("model_store"))
+    parser.add_argument("--texts", type=int, default=600, help="how many sentences, drawn at random with a fixed seed")
+    parser.add_argument("--rounds", type=int, default=5)
+    add_executor(parser)
+    parser.add_argument("--peers", default="all", help=f"all, or some of {','.join(PEERS)}")
+    parser.add_argument("--f1", action="store_true", help="measure F1 of every competitor on the whole file")
+    parser.add_argument("--json", type=Path, help="write the rows here")
+    options = parser.parse_args()
+    names, environment = [*names_of(options.peers), *OURS], {"versions": versions(), "device": processor()}
+    stored, threads = load(options.model, options.store), options.threads or available_cores()
+    workloads = workloads_of(stored, options.file, options.texts)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as graphs, ExitStack() as stack:
+        write_graphs(stored.model, Path(graphs))
+        setup = Setup(stored.folder.resolve(), options.executor, threads, Path(graphs))
+        competitors = [stack.enter_context(closing(Competitor(name, setup))) for name in names]
+        for competitor in competitors:
+            competitor.wait()
+        agreements = check(competitors, stored, workloads)
+        examples = read_examples(options.file) if options.f1 else []
+        f1 = {competitor.name: f1_of(competitor, stored, examples) for competitor in competitors if examples}
+        print(f"{stored.reference}, {options.file.name}, {environment['device']}, {threads} threads")
+        for workload in workloads:
+            found = measure(competitors, workload, options.rounds, agreements, f1)
+            print_rows(found)
+            rows += found
+    if options.json:
+        given = f"--texts {options.texts} --rounds {options.rounds} --threads {options.threads} --peers {options.peers}"
+        command = f"python -m benchmarks.peers {stored.config.name} DATA/{options.file.name} {given}"
+        document = {"command": command + " --f1" * options.f1, "model": stored.reference, **environment}
+        document |= {"threads": threads, "rounds": options.rounds, "rows": [asdict(row) for row in rows]}
+        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

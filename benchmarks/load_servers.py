@@ -1,0 +1,92 @@
+"""Server processes for `benchmarks.load`: started on a free port, always ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+READY_S = 300.0  # a first start compiles kernels
+END_S = 15.0
+ADMIN_KEY = "benchmark"
+
+
+@dataclass(slots=True)
+class Server:
+    """A running server process; `log` is what it wrote to stderr."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    @property
+    def port(self) -> int:
+        """Where it listens, on 127.0.0.1."""
+        return int(self.url.rpartition(":")[2])
+
+    def cpu_s(self) -> float:
+        """Processor time of all its threads so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def close(self) -> None:
+        """End it, by force where it does not end."""
+        self.process.terminate()
+        try:
+            self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start_ours(model: Path, change: Mapping[str, Any], folder: Path) -> Server:
+    """Our server with its own defaults, under the exit policy that `change` asks for; state and log go to `folder`."""
+    settings = {"NER_MODEL": str(model.resolve()), "NER_PORT": "0", "NER_STATE_DIR": str(folder / "state")}
+    settings |= {"NER_ADMIN_KEY": ADMIN_KEY, "NER_DRAIN_S": "0"}
+    server = _start([sys.executable, "-m", "service", "serve"], settings, folder / "server.log")
+    try:
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {ADMIN_KEY}"}
+        body = json.dumps(change).encode()
+        request = urllib.request.Request(f"{server.url}/exit-policy", body, headers, method="PATCH")
+        urllib.request.urlopen(request).close()
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+def start_peer(checkpoint: Path, folder: Path) -> Server:
+    """The peer on a checkpoint folder that `build_peer` wrote."""
+    return _start([sys.executable, "-m", "benchmarks.load_peer", str(checkpoint)], {}, folder / "peer.log")
+
+
+def _start(command: list[str], settings: Mapping[str, str], log: Path) -> Server:
+    """Start a process, and wait for the line of its log that says where it listens."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NER_")}
+    with log.open("wb") as stderr:  # a file, not a pipe: nobody has to read it for the server to go on
+        process = subprocess.Popen(command, env={**environment, **settings}, stdout=subprocess.DEVNULL, stderr=stderr)
+    server = Server(process, "", log)
+    try:
+        server.url = _wait_until_ready(process, log)
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
+    """-> the URL. Raises SystemExit where the process ends, or is not ready in READY_S."""
+    deadline = time.monotonic() + READY_S
+    while process.poll() is None and time.monotonic() < deadline:
+        for line in log.read_text(encoding="utf-8").splitlines():
+            if line.startswith("{") and line.endswith("}") and (event := json.loads(line)).get("event") == "ready":
+                return str(event["url"])
+        time.sleep(0.05)
+    raise SystemExit(f"the server did not start:\n{log.read_text(encoding='utf-8')[-2_000:]}")
