@@ -1,8 +1,8 @@
 """The client of `benchmarks.load`: sends requests when they are due, whether or not earlier ones are answered.
 
-A process of its own, on the standard library alone, so that it takes little of the cores that it shares with the server.
-Texts come in on the first line of stdin, then a plan a line; what was seen goes out, a line a plan. What the figures
-mean lives in `benchmarks.load_trials`.
+A process of its own, on the standard library alone, so that it takes little of the cores that it shares with the
+server. Texts come in on the first line of stdin, then a plan a line; what was seen goes out, a line a plan. What the
+figures mean lives in `benchmarks.load_trials`.
 """
 
 from __future__ import annotations
@@ -126,11 +126,12 @@ class Trial:
         """Send everything, wait for the answers, close all connections."""
         self._loop = asyncio.get_running_loop()
         self._finished = self._loop.create_future()
-        self._started = self._loop.time() + LEAD_S
         cpu_s = time.process_time()
         if self._plan.due is None:
+            self._started = self._loop.time()
             self._send_next()
         else:
+            self._started = self._loop.time() + LEAD_S
             self._loop.call_at(self._started, self._send_due)
         timeout_s = LEAD_S + (self._plan.due or [0.0])[-1] + self._plan.grace_s
         await asyncio.wait([self._finished], timeout=timeout_s)

@@ -1,17 +1,18 @@
 """The peer of `benchmarks.load`: a Transformers token-classification pipeline behind FastAPI and uvicorn.
 
-    python -m benchmarks.load_peer FOLDER
+    python -m benchmarks.load_peer FOLDER THREADS
 
 serves a folder that `build_peer` wrote: our encoder's weights in a BertForTokenClassification, and our tokenizer. One
-thread runs the pipeline, on all cores, so that neither torch's threads nor the tokenizer are fought over; the thread
-that loads the model is the one that runs it, which OpenMP serves best. Word shapes and exits have no place in a BERT
-and are left out; the token head is fitted by least squares, for about as many entities as ours, and not for its F1.
+thread runs the pipeline, so that neither torch's threads (0: one a core) nor the tokenizer are fought over; it loads
+the model, too, since OpenMP serves the first thread best. Word shapes and exits have no place in a BERT and are left
+out; the token head is fitted by least squares, for about as many entities as ours, and not for its F1.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
 import sys
 import time
@@ -25,11 +26,12 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from safetensors.torch import save_file
 from torch import Tensor
 
 from service.data.readers import Example
 from service.models.backbones import FAMILIES
-from service.models.device import available_cores, use_threads
+from service.models.device import use_threads
 from service.models.store import TOKENIZER, StoredModel
 
 HEAD_EXAMPLES = 400
@@ -40,21 +42,23 @@ SPECIALS = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "p
 
 def build_peer(stored: StoredModel, examples: Sequence[Example], folder: Path) -> None:
     """Write a Transformers checkpoint folder of the same architecture and size as `stored`, with its weights."""
-    from transformers import BertForTokenClassification, PreTrainedTokenizerFast
+    from transformers import AutoTokenizer, BertForTokenClassification
 
     if stored.config.encoder.family != "bert":
         raise SystemExit(f"the peer is a BERT; {stored.reference} is of the family {stored.config.encoder.family}")
-    model = BertForTokenClassification(bert_config(stored)).eval()
+    model: Any = BertForTokenClassification(bert_config(stored))
+    model.eval()
     _, unexpected = model.load_state_dict(bert_weights(stored), strict=False)
     if unexpected:
         raise RuntimeError(f"no place in a BERT for {unexpected}")
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(stored.folder / TOKENIZER), model_max_length=stored.config.encoder.max_positions, **SPECIALS
-    )
+    shutil.copy(stored.folder / TOKENIZER, folder / "tokenizer.json")
+    kind = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": stored.config.encoder.max_positions}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**kind, **SPECIALS}), encoding="utf-8")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     head = fit_head(model, tokenizer, examples[:HEAD_EXAMPLES], stored.config.labels)
     model.classifier.load_state_dict(head)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    model.config.save_pretrained(folder)
+    save_file(model.state_dict(), folder / "model.safetensors", {"format": "pt"})
 
 
 def bert_config(stored: StoredModel) -> Any:
@@ -140,14 +144,14 @@ class PeerRequest(BaseModel):
 class Worker:
     """The pipeline, and the one thread that it is loaded and run in."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, threads: int) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
-        self._pipeline: Any = self._thread.submit(self._load, folder).result()
+        self._pipeline: Any = self._thread.submit(self._load, folder, threads).result()
 
-    def _load(self, folder: str) -> Any:
+    def _load(self, folder: str, threads: int) -> Any:
         from transformers import pipeline
 
-        use_threads(available_cores())
+        use_threads(threads)
         loaded = pipeline("token-classification", model=folder, aggregation_strategy="simple", device="cpu")
         for text in WARM_UP_TEXTS:
             loaded(text)
@@ -200,7 +204,7 @@ class PeerServer(uvicorn.Server):
 
 def main() -> None:
     """Serve until SIGTERM."""
-    app = create_app(Worker(sys.argv[1]))
+    app = create_app(Worker(sys.argv[1], int(sys.argv[2])))
     config = uvicorn.Config(
         app, port=0, workers=1, log_config=None, access_log=False, timeout_graceful_shutdown=1, server_header=False
     )

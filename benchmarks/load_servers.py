@@ -62,9 +62,10 @@ def start_ours(model: Path, change: Mapping[str, Any], folder: Path) -> Server:
     return server
 
 
-def start_peer(checkpoint: Path, folder: Path) -> Server:
-    """The peer on a checkpoint folder that `build_peer` wrote."""
-    return _start([sys.executable, "-m", "benchmarks.load_peer", str(checkpoint)], {}, folder / "peer.log")
+def start_peer(checkpoint: Path, threads: int, folder: Path) -> Server:
+    """The peer on a checkpoint folder that `build_peer` wrote; threads: torch's, 0 for all cores."""
+    command = [sys.executable, "-m", "benchmarks.load_peer", str(checkpoint), str(threads)]
+    return _start(command, {}, folder / "peer.log")
 
 
 def _start(command: list[str], settings: Mapping[str, str], log: Path) -> Server:

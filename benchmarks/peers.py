@@ -12,10 +12,10 @@ sentences, which the service splits again. Each is answered a text at a time (by
 as padded batches), and all at once: by the engine as a burst, by a peer in padded batches of like length. How many
 pieces a peer's batches hold is chosen for each of the six by a trial.
 
-Every competitor has a process of its own, as it would in service, and the same number of threads. Thread pools spin
-for a while behind their work, as their users have them, so competitors take turns by whole rounds, not text by text,
-and a pause in front of each turn lets the last one's threads go to sleep. An untimed round and the trials warm up:
-what OpenVINO compiles for each new shape of its input is not in the figures, though a service would meet it.
+Every competitor has a process of its own, as it would in service (some 0.5 GB each), and the same number of threads.
+Thread pools spin for a while behind their work, as their users have them, so competitors take turns by whole rounds,
+not text by text, and a pause in front of each turn lets the last one's threads go to sleep. An untimed round and the
+trials warm up: what OpenVINO compiles for each new shape of its input is not in the figures, though a service meets it.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ from service.text.types import EncodedText, SequenceInput
 
 LONG_SENTENCE_WORDS = 128
 DOCUMENT_SENTENCES = 40
-BUDGETS = (256, 512, 1024, 2048, 4096)  # pieces of a padded batch
-TEXTS_OF_A_TRIAL = 10  # answered one at a time
+BUDGETS = (256, 512, 1024)  # pieces of a padded batch; every peer is slower with fewer or more
+TEXTS_OF_A_TRIAL = 10  # of those answered one at a time
 TRIES = 2
 TEXTS_OF_A_CHECK = 40
 LEAST_AGREEMENT = 0.9
-PAUSE_S = 0.3
+PAUSE_S = 0.1  # all were seen to spin for less than 50 ms
 
 Feeds = dict[str, IntArray]
 Run = Callable[[Feeds], FloatArray]  # a padded batch -> its scores, as `FullDepth` gives them
@@ -213,7 +213,8 @@ def spans_of(scores: FloatArray, sequences: Sequence[SequenceInput], *, nested: 
     cells = np.unique(((owner * words + first) * words + last)[is_valid])
     owner, first, last = np.unravel_index(cells, (batch, words, words))
     labels = scores[owner, first, :, last]  # (candidates, labels)
-    log_probs = labels.max(axis=1) - np.logaddexp(0, np.logaddexp.reduce(labels, axis=1))
+    best = labels.max(axis=1)
+    log_probs = -np.log(np.exp(labels - best[:, None]).sum(axis=1) + np.exp(-best))  # label 0 scores 0
     candidates = np.stack([first, last, labels.argmax(axis=1) + 1, log_probs], axis=1, dtype=np.float32)
     bounds = np.searchsorted(owner, range(batch + 1)).tolist()
     return [decode(candidates[start:end], nested=nested) for start, end in pairwise(bounds)]
@@ -307,9 +308,11 @@ def ours(setup: Setup, policy: str) -> Iterator[tuple[Answer, str]]:
             engine.submit(request)
         return [[sequence.spans for sequence in request.future.result().sequences] for request in requests]
 
-    yield answer, str(executor.describe()["dtype"])
-    engine.close()
-    executor.close()
+    try:
+        yield answer, str(executor.describe()["dtype"])
+    finally:
+        engine.close()
+        executor.close()
 
 
 @contextmanager
@@ -401,7 +404,8 @@ def _compress(model: Any) -> None:
         product.output(0).replace(cheaper.output(0))
 
 
-OURS: Mapping[str, Start] = {name: partial(ours, policy=name) for name in ("full_depth", *PRESETS)}
+FULL_DEPTH = "ours_full_depth"
+OURS: Mapping[str, Start] = {f"ours_{name}": partial(ours, policy=name) for name in ("full_depth", *PRESETS)}
 PEERS: Mapping[str, Start] = {
     "transformers": partial(peer, make_run=partial(transformers, dtype=torch.float32), dtype="float32"),
     "transformers_bf16": partial(peer, make_run=partial(transformers, dtype=torch.bfloat16), dtype="bfloat16"),
@@ -444,7 +448,7 @@ def take(turn: Turn, answer: Answer) -> Answered:
     return Answered(seconds, found)
 
 
-def compete(name: str, setup: Setup, pipe: Connection) -> None:
+def take_turns(name: str, setup: Setup, pipe: Connection) -> None:
     """Say that all is ready; take every turn that comes."""
     with {**OURS, **PEERS}[name](setup) as (answer, dtype):
         pipe.send(dtype)
@@ -456,13 +460,19 @@ def compete(name: str, setup: Setup, pipe: Connection) -> None:
 
 
 class Competitor:
-    """A competitor's process, asked turn by turn."""
+    """A competitor's process, asked turn by turn.
+
+    agreement  with the reference executor at full depth, as F1
+    f1         x 100, on the whole file; None where it is not wanted
+    """
 
     def __init__(self, name: str, setup: Setup) -> None:
         self.name, self.dtype, self.is_peer = name, "", name in PEERS
+        self.agreement = 0.0
+        self.f1: float | None = None
         processes = multiprocessing.get_context("spawn")  # a fork would share what PyTorch's threads hold
         self._pipe, theirs = processes.Pipe()
-        self._process = processes.Process(target=compete, args=(name, setup, theirs), daemon=True)
+        self._process = processes.Process(target=take_turns, args=(name, setup, theirs), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -514,21 +524,19 @@ def workloads_of(stored: StoredModel, file: Path, count: int) -> list[Workload]:
     ]
 
 
-def check(competitors: Sequence[Competitor], stored: StoredModel, workloads: Sequence[Workload]) -> dict[str, float]:
-    """-> how far each agrees with the reference executor at full depth, as F1; presets are meant to differ."""
+def check(competitors: Sequence[Competitor], stored: StoredModel, workloads: Sequence[Workload]) -> None:
+    """See how far each agrees with the reference executor, alone and all at once; presets are meant to differ."""
     texts = [text for workload in workloads for text in workload.texts[:TEXTS_OF_A_CHECK]]
     sequences = [sequence for text in texts for sequence in text.sequences]
     reference = make_executor("eager", stored.model, device="cpu")
     spans = iter(decode_every_exit(reference, sequences)[-1])
     expected = [[next(spans) for _ in text.sequences] for text in texts]
-    agreements = {}
     for competitor in competitors:
         found = [competitor.take(Turn(texts, BUDGETS[0], at_once)).spans for at_once in (False, True)]
-        agreements[competitor.name] = agreement = min(_agreement(expected, spans) for spans in found)
+        competitor.agreement = agreement = min(_agreement(expected, spans) for spans in found)
         least = 1.0 if competitor.dtype == "float32" else LEAST_AGREEMENT
-        if agreement < least and competitor.name not in PRESETS:
+        if agreement < least and (competitor.is_peer or competitor.name == FULL_DEPTH):
             raise SystemExit(f"{competitor.name} agrees with the reference by {agreement:.4f}; expected {least}")
-    return agreements
 
 
 def _agreement(expected: Spans, found: Spans) -> float:
@@ -543,52 +551,65 @@ def _keys(spans: Spans) -> set[tuple[int, int, int, int, int]]:
     return {(text, index, span.start, span.end, span.label) for text, index, found in sequences for span in found}
 
 
-def f1_of(competitor: Competitor, stored: StoredModel, examples: Sequence[Example]) -> float:
-    """F1 x 100 on the whole file, text by text."""
+def measure_f1(competitor: Competitor, stored: StoredModel, examples: Sequence[Example]) -> None:
+    """Strict micro-F1 on a whole file, text by text."""
     texts = stored.text_encoder.encode_batch([example.text for example in examples])
     total = Score()
     for example, text, spans in zip(examples, texts, competitor.take(Turn(texts, BUDGETS[0])).spans, strict=True):
         total += score(keys(example.entities), keys(stored.text_encoder.entities(text, spans)))
-    return 100 * total.f1
+    competitor.f1 = 100 * total.f1
 
 
 @dataclass(slots=True)
 class Row:
     """One competitor on one workload.
 
-    p50_ms, mean_ms, p99_ms      of a text answered alone, over texts, of each the median over rounds
-    p50_ms_of_rounds             the lowest and the highest
-    texts_per_s, pieces_per_s    all texts at once, the median of rounds; best_texts_per_s of the best round
-    max_pieces, max_pieces_alone chosen for a peer's batches
-    speedup_latency              the best peer's mean_ms / this one's
-    speedup_throughput           this one's texts_per_s / the best peer's
-    agreement                    with the reference executor at full depth, as F1
-    f1                           x 100, on the whole file; None without --f1
+    agreement, f1              see Competitor
+    max_pieces_alone, ..._at_once  of a peer's batches
+    p50_ms, mean_ms, p99_ms    of a text answered alone, over texts; of each text the median over rounds
+    p50_ms_of_rounds           the lowest and the highest
+    texts_per_s, pieces_per_s  all texts at once, the median of rounds; best_texts_per_s of the best round
+    latency_ratio              the best peer's mean_ms / this one's
+    throughput_ratio           this one's texts_per_s / the best peer's
     """
 
-    competitor: str
-    dtype: str
-    is_peer: bool
     workload: str
     texts: int
     pieces: int
-    p50_ms: float
-    mean_ms: float
-    p99_ms: float
-    p50_ms_of_rounds: tuple[float, float]
-    texts_per_s: float
-    best_texts_per_s: float
-    pieces_per_s: float
-    max_pieces: int
-    max_pieces_alone: int
+    competitor: str
+    is_peer: bool
+    dtype: str
     agreement: float
     f1: float | None
-    speedup_latency: float = 0.0
-    speedup_throughput: float = 0.0
+    max_pieces_alone: int
+    max_pieces_at_once: int
+    p50_ms: float = 0.0
+    mean_ms: float = 0.0
+    p99_ms: float = 0.0
+    p50_ms_of_rounds: tuple[float, float] = (0.0, 0.0)
+    texts_per_s: float = 0.0
+    best_texts_per_s: float = 0.0
+    pieces_per_s: float = 0.0
+    latency_ratio: float = 0.0
+    throughput_ratio: float = 0.0
+
+    def put_alone(self, rounds: Sequence[Sequence[float]]) -> None:
+        """rounds: seconds of every text."""
+        of_texts = sorted(1_000 * statistics.median(tries) for tries in zip(*rounds, strict=True))
+        self.p50_ms, self.mean_ms = statistics.median(of_texts), statistics.fmean(of_texts)
+        self.p99_ms = of_texts[int(0.99 * len(of_texts))]
+        of_rounds = [1_000 * statistics.median(seconds) for seconds in rounds]
+        self.p50_ms_of_rounds = min(of_rounds), max(of_rounds)
+
+    def put_at_once(self, rounds: Sequence[Sequence[float]]) -> None:
+        """rounds: the seconds of all texts."""
+        seconds = [whole_s for (whole_s,) in rounds]
+        self.texts_per_s, self.best_texts_per_s = self.texts / statistics.median(seconds), self.texts / min(seconds)
+        self.pieces_per_s = self.pieces / statistics.median(seconds)
 
 
 def choose_budget(competitor: Competitor, texts: Sequence[EncodedText], *, at_once: bool) -> int:
-    """The budget of the fastest of some tries; the engine, which has its own, gets one try, as a warm-up."""
+    """The budget of the fastest of some tries; the engine, which has its own, is only warmed up."""
     seconds = dict.fromkeys(BUDGETS if competitor.is_peer else BUDGETS[:1], float("inf"))
     for _ in range(TRIES):
         for max_pieces in seconds:
@@ -597,61 +618,31 @@ def choose_budget(competitor: Competitor, texts: Sequence[EncodedText], *, at_on
     return min(seconds, key=seconds.__getitem__)
 
 
-def measure(
-    competitors: Sequence[Competitor],
-    workload: Workload,
-    rounds: int,
-    agreements: Mapping[str, float],
-    f1: Mapping[str, float],
-) -> list[Row]:
+def measure(competitors: Sequence[Competitor], workload: Workload, rounds: int) -> list[Row]:
     """Warm up and choose budgets, take turns at single texts, take turns at all at once; -> a row for each."""
-    alone: dict[str, Turn] = {}
-    at_once: dict[str, Turn] = {}
+    texts, pieces = workload.texts, sum(text.num_pieces for text in workload.texts)
+    rows, alone, at_once = [], [], []
     for competitor in competitors:
-        competitor.take(Turn(workload.texts, BUDGETS[0]))
-        budget = choose_budget(competitor, workload.texts[:TEXTS_OF_A_TRIAL], at_once=False)
-        alone[competitor.name] = Turn(workload.texts, budget)
-        budget = choose_budget(competitor, workload.texts, at_once=True)
-        at_once[competitor.name] = Turn(workload.texts, budget, at_once=True)
-    of_each, of_all = (_rounds(competitors, turns, rounds) for turns in (alone, at_once))
-    pieces = sum(text.num_pieces for text in workload.texts)
-    rows = []
-    for competitor in competitors:
-        name = competitor.name
-        milliseconds = sorted(1_000 * statistics.median(tries) for tries in zip(*of_each[name], strict=True))
-        p50_of_rounds = [1_000 * statistics.median(seconds) for seconds in of_each[name]]
-        whole_s = [seconds for (seconds,) in of_all[name]]
-        rows.append(
-            Row(
-                competitor=name,
-                dtype=competitor.dtype,
-                is_peer=competitor.is_peer,
-                workload=workload.name,
-                texts=len(workload.texts),
-                pieces=pieces,
-                p50_ms=statistics.median(milliseconds),
-                mean_ms=statistics.fmean(milliseconds),
-                p99_ms=milliseconds[int(0.99 * len(milliseconds))],
-                p50_ms_of_rounds=(min(p50_of_rounds), max(p50_of_rounds)),
-                texts_per_s=len(workload.texts) / statistics.median(whole_s),
-                best_texts_per_s=len(workload.texts) / min(whole_s),
-                pieces_per_s=pieces / statistics.median(whole_s),
-                max_pieces=at_once[name].max_pieces,
-                max_pieces_alone=alone[name].max_pieces,
-                agreement=agreements[name],
-                f1=f1.get(name),
-            )
-        )
+        competitor.take(Turn(texts, BUDGETS[0]))
+        alone.append(Turn(texts, choose_budget(competitor, texts[:TEXTS_OF_A_TRIAL], at_once=False)))
+        at_once.append(Turn(texts, choose_budget(competitor, texts, at_once=True), at_once=True))
+        name, dtype, agreement, f1 = competitor.name, competitor.dtype, competitor.agreement, competitor.f1
+        budgets = alone[-1].max_pieces, at_once[-1].max_pieces
+        rows.append(Row(workload.name, len(texts), pieces, name, competitor.is_peer, dtype, agreement, f1, *budgets))
+    for row, seconds in zip(rows, _rounds(competitors, alone, rounds), strict=True):
+        row.put_alone(seconds)
+    for row, seconds in zip(rows, _rounds(competitors, at_once, rounds), strict=True):
+        row.put_at_once(seconds)
     _compare(rows)
     return rows
 
 
-def _rounds(competitors: Sequence[Competitor], turns: Mapping[str, Turn], rounds: int) -> dict[str, list[list[float]]]:
+def _rounds(competitors: Sequence[Competitor], turns: Sequence[Turn], rounds: int) -> list[list[list[float]]]:
     """-> per competitor and round, its turn's seconds."""
-    seconds: dict[str, list[list[float]]] = {competitor.name: [] for competitor in competitors}
+    seconds: list[list[list[float]]] = [[] for _ in competitors]
     for _ in range(rounds):
-        for competitor in competitors:
-            seconds[competitor.name].append(competitor.take(turns[competitor.name]).seconds)
+        for competitor, turn, of_rounds in zip(competitors, turns, seconds, strict=True):
+            of_rounds.append(competitor.take(turn).seconds)
     return seconds
 
 
@@ -660,30 +651,29 @@ def _compare(rows: Sequence[Row]) -> None:
     peers = [row for row in rows if row.is_peer]
     best_ms, best_texts_per_s = min(row.mean_ms for row in peers), max(row.texts_per_s for row in peers)
     for row in rows:
-        row.speedup_latency = best_ms / row.mean_ms
-        row.speedup_throughput = row.texts_per_s / best_texts_per_s
+        row.latency_ratio, row.throughput_ratio = best_ms / row.mean_ms, row.texts_per_s / best_texts_per_s
 
 
 def print_rows(rows: Sequence[Row]) -> None:
     """The table of one workload."""
     texts, pieces = rows[0].texts, rows[0].pieces
-    print(f"\n{rows[0].workload}: {texts} texts of {pieces / texts:.0f} pieces; speed-ups over the best peer")
+    print(f"\n{rows[0].workload}: {texts} texts of {pieces / texts:.0f} pieces; ratios to the best peer")
     print(
-        f"{'competitor':23s} {'dtype':8s} {'p50 ms':>7s} {'of rounds':>13s} {'mean ms':>8s} {'p99 ms':>7s} {'':>6s} "
-        f"{'texts/s':>8s} {'best':>8s} {'pieces/s':>8s} {'':>6s} {'budget':>6s} {'agrees':>6s} {'F1':>6s}"
+        f"{'competitor':22s} {'dtype':8s} {'p50 ms':>7s} {'of rounds':>14s} {'mean ms':>8s} {'p99 ms':>7s} "
+        f"{'ratio':>6s} {'texts/s':>7s} {'best':>7s} {'pieces/s':>8s} {'ratio':>6s} {'budget':>6s} {'agrees':>6s} "
+        f"{'F1':>6s}"
     )
     for row in rows:
         low, high = row.p50_ms_of_rounds
         alone = (
-            f"{row.p50_ms:7.2f} {low:6.2f}-{high:6.2f} {row.mean_ms:8.2f} {row.p99_ms:7.2f} {row.speedup_latency:6.2f}"
+            f"{row.p50_ms:7.2f} {low:6.2f} -{high:6.2f} {row.mean_ms:8.2f} {row.p99_ms:7.2f} {row.latency_ratio:6.2f}"
         )
-        at_once = f"{row.texts_per_s:8.1f} {row.best_texts_per_s:8.1f} {row.pieces_per_s:8.0f}"
-        budget = f"{row.max_pieces:6d}" if row.is_peer else f"{'':6s}"
-        told = f"{row.f1:6.2f}" if row.f1 is not None else ""
-        print(
-            f"{row.competitor:23s} {row.dtype:8s} {alone} {at_once} {row.speedup_throughput:6.2f} {budget} "
-            f"{row.agreement:6.3f} {told}"
+        at_once = (
+            f"{row.texts_per_s:7.1f} {row.best_texts_per_s:7.1f} {row.pieces_per_s:8.0f} {row.throughput_ratio:6.2f}"
         )
+        budget = row.max_pieces_at_once if row.is_peer else ""
+        f1 = "" if row.f1 is None else f"{row.f1:6.2f}"
+        print(f"{row.competitor:22s} {row.dtype:8s} {alone} {at_once} {budget:>6} {row.agreement:6.3f} {f1}")
 
 
 def versions() -> dict[str, str]:
@@ -707,6 +697,26 @@ def names_of(given: str) -> list[str]:
     return names
 
 
+def hold(names: Sequence[str], stored: StoredModel, options: argparse.Namespace, threads: int) -> list[Row]:
+    """Start everybody, check them, and measure workload by workload; prints each table as it is done."""
+    workloads = workloads_of(stored, options.file, options.texts)
+    examples = read_examples(options.file)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as graphs, ExitStack() as stack:
+        write_graphs(stored.model, Path(graphs))
+        setup = Setup(stored.folder.resolve(), options.executor, threads, Path(graphs))
+        competitors = [stack.enter_context(closing(Competitor(name, setup))) for name in names]
+        for competitor in competitors:
+            competitor.wait()
+        check(competitors, stored, workloads)
+        for competitor in competitors if options.f1 else ():
+            measure_f1(competitor, stored, examples)
+        for workload in workloads:
+            rows += measure(competitors, workload, options.rounds)
+            print_rows(rows[-len(competitors) :])
+    return rows
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -720,29 +730,15 @@ def main() -> None:
     parser.add_argument("--f1", action="store_true", help="measure F1 of every competitor on the whole file")
     parser.add_argument("--json", type=Path, help="write the rows here")
     options = parser.parse_args()
-    names, environment = [*names_of(options.peers), *OURS], {"versions": versions(), "device": processor()}
+    names, used, device = [*names_of(options.peers), *OURS], versions(), processor()
     stored, threads = load(options.model, options.store), options.threads or available_cores()
-    workloads = workloads_of(stored, options.file, options.texts)
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as graphs, ExitStack() as stack:
-        write_graphs(stored.model, Path(graphs))
-        setup = Setup(stored.folder.resolve(), options.executor, threads, Path(graphs))
-        competitors = [stack.enter_context(closing(Competitor(name, setup))) for name in names]
-        for competitor in competitors:
-            competitor.wait()
-        agreements = check(competitors, stored, workloads)
-        examples = read_examples(options.file) if options.f1 else []
-        f1 = {competitor.name: f1_of(competitor, stored, examples) for competitor in competitors if examples}
-        print(f"{stored.reference}, {options.file.name}, {environment['device']}, {threads} threads")
-        for workload in workloads:
-            found = measure(competitors, workload, options.rounds, agreements, f1)
-            print_rows(found)
-            rows += found
+    print(f"{stored.reference}, {options.file.name}, {device}, {threads} threads, {used}")
+    rows = hold(names, stored, options, threads)
     if options.json:
-        given = f"--texts {options.texts} --rounds {options.rounds} --threads {options.threads} --peers {options.peers}"
+        given = f"--texts {options.texts} --rounds {options.rounds} --threads {threads} --peers {options.peers}"
         command = f"python -m benchmarks.peers {stored.config.name} DATA/{options.file.name} {given}"
-        document = {"command": command + " --f1" * options.f1, "model": stored.reference, **environment}
-        document |= {"threads": threads, "rounds": options.rounds, "rows": [asdict(row) for row in rows]}
+        document = {"command": command + " --f1" * options.f1, "model": stored.reference, "device": device}
+        document |= {"versions": used, "threads": threads, "rows": [asdict(row) for row in rows]}
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,6 +20,8 @@ from service.spans.table import num_cells
 from service.spans.types import FloatArray
 from service.text.types import SequenceInput
 from tests.models_ import tiny_config, tiny_model
+
+DEADLINE_S = 30.0  # of what should be done at once
 
 
 def kernel_config(
@@ -48,12 +51,14 @@ CONFIGS = {
     "no reach": kernel_config(exits=ExitConfig(rank=64, reach=0, width_buckets=0), labels=2, nested=False),
     "low rank": kernel_config(exits=_low_rank(end_piece="first", width_buckets=0), labels=4, word_shapes=False),
     "low rank, last pieces": kernel_config(exits=_low_rank(), labels=5),
-    "one label": kernel_config(labels=1, num_heads=2),
+    "one label, one large head": kernel_config(labels=1, num_heads=1, exits=ExitConfig(rank=32, reach=0)),
     "nine labels": kernel_config(labels=9, exits=ExitConfig(rank=32, reach=0, width_buckets=4)),
     "ALBERT": kernel_config(shared_layers=True, family="albert"),
     "RoBERTa": kernel_config(position_offset=2, max_positions=132, type_vocab_size=1, family="roberta"),
     "DistilBERT": kernel_config(type_vocab_size=0, activation="relu", word_shapes=False, family="distilbert"),
-    "wide": kernel_config(width=96, num_heads=2, intermediate_size=160, exits=ExitConfig(rank=96), labels=7),
+    "wide, far reach": kernel_config(
+        width=96, num_heads=2, intermediate_size=160, exits=ExitConfig(rank=96, reach=4), labels=7
+    ),
     "one head": kernel_config(width=32, num_heads=1, intermediate_size=32, layer_norm_eps=1e-5, num_layers=2),
 }
 
@@ -78,12 +83,30 @@ shared_model = cache(lambda name: kernel_model(CONFIGS[name]))  # for tests that
 
 @contextmanager
 def fused(model: MultiExitModel, threads: int = 1) -> Iterator[FusedExecutor]:
-    """A fused executor, closed afterwards."""
+    """A fused executor, closed afterwards; one whose threads do not end fails the test."""
     executor = FusedExecutor(model, threads)
     try:
         yield executor
     finally:
-        executor.close()
+        within_deadline(executor.close)
+
+
+def within_deadline(work: Callable[[], object]) -> None:
+    """Do it on a thread of its own, which is left behind if it hangs; its errors are raised here."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive(), "it hangs"
+    if raised:
+        raise raised[0]
 
 
 def values(state: State) -> FloatArray:

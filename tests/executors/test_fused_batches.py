@@ -5,16 +5,31 @@ What was said alone, by one thread of a fresh executor, is the measure of everyt
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import DTypeLike, NDArray
 
+from service.executors import fused as fused_module
 from service.executors.fused import FusedExecutor
-from tests.executors.executors_ import Said, fused, long_sequence, said, said_by_all_layers, shared_model
+from service.executors.quantized import ALIGNMENT, aligned_empty
+from tests.executors.executors_ import (
+    CONFIGS,
+    Said,
+    fused,
+    kernel_model,
+    long_sequence,
+    said,
+    said_by_all_layers,
+    shared_model,
+)
 from tests.models_ import random_sequences
 
 POOL = [*random_sequences((1, 2, 3, 7, 8, 9, 15, 16, 17, 27, 28, 29, 33, 40, 57), seed=2), long_sequence(130, 1)]
@@ -81,6 +96,63 @@ def test_steps_that_grow_and_shrink_are_answered_alike(threads: int) -> None:
     with fused(shared_model("as shipped"), threads) as executor:
         for indexes in order:
             assert together(executor, indexes) == [alone("as shipped", index) for index in indexes], indexes
+
+
+class Guarded:
+    """In place of `aligned_empty`: memory full of what is no number, between marks that nobody may overwrite."""
+
+    MARGIN = 65_536  # bytes; a multiple of the alignment
+
+    def __init__(self) -> None:
+        self.blocks: list[tuple[NDArray[np.uint8], int, int]] = []
+
+    def __call__(self, shape: tuple[int, ...], kind: DTypeLike) -> NDArray[Any]:
+        size = math.prod(shape) * np.dtype(kind).itemsize
+        block = np.full(size + 3 * self.MARGIN, 0xA5, dtype=np.uint8)
+        start = self.MARGIN - block.ctypes.data % ALIGNMENT
+        block[start : start + size] = 0xFF
+        self.blocks.append((block, start, start + size))
+        return block[start : start + size].view(kind).reshape(shape)
+
+    def is_intact(self) -> bool:
+        """Whether all marks are still there."""
+        outside = (part for block, start, end in self.blocks for part in (block[:start], block[end:]))
+        return all(bool((part == 0xA5).all()) for part in outside)
+
+
+@pytest.mark.parametrize(
+    "name", ["as shipped", "low rank", "nine labels", "wide, far reach", "one label, one large head"]
+)
+def test_no_step_reads_or_writes_what_is_not_its_own_whichever_of_its_sizes_grows(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = kernel_model(CONFIGS[name])
+    model.exits[0].bias += 9  # nearly every cell is a candidate: as many as there can be
+    pieces_and_words = {
+        "first": [(10, 8)] * 4,
+        "sequences": [(3, 1)] * 8,
+        "longest rows": [(40, 1)],
+        "longest words": [(18, 16)] + [(3, 1)] * 7,
+        "cells": [(18, 16), (18, 15)],
+        "rows": [(40, 1), (20, 1)],
+        "words": [(8, 6)] * 7,
+        "none": [(10, 8)] * 4,
+        "words of a block": [(40, 30)],
+        "all": [(120, 1), (40, 30), (70, 57)],
+    }
+    with monkeypatch.context() as patched:
+        guarded = Guarded()
+        patched.setattr(fused_module, "aligned_empty", guarded)
+        with fused(model) as executor:
+            for grows, sizes in pieces_and_words.items():
+                inputs = [long_sequence(*size, seed=seed) for seed, size in enumerate(sizes)]
+                found = said(*executor.run_layer(1, inputs, [None] * len(inputs)))
+                assert guarded.is_intact(), grows
+                with monkeypatch.context() as unpatched:
+                    unpatched.setattr(fused_module, "aligned_empty", aligned_empty)
+                    with fused(model) as fresh:
+                        assert found == [said(*fresh.run_layer(1, [one], [None]))[0] for one in inputs], grows
+    assert len(guarded.blocks) > 20
 
 
 def test_many_more_threads_than_cores_change_nothing() -> None:

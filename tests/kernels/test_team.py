@@ -19,10 +19,9 @@ from service.kernels.sharing import RING
 from service.kernels.team import Team
 from service.models.multi_exit import MultiExitModel
 from service.text.types import SequenceInput
-from tests.executors.executors_ import Said, fused, said, shared_model
+from tests.executors.executors_ import DEADLINE_S, Said, fused, said, shared_model, within_deadline
 from tests.models_ import random_sequences
 
-DEADLINE_S = 30.0
 ONE, MANY = random_sequences((1,)), random_sequences((20, 9, 33, 2) * 8)
 
 
@@ -47,14 +46,6 @@ def wait_until(is_so: Callable[[], bool]) -> None:
         os.sched_yield()
 
 
-def run_within_deadline(work: Callable[[], None]) -> None:
-    """Run it on a thread of its own: one that hangs fails the test, and is left behind."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(DEADLINE_S)
-    assert not thread.is_alive(), "a step hangs"
-
-
 def test_helpers_that_fell_asleep_wake_for_a_step_and_fall_asleep_again() -> None:
     measure = expected(MANY)
     with fused(model(), threads=3) as executor:
@@ -75,12 +66,15 @@ def test_a_helper_that_slept_runs_while_steps_do() -> None:
 def test_steps_of_every_size_while_helpers_come_and_go_say_the_same() -> None:
     measure = {1: expected(ONE), len(MANY): expected(MANY)}
     with fused(model(), threads=2) as executor:
-        wait_until(lambda: executor._team._asleep == [True])
-        for number in range(200):
-            inputs = MANY if number % 7 == 3 else ONE
-            assert step(executor, inputs) == measure[len(inputs)], number
-            if number % 20 == 0:
-                wait_until(lambda: executor._team._asleep == [True])
+
+        def work() -> None:
+            for number in range(200):
+                if number % 20 == 0:
+                    wait_until(lambda: executor._team._asleep == [True])
+                inputs = MANY if number % 7 == 3 else ONE
+                assert step(executor, inputs) == measure[len(inputs)], number
+
+        within_deadline(work)
 
 
 @pytest.mark.parametrize("threads", [2, 9])
@@ -96,7 +90,7 @@ def test_thousands_of_steps_with_a_large_one_in_every_round_of_descriptions_neve
             else:
                 executor.run_layer(1, ONE, [None])
 
-    run_within_deadline(work)
+    within_deadline(work)
     executor.close()
     assert found and all(one == measure for one in found)
 
@@ -118,7 +112,7 @@ def test_a_helper_that_was_put_aside_keeps_the_description_of_the_step_it_is_at(
     executor, found = FusedExecutor(model(), 2), []
     team, at = with_helper_put_aside(executor)
     description, counters = team._steps[at % RING].tobytes(), team._counters[at % RING].tobytes()
-    run_within_deadline(lambda: found.extend(step(executor, MANY[::-1]) for _ in range(2 * RING)))
+    within_deadline(lambda: found.extend(step(executor, MANY[::-1]) for _ in range(2 * RING)))
     assert found == [expected(MANY)[::-1]] * (2 * RING)
     assert team._steps[at % RING].tobytes() == description
     assert team._counters[at % RING].tobytes() == counters
@@ -128,7 +122,7 @@ def test_every_other_description_is_used_in_turn() -> None:
     executor, numbers = FusedExecutor(model(), 2), []
     team, at = with_helper_put_aside(executor)
     for _ in range(3 * RING):
-        run_within_deadline(lambda: step(executor, ONE))
+        within_deadline(lambda: step(executor, ONE))
         numbers.append(int(team._control[0, 0]))
     assert numbers == sorted(set(numbers)) and numbers[0] > at
     assert {number % RING for number in numbers} == set(range(RING)) - {at % RING}
@@ -142,7 +136,7 @@ def test_closing_ends_every_thread_at_once_after_it_began_and_after_a_step(threa
         assert len(set(threading.enumerate()) - before) == threads - 1
         if inputs:
             step(executor, inputs)
-        run_within_deadline(executor.close)
+        within_deadline(executor.close)
         assert set(threading.enumerate()) == before
 
 
@@ -151,7 +145,7 @@ def test_closing_ends_threads_that_sleep() -> None:
     executor = FusedExecutor(model(), 3)
     step(executor, ONE)
     wait_until(lambda: executor._team._asleep == [True, True])
-    run_within_deadline(executor.close)
+    within_deadline(executor.close)
     assert set(threading.enumerate()) == before
 
 
@@ -159,7 +153,7 @@ def test_steps_may_be_led_by_one_thread_after_another() -> None:
     measure, found = expected(MANY), []
     with fused(model(), threads=2) as executor:
         for _ in range(3):
-            run_within_deadline(lambda: found.append(step(executor, MANY)))
+            within_deadline(lambda: found.append(step(executor, MANY)))
     assert found == [measure] * 3
 
 
