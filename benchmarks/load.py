@@ -31,6 +31,7 @@ from typing import Any
 import torch
 
 from benchmarks.engines import PolicyInForce, load, policies_of, start_engine
+from benchmarks.load_client import NICENESS
 from benchmarks.load_low import EngineHere, low_load
 from benchmarks.load_peer import build_peer
 from benchmarks.load_servers import Server, start_ours, start_peer
@@ -74,7 +75,7 @@ def main() -> None:
     texts = [example.text for example in drawn]
     note = _note()
     print(
-        f"{stored.reference}, {len(texts)} texts of {options.file.name}, one a request. {note}\n{_LEGEND}", flush=True
+        f"{stored.reference}, {len(texts)} texts of {options.file.name}, one a request.\n{note}\n{_LEGEND}", flush=True
     )
     with tempfile.TemporaryDirectory() as folder, Client(texts) as client:
         if "peer" in options.competitors:
@@ -300,7 +301,7 @@ def low_loads(bench: Bench) -> list[Row]:
                 pace = {"rate": options.low_rate, "seconds": options.seconds, "seed": SEED}
                 row = low_load(stand, here, count=count, **pace)
             cells = [f"{row[name]:9.2f}" if name in row else f"{'':9s}" for name in _LOW_COLUMNS]
-            print(f"{competitor:12s} {' '.join(cells)}", flush=True)
+            print(f"{competitor:12s} {' '.join(cells)}{'~' if row['disturbed'] else ''}", flush=True)
             rows.append({"kind": "low_load", **row})
     finally:
         engine.close()
@@ -319,13 +320,17 @@ _LOW_COLUMNS = {
     "server_total_paced_ms": "server/s",
     "engine_paced_ms": "engine/s",
     "http_minus_engine_paced_ms": "HTTP-e./s",
+    "cores_others": "others",
 }
 _LOW_HEAD = " ".join(f"{name:>9s}" for name in _LOW_COLUMNS.values())
 
 
 def _note() -> str:
     load_average = os.getloadavg()[0]
-    return f"Server and client share {available_cores()} cores; load average before the run: {load_average:.1f}."
+    return (
+        f"Server and client share {available_cores()} cores, the client at niceness {NICENESS} where that is allowed; "
+        f"load average before the run: {load_average:.1f}."
+    )
 
 
 _LEGEND = f"""Latency counts from the scheduled arrival, inf: no answer in time.

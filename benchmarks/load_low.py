@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.engines import PolicyInForce
-from benchmarks.load_trials import Seen, Stand, arrivals, figures
+from benchmarks.load_trials import DISTURBED_CORES, Seen, Stand, arrivals, figures
 from service.engine.engine import Engine
 from service.engine.sequence import Request
 from service.exits.policy import ExitPolicy
@@ -58,6 +58,7 @@ def low_load(stand: Stand, engine: EngineHere, *, count: int, rate: float, secon
         row = {"http_closed_ms": _closed_p50_ms(alone), "http_paced_ms": figures(paced).p50_ms}
         row |= {f"server_{stage}_ms": value for stage, value in stages_ms(alone).items()}
         row["server_total_paced_ms"] = stages_ms(paced).get("total", 0.0)
+        row["cores_others"] = max(alone.cores.others, paced.cores.others)
         if stand.name in engine.policies:
             due = arrivals([(rate, seconds)], seed + turn)
             row["engine_closed_ms"] = engine.p50_ms(stand.name, order)
@@ -67,7 +68,7 @@ def low_load(stand: Stand, engine: EngineHere, *, count: int, rate: float, secon
     for kind in ("closed", "paced"):
         if f"engine_{kind}_ms" in row:
             row[f"http_minus_engine_{kind}_ms"] = row[f"http_{kind}_ms"] - row[f"engine_{kind}_ms"]
-    return {"competitor": stand.name, "rate": rate, **row}
+    return {"competitor": stand.name, "rate": rate, **row, "disturbed": row["cores_others"] > DISTURBED_CORES}
 
 
 def _closed_p50_ms(seen: Seen) -> float:

@@ -190,7 +190,7 @@ class FusedExecutor:
 
     def _reserve(self, sizes: _Sizes) -> None:
         """Memory for steps of these sizes; what was reserved before stays enough."""
-        sizes = self._reserved = sizes.joined(self._reserved)
+        sizes = sizes.joined(self._reserved)
         step, rows, sequences, words = self._description, sizes.rows, sizes.sequences, sizes.words
         of = {name: int(step[index]) for name, index in _FIELDS.items()}
         hidden, rank, labels = of["hidden"], of["rank"], self._labels
@@ -228,6 +228,7 @@ class FusedExecutor:
         for name, memory in self._memory.items():
             step[_FIELDS[name]] = memory.ctypes.data
         step[_FIELDS["scratch_bytes"]] = scratch_bytes
+        self._reserved = sizes  # last: what fails before leaves it to be done again
 
     def close(self) -> None:
         """End the threads."""

@@ -70,7 +70,7 @@ def kernel_model(config: ModelConfig | None = None, seed: int = 0) -> MultiExitM
         width = model.config.encoder.hidden_size
         for name, parameter in exit_.named_parameters():
             if name == "neighbours.weight":
-                parameter.mul_(0.3)
+                parameter.mul_(0.3 * (160 / parameter.shape[1]) ** 0.5)
             elif name == "bilinear":
                 parameter.mul_(32 / len(parameter))
             elif name.endswith(".weight"):

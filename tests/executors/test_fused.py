@@ -80,7 +80,7 @@ def test_states_and_tables_are_close_to_those_of_the_eager_executor(name: str) -
             assert found is not None and expected is not None
             rows = [state.numpy() for state in expected_states]
             assert largest_differences([values(state) for state in states], rows).max() < 0.12
-            assert (found.table - expected.table).abs().max() < 0.4
+            assert (found.table - expected.table).abs().max() < 0.6
             assert (found.table.exp() - expected.table.exp()).abs().max() < 0.08
 
 
@@ -242,7 +242,6 @@ def test_a_step_that_is_refused_leaves_states_and_executor_as_they_were() -> Non
         assert said(*executor.run_layer(2, SOME, states)) == expected
 
 
-@pytest.mark.xfail(strict=True, reason="sizes count as reserved before their memory is there")
 def test_a_step_that_found_no_memory_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise MemoryError

@@ -91,7 +91,7 @@ def test_thousands_of_steps_with_a_large_one_in_every_round_of_descriptions_neve
                 executor.run_layer(1, ONE, [None])
 
     within_deadline(work)
-    executor.close()
+    within_deadline(executor.close)
     assert found and all(one == measure for one in found)
 
 
