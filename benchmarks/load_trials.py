@@ -306,6 +306,7 @@ def _between(seen: Seen, start: float, end: float) -> Second:
 
 
 def errors_of(report: Report) -> dict[str, int]:
-    """What went wrong, and how often."""
-    unanswered = report.status.count(NOT_ANSWERED)
-    return {**report.errors, **({"not answered in time": unanswered} if unanswered else {})}
+    """What went wrong, and how often; a request may not have got a connection at all."""
+    unanswered = [sent > 0 for sent, status in zip(report.sent, report.status, strict=True) if status == NOT_ANSWERED]
+    silent = {"not answered in time": sum(unanswered), "not connected in time": len(unanswered) - sum(unanswered)}
+    return {**report.errors, **{error: count for error, count in silent.items() if count}}
