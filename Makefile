@@ -8,7 +8,7 @@ TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help serve test check format clean
+.PHONY: help serve test e2e check format clean
 
 help:  ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -16,8 +16,12 @@ help:  ## show what there is
 serve: $(VENV)/runtime.txt  ## start the server on the shipped model; settings are NER_* environment variables
 	@exec $(BIN)/python -m service serve
 
-test: check  ## lint, types and all tests
-	$(BIN)/python -m pytest
+test: check  ## lint, types and all tests that need nothing but Python
+	$(BIN)/python -m pytest --ignore tests/e2e
+
+e2e: $(VENV)/e2e.txt  ## tests with a browser, containers and foreign clients; installs what they need
+	tests/e2e/install.sh
+	$(BIN)/python -m pytest tests/e2e
 
 check: $(VENV)/dev.txt  ## lint, format and types
 	$(BIN)/ruff check .
@@ -43,3 +47,7 @@ $(VENV)/runtime.txt: requirements.txt
 $(VENV)/dev.txt: $(VENV)/runtime.txt requirements-dev.txt
 	$(PIP) install -r requirements-dev.txt
 	cp requirements-dev.txt $@
+
+$(VENV)/e2e.txt: $(VENV)/dev.txt requirements-e2e.txt
+	$(PIP) install -r requirements-e2e.txt
+	cp requirements-e2e.txt $@

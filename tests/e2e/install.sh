@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# What `make e2e` needs of the system, as Debian packages, where it is not there yet. One function a need.
+set -euo pipefail
+
+install() {  # COMMAND PACKAGE...: the packages, unless the command is there
+  local command=$1
+  shift
+  if command -v "$command" >/dev/null; then return; fi
+  if [ "$(id -u)" != 0 ]; then
+    echo "make e2e needs $command; install $* (apt-get install $*), or run as root" >&2
+    exit 1
+  fi
+  if [ -z "${updated:-}" ]; then apt-get update -qq && updated=yes; fi
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
