@@ -145,6 +145,7 @@ def _answer(
     stages_s = {stage: max(0.0, seconds) for stage, seconds in stages_s.items()}
     labels = [entity["label"] for result in results for entity in result["entities"]]
     service.metrics.request_answered(finished - received, stages_s, labels)
+    service.traffic.answered(received, finished)
     timing_ms = {stage: round(1_000 * seconds, 3) for stage, seconds in stages_s.items()}
     timing_ms["total"] = round(1_000 * (finished - received), 3)
     for result in results:
