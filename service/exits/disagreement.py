@@ -36,11 +36,11 @@ class Disagreement:
 
             M_n(p) = B(a + s, b + n - s) / (B(a, b) p^s (1 - p)^(n - s))
 
-        of s disagreements in n runs, B the beta function, is a likelihood ratio with expectation 1. By Ville's inequality
-        it ever reaches 1 / alpha with probability alpha at most: the p with M_n(p) < 1 / alpha, for all n at once, hold
-        the true one with probability CONFIDENCE. They are an interval, as M_n falls up to p = s / n and rises behind it.
-        (Robbins, 1970, "Statistical methods related to the law of the iterated logarithm", has it for a = b = 1; the 1/2
-        taken here is Krichevsky and Trofimov's, 1981.)
+        of s disagreements in n runs, B the beta function, is a likelihood ratio with expectation 1. By Ville's
+        inequality it ever reaches 1 / alpha with probability alpha at most: the p with M_n(p) < 1 / alpha, for all n at
+        once, hold the true one with probability CONFIDENCE. They are an interval, as M_n falls to s / n and then rises.
+        (Robbins, 1970, "Statistical methods related to the law of the iterated logarithm", has it for a = b = 1; the
+        1/2 taken here is Krichevsky and Trofimov's, 1981.)
         """
         if not self.runs:
             return 0.0, 1.0
