@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Callable
 
@@ -33,7 +32,7 @@ class Autopilot:
         self._clock = clock
         self._version = 0  # that the fields below belong to
         self._state = State(level=0)
-        self._moved = -math.inf  # when the policy changed last
+        self._moved = clock()  # when the policy changed last
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fly, name="autopilot", daemon=True)
 
@@ -62,23 +61,24 @@ class Autopilot:
         current, highest_level = self._controls.current, self._controls.highest_level()
         if current.ladder is None or highest_level is None:
             return
-        if current.version != self._version:
-            self._begin(current)
         seen = self._traffic.look(self._load(), self._moved, highest_level)
-        if current.level is None:  # calibrated anew since the policy was set: it is a point no more
-            self._move(current, current.ladder, State(level=0))
+        if current.version != self._version:
+            self._begin(current, current.ladder)
             return
         law = ControlLaw(current.ladder.speeds, current.ladder.objective.p95_ms / 1_000)
         state = law.next(self._state, seen)
-        if state.level == current.level:
+        if state.level == self._state.level:
             self._state = state
         else:
             self._move(current, current.ladder, state)
 
-    def _begin(self, current: PolicyVersion) -> None:
-        """Somebody else changed the policy: nothing that was learned under another one counts."""
-        self._version, self._moved = current.version, self._clock()
-        self._state = State(level=current.level or 0)
+    def _begin(self, current: PolicyVersion, ladder: Ladder) -> None:
+        """A version that somebody else made: nothing that was seen before it counts."""
+        state = State(level=current.level or 0)
+        if current.level is None:  # calibrated anew since it was kept: a point no more
+            self._move(current, ladder, state)
+        else:
+            self._version, self._state, self._moved = current.version, state, self._clock()
 
     def _move(self, current: PolicyVersion, ladder: Ladder, state: State) -> None:
         """Put the state's level in force, unless somebody changed the policy meanwhile: who is first wins."""
