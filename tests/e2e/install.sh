@@ -13,3 +13,10 @@ install() {  # COMMAND PACKAGE...: the packages, unless the command is there
   if [ -z "${updated:-}" ]; then apt-get update -qq && updated=yes; fi
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
+
+cd "$(dirname "$0")"
+
+# JavaScript: Hugging Face's client
+install node nodejs
+install npm npm
+npm ci --prefix javascript --silent --no-audit --no-fund
