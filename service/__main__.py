@@ -121,6 +121,8 @@ def _train(options: argparse.Namespace) -> None:
     use_threads(0)
     recipe = read_recipe(named if named.is_file() else options.recipe, overrides)
     changes = "".join(f" --set {shlex.quote(change)}" for change in options.set)
+    if options.max_sentences is not None:
+        changes += f" --max-sentences {options.max_sentences}"
     folder = train(
         recipe,
         encoder=options.encoder,
