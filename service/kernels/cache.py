@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
-from numba.core import config
+import numba
 
 HERE = Path(__file__).parent
 
@@ -19,5 +20,6 @@ def keep_by_source(package: Path = HERE) -> None:
     digest = hashlib.sha256()
     for source in sorted(package.glob("*.py")):
         digest.update(source.read_bytes())
+    config: Any = numba.config  # made of the environment, without types
     base = Path(config.CACHE_DIR or package / "__pycache__")
     config.CACHE_DIR = str(base / f"kernels-{digest.hexdigest()[:16]}")

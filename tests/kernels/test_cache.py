@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from numba.core import config
+from numba import config
 
 from service.kernels import cache
 from service.kernels.entities import choose
