@@ -14,9 +14,8 @@ install() {  # COMMAND PACKAGE...: the packages, unless the command is there
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
-cd "$(dirname "$0")"
-
-# JavaScript: Hugging Face's client
+install promtool prometheus  # and Prometheus itself
 install node nodejs
 install npm npm
-npm ci --prefix javascript --silent --no-audit --no-fund
+
+npm ci --prefix "$(dirname "$0")/javascript" --silent --no-audit --no-fund  # Hugging Face's client
