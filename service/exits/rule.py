@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ class ExitRule:
         weights, bias = self.weights[len(readings) - 1], self.bias[len(readings) - 1]
         worth = []
         for row in features(readings):
-            log_worth = bias + sum(weight * value for weight, value in zip(weights, row, strict=True))
+            log_worth = bias + sum(map(mul, weights, row))
             worth.append(math.exp(max(-LARGEST_LOG_WORTH, min(log_worth, LARGEST_LOG_WORTH))))
         return np.array(worth)
 
