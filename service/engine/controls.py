@@ -36,13 +36,15 @@ READ_ONLY = ("version", "updated_at", "updated_by", "expected", "observed")
 class PolicyVersion:
     """The policy in force and since when; `updated_at` is ISO 8601 in UTC.
 
-    ladder  what the autopilot may use; None while it is off
+    expected  what calibration measured for it, as GET /exit-policy has it; None if it was not measured
+    ladder    what the autopilot may use; None while it is off
     """
 
     policy: ExitPolicy
     version: int
     updated_at: str
     updated_by: Source
+    expected: Mapping[str, Any] | None
     ladder: Ladder | None = None
 
     @property
@@ -175,7 +177,7 @@ class Controls:
                     "read the policy again and repeat the change"
                 )
             policy, ladder = self._resolve(before, changes, source)
-            after = PolicyVersion(policy, before.version + 1, self._timestamp(), source, ladder)
+            after = self._make_version(policy, before.version + 1, self._timestamp(), source, ladder)
             is_own_move = source == "autopilot"
             observed = Observed(shadows=self._observed.shadows if is_own_move else {})
             if dry_run:
@@ -254,7 +256,7 @@ class Controls:
             "updated_at": version.updated_at,
             "updated_by": version.updated_by,
             "preset": self._calibration.preset_of(version.policy) if self._calibration else None,
-            "expected": self._calibration.expected(version.policy) if self._calibration else None,
+            "expected": version.expected,
             "observed": observed.to_json(version.policy, version.updated_at),
             "autopilot": version.ladder
             and {
@@ -263,6 +265,12 @@ class Controls:
                 "highest_level": version.ladder.highest_level(observed.disagreement),
             },
         }
+
+    def _make_version(
+        self, policy: ExitPolicy, version: int, updated_at: str, updated_by: Source, ladder: Ladder | None = None
+    ) -> PolicyVersion:
+        expected = self._calibration.expected(policy) if self._calibration else None
+        return PolicyVersion(policy, version, updated_at, updated_by, expected, ladder)
 
     def _timestamp(self) -> str:
         return self._now().isoformat(timespec="milliseconds")
@@ -301,7 +309,7 @@ class Controls:
                 why = f"the state file was unusable: {error}"
             os.replace(self._path, self._path.with_suffix(".unusable"))
             log.warning("%s; starting from the default policy", why)
-        start = PolicyVersion(self._default(), 1, self._timestamp(), "start")
+        start = self._make_version(self._default(), 1, self._timestamp(), "start")
         self._history.append(self._entry(None, start, why))
         self._save(start, list(self._history))
         return start
@@ -313,7 +321,8 @@ class Controls:
         current = state["current"]
         policy, wish = self._recall(current["policy"]), current["policy"].get("autopilot")
         ladder = None if wish is None else self._ladder(Objective.merged(None, wish))
-        restored = PolicyVersion(policy, int(current["version"]), current["updated_at"], current["updated_by"], ladder)
+        version, updated_at, updated_by = int(current["version"]), current["updated_at"], current["updated_by"]
+        restored = self._make_version(policy, version, updated_at, updated_by, ladder)
         self._history.extend(state["history"])
         return restored
 
