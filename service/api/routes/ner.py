@@ -135,6 +135,8 @@ def _answer(
         entities = service.text_encoder.entities(text, [sequence.spans for sequence in sequences])
         kept = [e for e in entities if e.score >= body.min_score and (wanted is None or e.label in wanted)]
         results.append(_result(service, text, sequences, kept, captured.version))
+        if body.trace:
+            results[-1]["exit_policy"] = captured.policy.to_json()
     finished = time.monotonic()
     stages_s = {
         "tokenize": submitted - received,
