@@ -206,9 +206,9 @@ def test_a_trace_tells_of_every_layer_that_ran(client: TestClient) -> None:
 
 
 def test_a_trace_names_the_policy_that_decided(client: TestClient) -> None:
-    in_force = answer(client, text=TEXT, trace=True)["exit_policy"]
+    in_force = answer(client, text=ENTITY_TEXT, trace=True)["exit_policy"]
     assert client.get("/exit-policy").json().items() >= in_force.items()
-    assert answer(client, text=TEXT, trace=True, exit_policy={"patience": 2})["exit_policy"] == {
+    assert answer(client, text=ENTITY_TEXT, trace=True, exit_policy={"patience": 2})["exit_policy"] == {
         **in_force,
         "patience": 2,
     }
