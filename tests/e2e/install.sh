@@ -13,3 +13,5 @@ install() {  # COMMAND PACKAGE...: the packages, unless the command is there
   if [ -z "${updated:-}" ]; then apt-get update -qq && updated=yes; fi
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
+
+install chromium chromium  # the console's tests

@@ -79,5 +79,5 @@ function mark(points, node, hueOf) {
   parts.push(points.slice(position, node.end));
   const classes = `entity ${hueOf(node.label)} height-${Math.min(node.height, 3)}`;
   const said = `${node.label}, probability ${node.score.toFixed(2)}, characters ${node.start} to ${node.end}`;
-  return element("mark", { class: classes, title: said }, parts, element("span", { class: "tag" }, node.label));
+  return element("mark", { class: classes, title: said }, parts, element("span", { class: "tag" }, `\u00a0${node.label}`));
 }

@@ -49,6 +49,7 @@ export function between(before, after) {
     durations.set(bound, count - (earlier.get(bound) ?? 0));
   }
   return {
+    seconds: after.at - before.at,
     requests: grown(`${REQUESTS}_count`),
     layer: grown(`${LAYERS}_sum`) / grown(`${LAYERS}_count`),
     p95Ms: 1000 * quantile(0.95, durations),
@@ -81,13 +82,20 @@ export class History {
   }
 }
 
-/** The three figures with their lines. `numLayers` is what the average is out of. */
+/** Whose figures they are. */
+export function spoken({ now }) {
+  if (!now) return "reading";
+  const window = `in the last ${Math.round(now.seconds)} s`;
+  return now.requests ? `all requests ${window}` : `no requests ${window}`;
+}
+
+/** The three figures with their lines. `numLayers` is what the average is out of, if that is known. */
 export function figures(history, numLayers) {
   const { now, course } = history;
   const written = (value, digits) => (Number.isFinite(value) ? value.toFixed(digits) : "–");
   const rate = now?.perSecond;
   return [
-    figure("Average exit layer", written(now?.layer, 2), `of ${numLayers}`, line(course.map(({ layer }) => layer))),
+    figure("Average exit layer", written(now?.layer, 2), numLayers ? `of ${numLayers}` : "", line(course.map(({ layer }) => layer))),
     figure("p95", written(now?.p95Ms, now?.p95Ms < 10 ? 1 : 0), "ms", line(course.map(({ p95Ms }) => p95Ms))),
     figure("Rate", written(rate, rate < 10 ? 1 : 0), "per s", line(course.map(({ perSecond }) => perSecond))),
   ];

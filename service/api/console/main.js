@@ -2,11 +2,11 @@
 
 import { Refused, changePolicy, getJson, getPolicy, getText, keepKey, readKey, recognise } from "./api.js";
 import { CodePoints, hues, marked } from "./entities.js";
-import { entityChanges, gauge, ladders } from "./ladder.js";
-import { History, figures, parseMetrics } from "./live.js";
-import { byId, element, listed, minus, plural, say, sum } from "./page.js";
-import { PolicyPanel, described } from "./policy.js";
 import { EXAMPLES } from "./examples.js";
+import { entityChanges, gauge, ladders } from "./ladder.js";
+import { History, figures, parseMetrics, spoken } from "./live.js";
+import { byId, element, listed, plural, say, sum } from "./page.js";
+import { PolicyPanel, described } from "./policy.js";
 
 const POLL_MS = 2000;
 const PAUSE_MS = 250; // after the last keystroke
@@ -32,6 +32,7 @@ async function start() {
     panel.setModel(model, points);
     panel.setInForce(current);
     byId("key-form").hidden = true;
+    say(byId("error"), "");
     byId("model").textContent = `${model.name}@${model.version}`;
     if (!byId("text").value) byId("text").value = EXAMPLES[model.nested ? "Fiction" : "News"];
     await answer();
@@ -85,18 +86,19 @@ function show(text, result, before) {
     at: sequence.end,
     node: element(
       "a",
-      { class: "stop", href: `#sentence-${index + 1}`, title: `left at layer ${sequence.exit_layer} of ${numLayers}` },
+      { class: "stop", href: `#sentence-${index + 1}` },
       gauge(sequence.exit_layer, numLayers),
       element("span", { class: "unseen" }, ` left at layer ${sequence.exit_layer}, see why `),
     ),
   }));
   byId("answer").hidden = !sequences.length;
-  byId("answer").classList.toggle("is-preview", Boolean(before));
   byId("ladders-section").hidden = !sequences.length;
   byId("reading").replaceChildren(...marked(points, result.entities, hueOf, stops));
   byId("legend").replaceChildren(...legend(result.entities));
   byId("summary").textContent = summary(result);
-  say(byId("preview-note"), before ? compared(before, result, points) : "");
+  const what = before && described(result.exit_policy);
+  say(byId("preview-note"), before ? `A preview of ${what}. Other requests are not affected.` : "");
+  say(byId("effect"), before ? effect(before, result, points) : "");
   showLadders(result, points);
 }
 
@@ -127,7 +129,9 @@ function summary({ entities, sequences, num_layers: numLayers, timing_ms: timing
   return `${found}; left ${where} of ${numLayers}; ${timing.total.toFixed(1)} ms`;
 }
 
-function compared(before, after, points) {
+/** What a preview changes on this text. */
+function effect(before, after, points) {
+  if (!after.sequences.length) return "A preview, of no text yet.";
   const depths = [before, after].map((result) => averageLayer(result).toFixed(1));
   const changes = entityChanges(before.entities, after.entities).map(({ entity, kind, was }) => {
     const name = `“${points.slice(entity.start, entity.end)}”`;
@@ -135,7 +139,7 @@ function compared(before, after, points) {
     return `${name} ${entity.label} is ${kind === "new" ? "new" : "lost"}`;
   });
   const what = changes.length ? listed(changes) : "the entities stay the same";
-  return `Preview of ${minus(described(after.exit_policy))}: average layer ${depths[0]} → ${depths[1]}; ${what}.`;
+  return `On this text: average layer ${depths[0]} → ${depths[1]}; ${what}.`;
 }
 
 // ---- what moves by itself
@@ -143,10 +147,12 @@ function compared(before, after, points) {
 async function poll() {
   try {
     history.add({ at: performance.now() / 1000, ...parseMetrics(await getText("metrics")) });
-    byId("live").replaceChildren(...figures(history, model?.num_layers ?? "–"));
-    const isQuiet = history.now?.requests === 0;
-    byId("live-note").textContent = isQuiet ? "no requests in the last 30 s" : "the last 30 s of all requests";
-    if (!model) return;
+    byId("live").replaceChildren(...figures(history, model?.num_layers));
+    byId("live-note").textContent = spoken(history);
+    if (!model) {
+      if (byId("key-form").hidden) await start(); // the server was not there when the page was loaded
+      return;
+    }
     const current = await getPolicy();
     const isNew = current.etag !== panel.etag;
     panel.setInForce(current);

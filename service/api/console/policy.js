@@ -3,9 +3,7 @@
 import { CALIBRATED_BY, CHOICES, decider, thresholdScale } from "./strategies.js";
 import { byId, drawing, element, figure, minus, say, short } from "./page.js";
 
-const NAMES = { tau: "Threshold τ", gate: "Gate", patience: "Patience", layer: "Layer", measure: "Measure" };
-const SIGNS = { tau: "τ" };
-const spelled = (name) => NAMES[name] ?? name[0].toUpperCase() + name.slice(1);
+const spelled = (name) => (name === "tau" ? "Threshold τ" : name[0].toUpperCase() + name.slice(1));
 
 const isSame = (a, b) => {
   const ordered = (object) => JSON.stringify(Object.entries(object).sort());
@@ -33,6 +31,7 @@ export class PolicyPanel {
   setModel({ strategies, num_layers: numLayers }, points) {
     this.numLayers = numLayers;
     this.points = points;
+    byId("policy").hidden = false;
     byId("strategy").replaceChildren(
       ...strategies.map((name) => element("option", { value: name }, name.replaceAll("_", " "))),
     );
@@ -40,11 +39,12 @@ export class PolicyPanel {
     if (points.length) this.#buildFront();
   }
 
-  /** The policy in force, from GET /exit-policy. */
+  /** The policy in force, from GET /exit-policy. Fields are filled anew only if it is another: somebody may be typing. */
   setInForce({ policy, etag }) {
-    this.policy = policy;
-    this.etag = etag;
-    this.#show();
+    const isNew = etag !== this.etag;
+    Object.assign(this, { policy, etag });
+    if (isNew) this.#show();
+    else this.#showInForce();
   }
 
   /** The parameters in force, as an answer under them says. */
@@ -102,7 +102,7 @@ export class PolicyPanel {
 
   #showInForce() {
     const { policy, parameters } = this;
-    const since = new Date(policy.updated_at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+    const since = new Date(policy.updated_at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
     const name = policy.preset ?? described(parameters ?? { strategy: policy.strategy });
     say(byId("in-force"), `in force: ${name}, version ${policy.version} by ${policy.updated_by} at ${since}`);
     const pilot = policy.autopilot;
@@ -290,7 +290,7 @@ export function described({ strategy, ...parameters }) {
   const parts = Object.entries(parameters)
     .filter(([, value]) => value !== false)
     .map(([name, value]) =>
-      typeof value === "number" ? `${SIGNS[name] ?? name} ${short(value, 4)}` : value === true ? name : String(value),
+      typeof value === "number" ? `${name === "tau" ? "τ" : name} ${short(value, 4)}` : value === true ? name : String(value),
     );
   return [strategy, ...parts].join(", ").replaceAll("_", " ");
 }
