@@ -6,18 +6,15 @@ import json
 import os
 import socket
 import subprocess
-import threading
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.api.servers_ import PATIENCE_S, PROJECT
+from tests.e2e.panels_ import query
+
 COMPOSITION = "vee-ner-e2e"  # names containers, network and volumes, apart from those that somebody may be running
-PATIENCE_S = 120.0  # how long a test waits for what must happen, on however busy a machine
 BUILD_TIMEOUT_S = 1_500.0
 
 
@@ -40,7 +37,7 @@ def docker(*arguments: str, timeout_s: float = PATIENCE_S, **environment: str) -
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("NER_", "LOAD_"))}
     done = subprocess.run(
         ["docker", *arguments],
-        cwd=ROOT,
+        cwd=PROJECT,
         env={**inherited, **environment},
         capture_output=True,
         text=True,
@@ -51,20 +48,11 @@ def docker(*arguments: str, timeout_s: float = PATIENCE_S, **environment: str) -
     return done.stdout
 
 
-def wait_until(condition: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
-    """Poll until `condition` holds. An HTTP error counts as not yet."""
-    deadline = time.monotonic() + patience_s
-    pause = threading.Event()
-    while not _holds(condition):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {patience_s} s in vain")
-        pause.wait(0.2)
-
-
-def _holds(condition: Callable[[], object]) -> bool:
+def is_ready(url: str) -> bool:
+    """Whether a service answers there, and says so."""
     try:
-        return bool(condition())
-    except httpx.HTTPError:
+        return httpx.get(f"{url}/readyz", trust_env=False).is_success
+    except httpx.TransportError:
         return False
 
 
@@ -76,8 +64,8 @@ class Composition:
         names = ("NER_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")
         self._environment = {name: str(port) for name, port in zip(names, ports, strict=True)}
         self._environment["LOAD_PEAK_RATE"] = "30"  # whatever the machine, the service keeps up
-        self.service = httpx.Client(base_url=f"http://127.0.0.1:{ports[0]}", timeout=PATIENCE_S, trust_env=False)
-        self.prometheus = httpx.Client(base_url=f"http://127.0.0.1:{ports[1]}", timeout=PATIENCE_S, trust_env=False)
+        self.url, self.prometheus_url, _ = (f"http://127.0.0.1:{port}" for port in ports)
+        self.service = httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False)
 
     def compose(self, *arguments: str, timeout_s: float = PATIENCE_S) -> str:
         """`docker compose`; -> what it printed."""
@@ -94,7 +82,6 @@ class Composition:
         """Take everything down, volumes included."""
         self.compose("down", "--volumes", "--timeout", "5")
         self.service.close()
-        self.prometheus.close()
 
     def container(self, service: str) -> dict[str, Any]:
         """What `docker inspect` says of a service's container."""
@@ -113,19 +100,12 @@ class Composition:
 
     def traffic(self) -> dict[str, int]:
         """The latest count of what came back to the traffic's client, by outcome."""
-        line = docker("logs", "--tail", "1", self._identifier("load"))
-        counts: dict[str, int] = json.loads(line or "{}")
+        counts: dict[str, int] = json.loads(docker("logs", "--tail", "1", self._identifier("load")))
         return counts
 
-    def values(self, query: str, range_s: float = 0.0) -> list[float]:
-        """Every value that a PromQL expression has had within the last `range_s` seconds; 0: has now."""
-        now = time.time()
-        span = {"query": query, "start": now - range_s, "end": now, "step": 5.0}
-        answer = self.prometheus.get("/api/v1/query_range", params=span)
-        found = answer.json()
-        if found["status"] != "success":
-            raise ValueError(f"{query}: {found['error']}")
-        return [float(value) for series in found["data"]["result"] for _, value in series["values"]]
+    def value(self, expression: str) -> float | None:
+        """What a PromQL expression about the one service is now; None before there is anything."""
+        return next(iter(query(self.prometheus_url, expression).values()), None)
 
 
 def _free_port() -> int:

@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 import httpx2 as httpx
 import pytest
 
-from tests.e2e.containers_ import (
-    BUILD_TIMEOUT_S,
-    PATIENCE_S,
-    ROOT,
-    Composition,
-    docker,
-    require_engine,
-    wait_until,
-)
-from tests.e2e.panels_ import Query, read_queries
+from tests.api.servers_ import PATIENCE_S, wait_until
+from tests.e2e.containers_ import BUILD_TIMEOUT_S, Composition, docker, is_ready, require_engine
+from tests.e2e.panels_ import AWAITED, DASHBOARDS, empty_panels
 
 IMAGE = "vee-ner:cpu"
 TEXT = {"text": "Angela Merkel flew from Rome to meet officials of the European Commission."}
@@ -110,26 +106,19 @@ def test_the_gpu_override_takes_the_cuda_image_and_a_gpu() -> None:
 
 def test_prometheus_shows_the_average_exit_layer_falling_after_a_patch(composition: Composition) -> None:
     composition.change_policy(strategy="full_depth")
-    wait_until(lambda: min(composition.values(AVERAGE_EXIT_LAYER), default=0.0) == 6.0)
+    wait_until(lambda: composition.value(AVERAGE_EXIT_LAYER) == 6.0)
     composition.change_policy(preset="fast")
-    wait_until(lambda: max(composition.values(AVERAGE_EXIT_LAYER), default=6.0) < 2.0)
+    wait_until(lambda: (composition.value(AVERAGE_EXIT_LAYER) or 6.0) < 2.0)
 
 
-def test_every_panel_of_every_dashboard_has_data(composition: Composition) -> None:
-    waiting = read_queries(ROOT / "docker/grafana/dashboards")
-    assert waiting
+@pytest.mark.parametrize(("dashboard", "awaited"), zip(DASHBOARDS, (AWAITED, []), strict=True))
+def test_every_panel_has_data(composition: Composition, dashboard: Path, awaited: list[str]) -> None:
+    def wanting() -> list[str]:
+        return empty_panels(dashboard, composition.prometheus_url)
 
-    def has_data(query: Query) -> bool:
-        return any(math.isfinite(value) for value in composition.values(query.expression, range_s=300.0))
-
-    def nobody_waits() -> bool:
-        waiting[:] = [query for query in waiting if not has_data(query)]
-        return not waiting
-
-    try:
-        wait_until(nobody_waits)
-    except TimeoutError:
-        pytest.fail("no data in\n" + "\n".join(map(str, waiting)))
+    with suppress(TimeoutError):
+        wait_until(lambda: len(wanting()) == len(awaited))
+    assert [panel.split(":")[0] for panel in wanting()] == awaited
 
 
 def test_a_killed_service_comes_back_with_its_policy_and_its_history(composition: Composition) -> None:
@@ -137,7 +126,7 @@ def test_a_killed_service_comes_back_with_its_policy_and_its_history(composition
     history = composition.service.get("/exit-policy/history").json()
     composition.compose("exec", "-T", "ner", "python", "-c", KILL)
     wait_until(lambda: composition.container("ner")["RestartCount"] == 1)
-    wait_until(lambda: composition.service.get("/readyz").is_success)
+    wait_until(lambda: is_ready(composition.url))
     found = composition.service.get("/exit-policy").json()
     assert {**found, "observed": None} == {**policy, "observed": None}
     assert composition.service.get("/exit-policy/history").json() == history
@@ -145,11 +134,12 @@ def test_a_killed_service_comes_back_with_its_policy_and_its_history(composition
 
 def test_state_and_measurements_outlive_the_containers(composition: Composition) -> None:
     policy = composition.change_policy(strategy="budgeted", layer=3)
-    wait_until(lambda: policy["version"] in composition.values("ner_exit_policy_version"))
+    wait_until(lambda: composition.value("ner_exit_policy_version") == policy["version"])
+    taken_down = time.time()
     composition.compose("down")
     composition.up()
     assert composition.service.get("/exit-policy").json()["version"] == policy["version"]
-    assert 6.0 in composition.values(AVERAGE_EXIT_LAYER, range_s=600.0)
+    assert (composition.value("min_over_time(timestamp(ner_engine_up)[10m:5s])") or math.inf) < taken_down
 
 
 def test_on_another_processor_the_kernels_are_compiled_anew_on_a_read_only_root(composition: Composition) -> None:
@@ -158,7 +148,7 @@ def test_on_another_processor_the_kernels_are_compiled_anew_on_a_read_only_root(
     name = docker("run", "--detach", "--publish", "127.0.0.1::8000", *options, IMAGE).strip()
     try:
         url = f"http://{docker('port', name, '8000').strip()}"
-        wait_until(lambda: httpx.get(f"{url}/readyz", trust_env=False).is_success)
+        wait_until(lambda: is_ready(url))
         answer = httpx.post(f"{url}/ner", json=TEXT, timeout=PATIENCE_S, trust_env=False).json()
         compiled = docker("exec", name, "sh", "-c", "ls /app/kernels/*/*.nbc | wc -l; ls /tmp/kernels/*/*.nbc | wc -l")
     finally:
