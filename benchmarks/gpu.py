@@ -3,14 +3,14 @@
     python -m benchmarks.gpu conll2003-minilm DATA/conll2003/test.conll
 
 First the tests marked `gpu`: does the GPU give the CPU's answers? Next, with executor eager (float32) and with cuda
-(bfloat16): a layer and its exit, at MiniLM's and at BERT-base's size with random weights (`benchmarks.exit_cost`); with the
-model given, F1 of every exit (`service evaluate`), a burst of texts through the engine under full depth and every preset
-(`benchmarks.burst`) and one text at a time (`benchmarks.early_exit_time`).
+(bfloat16): a layer and its exit, at MiniLM's and at BERT-base's size with random weights (`benchmarks.exit_cost`); with
+the model given, F1 of every exit (`service evaluate`), a burst of texts through the engine under full depth and every
+preset (`benchmarks.burst`) and one text at a time (`benchmarks.early_exit_time`).
 
-None of it has been run yet, and executor cuda has no CUDA graphs. They would save the launches of a layer, ten or so
-kernels of a few microseconds. What that takes: the rows of a step, its number of sequences and the longest one rounded up
-to buckets, a last sequence of nobody's that owns the rows in between, states and boundaries copied to addresses that
-stay, one captured graph per layer and bucket, made at start. Exits depend on words and cells as well, and would follow.
+None of it has been run yet, and executor cuda has no CUDA graphs, which would save the launches of a layer's ten or so
+kernels. What they take: the rows of a step, its number of sequences and its longest one rounded up to buckets; a last
+sequence of nobody's that owns the rows in between; states and boundaries copied to addresses that stay; one captured
+graph per layer and bucket, made at start. Exits depend on words and cells as well, and would come after the layers.
 """
 
 from __future__ import annotations
