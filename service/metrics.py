@@ -64,7 +64,7 @@ class Metrics:
 
         requests = self._counter("ner_requests", "HTTP requests", "endpoint", "code")
         self._requests = requests
-        for endpoint in ("/ner", "/exit-policy"):
+        for endpoint in ("/ner", "/", "/exit-policy"):
             requests.labels(model_name, endpoint, "200")
         self._rejected = self._counter("ner_requests_rejected", "Requests refused before they ran", "reason")
         for reason in ("queue_full", "too_large", "not_ready"):
@@ -75,7 +75,9 @@ class Metrics:
         self._timed_out = self._counter("ner_requests_timed_out", "Requests whose time limit passed").labels(model_name)
         self._left = self._counter("ner_requests_client_left", "Requests whose client left first").labels(model_name)
 
-        self._duration = self._histogram("ner_request_duration_seconds", "POST /ner, first byte to answer", _SECONDS)
+        self._duration = self._histogram(
+            "ner_request_duration_seconds", "POST /ner and /, first byte to answer", _SECONDS
+        )
         self._stages = {
             stage: self._histogram(f"ner_request_{stage}_seconds", f"Time of a request in {stage}", _SECONDS)
             for stage in STAGES
@@ -155,7 +157,7 @@ class Metrics:
         self._left.inc()
 
     def request_answered(self, duration_s: float, stages_s: dict[str, float], labels: Iterable[str]) -> None:
-        """POST /ner has its answer: times by stage, labels of the entities in it."""
+        """A request has its answer: times by stage, labels of the entities in it."""
         self._duration.observe(duration_s)
         for stage, seconds in stages_s.items():
             self._stages[stage].observe(seconds)
