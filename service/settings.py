@@ -25,8 +25,9 @@ class Settings(BaseSettings):
     model: str = Field("conll2003-minilm", description="a name in the store, name@version, or a model folder")
     model_store: Path = Field(_PROJECT / "model_store", description="folder of models by name and version")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
-    executor: Literal["auto", "eager", "fused"] = Field(
-        "auto", description="what runs the layers: PyTorch (eager), or kernels on bytes for CPUs (fused)"
+    executor: Literal["auto", "cuda", "eager", "fused"] = Field(
+        "auto",
+        description="what runs the layers: PyTorch (eager), kernels on bytes for CPUs (fused), bfloat16 on GPUs (cuda)",
     )
     threads: int = Field(
         0, ge=0, description="processor threads of a CPU device; 0: as many as the cgroup's quota allows"
