@@ -46,6 +46,10 @@ class Settings(BaseSettings):
     )
     drain_s: float = Field(5.0, ge=0, description="how long to go on answering after SIGTERM, while /readyz says 503")
 
+    shadow_fraction: float = Field(
+        0.01, ge=0, le=1, description="share of early leavers that run on to full depth in idle time, to be compared"
+    )
+
     state_dir: Path = Field(Path("state"), description="folder for the exit policy, its history and a generated key")
     api_key: str = Field("", description="if set, requests and reads need it as a bearer token")
     admin_key: str = Field("", description="guards changes; if unset, one is generated and kept in the state folder")
