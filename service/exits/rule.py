@@ -15,13 +15,15 @@ from service.exits.features import FEATURES, features
 from service.exits.reading import Figures, Reading
 
 LARGEST_LOG_WORTH = 6.9  # a worth of 992: within the range of tau
+UNIT_PIECES = 24  # a layer of a sequence of so many pieces is the unit of work, in which tau is told: some 20 words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExitRule:
     """log(worth of going on behind layer m) = weights[m - 1] . features + bias[m - 1], for m = 1, ..., num_layers - 1.
 
-    Worth is in entity errors mended per layer run.
+    Worth is in entity errors mended per unit of work: one layer of a sequence of UNIT_PIECES. Of two sequences with as
+    much to mend, the longer one is worth less.
     """
 
     weights: tuple[tuple[float, ...], ...]
