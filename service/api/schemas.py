@@ -35,7 +35,7 @@ class NerRequest(BaseModel):
     min_score: float = Field(0.0, ge=0, le=1, description="keep only entities at least this probable")
     timeout_ms: int | None = Field(None, ge=1, description="give up after this many milliseconds")
     split: bool = Field(True, description="split texts into sentences; false takes each as one")
-    trace: bool = Field(False, description="say what the exit policy saw at every layer")
+    trace: bool = Field(False, description="say what the exit policy is and what it saw at every layer")
     exit_policy: dict[str, Any] | None = Field(None, description="policy parameters for this request only")
 
     @model_validator(mode="after")
@@ -63,6 +63,7 @@ class TraceItem(BaseModel):
     votes: int | None
     entropy_mean: float
     entropy_max: float
+    evidence: list[float] = Field(description="what the strategy decided by; empty at the last layer")
     entities: list[dict[str, Any]]
 
 
@@ -95,6 +96,7 @@ class NerResult(BaseModel):
     sequences: list[SequenceOut]
     policy_version: int
     model: str
+    exit_policy: dict[str, Any] | None = Field(None, description="with trace: the policy that this was decided by")
     timing_ms: TimingOut
 
 
