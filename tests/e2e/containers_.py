@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import socket
@@ -48,12 +49,16 @@ def docker(*arguments: str, timeout_s: float = PATIENCE_S, **environment: str) -
     return done.stdout
 
 
-def is_ready(url: str) -> bool:
-    """Whether a service answers there, and says so."""
+def is_ready(address: str) -> bool:
+    """Whether a service answers at host:port, and says so. Cheap, since it is asked often."""
+    connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
     try:
-        return httpx.get(f"{url}/readyz", trust_env=False).is_success
-    except httpx.TransportError:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()
 
 
 class Composition:
@@ -64,8 +69,9 @@ class Composition:
         names = ("NER_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")
         self._environment = {name: str(port) for name, port in zip(names, ports, strict=True)}
         self._environment["LOAD_PEAK_RATE"] = "30"  # whatever the machine, the service keeps up
-        self.url, self.prometheus_url, _ = (f"http://127.0.0.1:{port}" for port in ports)
-        self.service = httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False)
+        self.address, prometheus, _ = (f"127.0.0.1:{port}" for port in ports)
+        self.prometheus_url = f"http://{prometheus}"
+        self.service = httpx.Client(base_url=f"http://{self.address}", timeout=PATIENCE_S, trust_env=False)
 
     def compose(self, *arguments: str, timeout_s: float = PATIENCE_S) -> str:
         """`docker compose`; -> what it printed."""

@@ -111,7 +111,7 @@ def test_prometheus_shows_the_average_exit_layer_falling_after_a_patch(compositi
     wait_until(lambda: (composition.value(AVERAGE_EXIT_LAYER) or 6.0) < 2.0)
 
 
-@pytest.mark.parametrize(("dashboard", "awaited"), zip(DASHBOARDS, (AWAITED, []), strict=True))
+@pytest.mark.parametrize(("dashboard", "awaited"), [(DASHBOARDS[0], AWAITED), (DASHBOARDS[1], [])])
 def test_every_panel_has_data(composition: Composition, dashboard: Path, awaited: list[str]) -> None:
     def wanting() -> list[str]:
         return empty_panels(dashboard, composition.prometheus_url)
@@ -126,7 +126,7 @@ def test_a_killed_service_comes_back_with_its_policy_and_its_history(composition
     history = composition.service.get("/exit-policy/history").json()
     composition.compose("exec", "-T", "ner", "python", "-c", KILL)
     wait_until(lambda: composition.container("ner")["RestartCount"] == 1)
-    wait_until(lambda: is_ready(composition.url))
+    wait_until(lambda: is_ready(composition.address))
     found = composition.service.get("/exit-policy").json()
     assert {**found, "observed": None} == {**policy, "observed": None}
     assert composition.service.get("/exit-policy/history").json() == history
@@ -147,18 +147,19 @@ def test_on_another_processor_the_kernels_are_compiled_anew_on_a_read_only_root(
     options = ("--read-only", "--tmpfs", "/tmp", *(word for setting in settings for word in ("--env", setting)))
     name = docker("run", "--detach", "--publish", "127.0.0.1::8000", *options, IMAGE).strip()
     try:
-        url = f"http://{docker('port', name, '8000').strip()}"
-        wait_until(lambda: is_ready(url))
-        answer = httpx.post(f"{url}/ner", json=TEXT, timeout=PATIENCE_S, trust_env=False).json()
-        compiled = docker("exec", name, "sh", "-c", "ls /app/kernels/*/*.nbc | wc -l; ls /tmp/kernels/*/*.nbc | wc -l")
+        address = docker("port", name, "8000").strip()
+        wait_until(lambda: is_ready(address))
+        answer = httpx.post(f"http://{address}/ner", json=TEXT, timeout=PATIENCE_S, trust_env=False).json()
+        count = "for folder in /app/kernels /tmp/kernels; do find $folder -name *.nbc | wc -l; done"
+        at_build, here = map(int, docker("exec", name, "sh", "-c", count).split())
     finally:
         docker("rm", "--force", "--volumes", name)
     assert [entity["text"] for entity in answer["entities"]] == ENTITIES
-    at_build, here = map(int, compiled.split())
     assert here == 2 * at_build > 0
 
 
 def test_a_stop_under_load_loses_no_request(composition: Composition) -> None:
+    composition.compose("restart", "load")  # what it counts begins anew
     with ThreadPoolExecutor() as pool:
         pressing = pool.submit(composition.compose, "exec", "-T", "load", "python", "-c", PRESS)
         wait_until(lambda: re.search(RUNNING, composition.service.get("/metrics").text))
