@@ -31,7 +31,7 @@ def create_app(service: Service) -> FastAPI:
         static_url="/docs-assets",
     )
     app.state.service = service
-    app.add_middleware(RequestMiddleware, metrics=service.metrics, max_body_bytes=service.settings.max_body_bytes)
+    app.add_middleware(RequestMiddleware, service=service)
     add_error_handlers(app)
     for routes in (ner, exit_policy, health, about):
         app.include_router(routes.router)

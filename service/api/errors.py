@@ -101,5 +101,7 @@ def _describe(problem: dict[str, Any]) -> str:
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise TypeError("this handler is registered for HTTPException alone")
+    if isinstance(error.__cause__, ServiceError):  # raised while the body was read, which the framework takes for a 400
+        return await _service_error(request, error.__cause__)
     error_type, message = _FRAMEWORK.get(error.status_code, (type(error).__name__, str(error.detail)))
     return _respond(request, error.status_code, message, error_type, dict(error.headers or {}))

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from starlette.testclient import TestClient
 
-from service.api.server import build_service
+from service.api.server import Server, build_service
 from service.api.state import Service
 from service.engine.engine import Engine, EngineLimits
 from service.engine.runner import ModelRunner, Runner
@@ -50,6 +51,21 @@ def use_runner(service: Service, runner: Runner, **limits: Any) -> None:
     service.engine = Engine(runner, capture=capture, limits=EngineLimits(**limits), observer=service.metrics)
 
 
+@contextmanager
+def serving(service: Service) -> Iterator[tuple[str, int]]:
+    """Run the real server around `service`, on a free port and in a thread of this process; -> its address."""
+    service.settings.port = 0
+    server = Server(service, time.monotonic())
+    thread = threading.Thread(target=server.run, name="server")
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        yield server.servers[0].sockets[0].getsockname()
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE_S)
+
+
 def samples(client: TestClient) -> list[Sample]:
     """Every sample of GET /metrics."""
     families = text_string_to_metric_families(client.get("/metrics").text)
@@ -62,6 +78,14 @@ def sample(client: TestClient, name: str, **labels: str) -> float:
     if len(found) != 1:
         raise LookupError(f"{len(found)} samples are {name} with {labels}; expected one")
     return float(found[0].value)
+
+
+def value(service: Service, name: str, **labels: str) -> float:
+    """Of the one series of a name and labels, read where it is kept."""
+    found = service.metrics.registry.get_sample_value(name, {"model_name": service.model_reference, **labels})
+    if found is None:
+        raise LookupError(f"there is no {name} with {labels}")
+    return found
 
 
 def wait_until(condition: Callable[[], object]) -> None:

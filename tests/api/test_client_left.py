@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from service.api.app import create_app
 from service.api.state import Service
 from service.engine.sequence import Request
-from tests.api.servers_ import GatedRunner, use_runner, wait_until
+from tests.api.servers_ import GatedRunner, use_runner, value, wait_until
 
 Build = Callable[..., Service]
 BODY = {"texts": ["Anna met Ben", "Carla"], "exit_policy": {"strategy": "full_depth"}}
@@ -64,11 +64,6 @@ def leave_while_it_runs(service: Service, gated: GatedRunner) -> None:
     finally:
         gated.gate.set()
         service.engine.close()
-
-
-def value(service: Service, name: str, **labels: str) -> float | None:
-    """Of one series."""
-    return service.metrics.registry.get_sample_value(name, {"model_name": "tiny@1", **labels})
 
 
 def test_the_engine_is_told_and_drops_it_at_the_next_layer(
