@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import __main__ as command_line
+from service.api.server import Server
 from service.engine.engine import Engine
 from tests.api.servers_ import PATIENCE_S, ServerProcess, wait_until
 
@@ -348,6 +351,22 @@ def test_a_port_that_is_taken_ends_the_start(serve_here: Callable[..., int], cap
     assert end.value.code not in (0, None)
     assert "address already in use" in caplog.text
     assert "ready" not in [record.getMessage() for record in caplog.records]
+
+
+def test_a_step_that_hangs_at_the_end_ends_the_process_with_an_error(
+    serve_here: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    never = threading.Event()
+    monkeypatch.setattr(Engine, "_run_steps", lambda _: never.wait())
+    monkeypatch.setattr(Engine.close, "__defaults__", (0.1,))
+    monkeypatch.setattr(Server, "main_loop", lambda _: asyncio.sleep(0))  # as after SIGTERM and the time to drain
+    assert serve_here(NER_PORT="0") == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: the engine failed too often, or hung")
+    assert "the engine did not end within 0.1 s" in caplog.text
+    never.set()
 
 
 def test_an_engine_that_gave_up_ends_the_process_with_an_error(
