@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from service.api.keys import KeyMissing, KeyTooWeak
+from service.api.schemas import ErrorOut
 from service.errors import (
     BadInput,
     EngineFailed,
@@ -53,6 +54,11 @@ def error_body(message: str, error_type: str, request_id: str) -> dict[str, str]
         message = f"{message[:_MAX_MESSAGE_CHARS]} ..."
     message = message.encode("utf-8", "backslashreplace").decode("utf-8")
     return {"error": message, "error_type": error_type, "request_id": request_id}
+
+
+def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Errors that a route can answer with, for its description."""
+    return {status: {"model": ErrorOut} for status in statuses}
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -104,6 +104,12 @@ class NerResults(BaseModel):
     results: list[NerResult]
 
 
+class Health(BaseModel):
+    """How it is."""
+
+    status: Literal["alive", "ready", "draining", "stuck"]
+
+
 class ErrorOut(BaseModel):
     """The body of every error."""
 
