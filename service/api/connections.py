@@ -21,6 +21,7 @@ from service.metrics import Metrics
 
 MAX_HEAD_BYTES = 65_536  # of request line and headers, and of what comes between two pieces of a body
 MAX_PIPELINED = 64  # requests sent ahead of their answers, which few clients do
+GRACE_S = 0.5  # a request sent before the server ended has so long to arrive
 LINGER_S = 1.0  # a client still sending when it is refused has so long to read why, before it is cut off
 
 
@@ -236,6 +237,10 @@ class Connection(HttpToolsProtocol):
         """It does again."""
         super().resume_writing()
         self._take_turns()
+
+    def shutdown(self) -> None:
+        """The server ends: who has asked is answered, and what was sent just now has a moment to arrive."""
+        self.loop.call_later(GRACE_S, super().shutdown)
 
     def cut(self, refusal: Refusal) -> None:
         """End the connection: with `refusal`, unless the client owes no request or has an answer under way."""

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service.api.keys import KeyMissing, KeyTooWeak
 from service.api.schemas import ErrorOut
@@ -39,6 +40,7 @@ _STATUS: Sequence[tuple[type[ServiceError], int]] = (  # first match wins, so su
     (EngineFailed, 500),
 )
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _MAX_MESSAGE_CHARS = 1_000
 _MAX_PROBLEMS = 5  # of one request, in its message
 _FRAMEWORK = {  # errors that the framework raises: their type and message here
@@ -110,4 +112,12 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error.__cause__, ServiceError):  # raised while the body was read, which the framework takes for a 400
         return await _service_error(request, error.__cause__)
     error_type, message = _FRAMEWORK.get(error.status_code, (type(error).__name__, str(error.detail)))
-    return _respond(request, error.status_code, message, error_type, dict(error.headers or {}))
+    headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else dict(error.headers or {})
+    return _respond(request, error.status_code, message, error_type, headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """Of every route of the request's path, where the framework names those of the first."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    routes = request.app.router.routes
+    return ", ".join(m for m in _METHODS if any(route.matches(scopes[m])[0] is Match.FULL for route in routes))

@@ -26,7 +26,13 @@ class NerRequest(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         strict=True,
-        json_schema_extra={"examples": [{"text": "Ada Lovelace worked with Charles Babbage in London."}]},
+        json_schema_extra={
+            "examples": [{"text": "Ada Lovelace worked with Charles Babbage in London."}],
+            "oneOf": [
+                {"required": ["text"], "properties": {"text": {"type": "string"}}},
+                {"required": ["texts"], "properties": {"texts": {"type": "array"}}},
+            ],
+        },
     )
 
     text: Text | None = Field(None, description="one text")

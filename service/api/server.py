@@ -11,7 +11,8 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from types import FrameType
@@ -188,12 +189,13 @@ class Server(uvicorn.Server):
             max_bytes=settings.queue_bytes,
             client_timeout_s=settings.client_timeout_s,
         )
+        self._protocol = partial(Connection, self._connections)
         config = uvicorn.Config(
             create_app(service),
             host=settings.host,
             port=settings.port,
             root_path=settings.root_path,
-            http=cast("Any", partial(Connection, self._connections)),  # a class to uvicorn, which only calls it
+            http=cast("Any", self._protocol),  # a class to uvicorn, which only calls it
             ws="none",
             workers=1,
             log_config=None,
@@ -226,6 +228,16 @@ class Server(uvicorn.Server):
             self.should_exit = True
         return await super().on_tick(counter)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take in what the system has accepted for us, since closing the port resets it; then end."""
+        accepted = [connection for server in self.servers for connection in _waiting_connections(server)]
+        for server in self.servers:
+            server.close()
+        wiring = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        for connection in accepted:
+            await asyncio.get_running_loop().connect_accepted_socket(partial(self._protocol, **wiring), connection)
+        await super().shutdown(sockets)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: not ready any more, still answering; the end follows after drain_s, or at a second signal."""
         if self._service.is_draining:
@@ -240,3 +252,11 @@ class Server(uvicorn.Server):
 
     def _end(self) -> None:
         self.should_exit = True
+
+
+def _waiting_connections(server: asyncio.Server) -> Iterator[socket.socket]:
+    """Connections that nobody has taken from the system yet."""
+    for listening in server.sockets:
+        with socket.socket(fileno=os.dup(listening.fileno())) as queue, suppress(BlockingIOError):
+            while True:
+                yield queue.accept()[0]
