@@ -122,7 +122,7 @@ class Connections:
 
     def received(self, connection: Connection, num_bytes: int) -> None:
         """Another piece of an unfinished request is here."""
-        if connection not in self._bytes:
+        if connection not in self._waiting:  # sent ahead of an answer, and read no further before it
             return
         self._bytes[connection] += num_bytes
         self._total_bytes += num_bytes
@@ -142,8 +142,10 @@ class Connections:
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection: uvicorn's, which tells `Connections` whose turn it is, and answers for itself what is
-    no request: always with the one error body."""
+    """One client's connection: uvicorn's, which tells `Connections` whose turn it is.
+
+    What is no request it answers for itself, with the one error body.
+    """
 
     def __init__(self, connections: Connections, **wiring: Any) -> None:
         super().__init__(**wiring)
@@ -167,23 +169,26 @@ class Connection(HttpToolsProtocol):
         if self._refusal is not None:
             return
         self._unset_keepalive_if_required()
+        refusal = self._parse(data)
+        if self._is_in_head:
+            self._connections.received(self, len(data))
+        if refusal is not None and not self.transport.is_closing():
+            self._refuse(refusal)
+
+    def _parse(self, data: bytes) -> Refusal | None:
+        """-> why nothing more should be read, if so."""
         self._bytes_without_progress += len(data)
         try:
-            self._parse(data)
-        except httptools.HttpParserError:
-            self._refuse(self._refusal or MALFORMED)
-        else:
-            if self._bytes_without_progress > MAX_HEAD_BYTES:
-                self._refuse(HEAD_TOO_LARGE)
-
-    def _parse(self, data: bytes) -> None:
-        """A wish to go over to another protocol, such as `Upgrade: h2c`, is passed over: the request is read anew."""
-        try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
+        except (
+            httptools.HttpParserUpgrade
+        ) as upgrade:  # a wish, such as `Upgrade: h2c`, is passed over
             lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
             lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
-            self._parse(b"\r\n".join([*lines, b"", data[upgrade.args[0] :]]))
+            return self._parse(b"\r\n".join([*lines, b"", data[upgrade.args[0] :]]))
+        except httptools.HttpParserError:
+            return self._refusal or MALFORMED
+        return HEAD_TOO_LARGE if self._bytes_without_progress > MAX_HEAD_BYTES else None
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -245,7 +250,7 @@ class Connection(HttpToolsProtocol):
     def cut(self, refusal: Refusal) -> None:
         """End the connection: with `refusal`, unless the client owes no request or has an answer under way."""
         cycle = self.cycle
-        if self._refusal is not None or self.transport.get_write_buffer_size():
+        if self._refusal is not None or self.pipeline or self.transport.get_write_buffer_size():
             self.transport.abort()
             return
         is_idle = cycle is not None and cycle.response_complete and not self._is_in_head

@@ -154,12 +154,14 @@ def test_an_idle_connection_makes_room_without_a_word(serve: Serve) -> None:
         assert client.is_ended()
 
 
-def test_bodies_that_do_not_end_make_room_for_others(build: Build, serve: Serve) -> None:
-    service = build(queue_bytes=100_000)
-    address = serve(service)
+@pytest.mark.parametrize(
+    "unfinished", [post(b" " * 90_000)[:-10], b"GET / HTTP/1.1\r\nX: " + b"x" * 60_000], ids=["body", "head"]
+)
+def test_requests_that_do_not_end_make_room_for_others(serve: Serve, unfinished: bytes) -> None:
+    address = serve(queue_bytes=100_000)
     good = post(b'{"text": "Anna"}' + b" " * 90_000)
     with RawClient(address) as client:
-        client.send(good[:-10])
+        client.send(unfinished)
         wait_until(lambda: ask(address, good).status == 200 and client.has_answer)
         assert client.read_answer().status == 429
     assert ask(address, good).status == 200
