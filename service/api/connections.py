@@ -180,9 +180,7 @@ class Connection(HttpToolsProtocol):
         self._bytes_without_progress += len(data)
         try:
             self.parser.feed_data(data)
-        except (
-            httptools.HttpParserUpgrade
-        ) as upgrade:  # a wish, such as `Upgrade: h2c`, is passed over
+        except httptools.HttpParserUpgrade as upgrade:  # a wish, such as `Upgrade: h2c`, is passed over
             lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
             lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
             return self._parse(b"\r\n".join([*lines, b"", data[upgrade.args[0] :]]))

@@ -66,6 +66,7 @@ class Life:
     in_flight: httpx.Response
     sent_while_draining: httpx.Response
     clients_left: float
+    told_to_nonsense: list[bytes]
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +119,19 @@ def leave_early(client: httpx.Client) -> float:
     return metric(client, "ner_requests_client_left_total")
 
 
-def say_nonsense(client: httpx.Client) -> None:
-    """Send what is no HTTP."""
-    address = urlsplit(str(client.base_url))
-    with socket.create_connection((address.hostname, address.port)) as connection:
-        connection.sendall(f"{MARKER} {API_KEY}\r\n\r\n".encode())
-        connection.recv(1_000)
+def say_nonsense(client: httpx.Client) -> list[bytes]:
+    """Send what is no HTTP, a head that is too large, and one that wishes for another protocol; -> the first words."""
+    address, told = urlsplit(str(client.base_url)), []
+    secret = f"X: {MARKER} {API_KEY}\r\n"
+    for sent in (
+        f"{secret}\r\n\r\n",
+        f"GET /{MARKER} HTTP/1.1\r\n{secret * 10_000}",
+        f"GET /{MARKER} HTTP/1.1\r\n{secret}Connection: Upgrade\r\nUpgrade: {MARKER}\r\n\r\n",
+    ):
+        with socket.create_connection((address.hostname, address.port)) as connection:
+            connection.sendall(sent.encode())
+            told.append(connection.recv(12))
+    return told
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +142,7 @@ def life(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
         with open_client(server.wait_ready()) as client, ThreadPoolExecutor() as pool:
             key_file = Path(environment["NER_STATE_DIR"]) / "admin_key"
             statuses = call_in_every_way(client)
-            say_nonsense(client)
+            told = say_nonsense(client)
             clients_left = leave_early(client)
             as_admin = {"Authorization": f"Bearer {key_file.read_text(encoding='utf-8').strip()}"}
             client.patch("/exit-policy", json=POLICY, headers=as_admin).raise_for_status()
@@ -165,6 +173,7 @@ def life(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
             in_flight=answers[0],
             sent_while_draining=answers[1],
             clients_left=clients_left,
+            told_to_nonsense=told,
         )
     finally:
         server.kill()
@@ -249,6 +258,7 @@ def test_calls_get_the_statuses_of_the_wire_over_a_real_connection(life: Life) -
 
 
 def test_no_text_and_no_key_is_ever_logged(life: Life) -> None:
+    assert life.told_to_nonsense == [b"HTTP/1.1 400", b"HTTP/1.1 431", b"HTTP/1.1 404"]
     assert MARKER not in life.log
     assert life.generated_key.read_text(encoding="utf-8").strip() not in life.log
 

@@ -23,8 +23,7 @@ class Crowd:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, size + 1_000)), hard))
         self.fates: Counter[str] = Counter()
-        self.seconds_to_be_told: list[float] = []  # from the connection to the answer
-        self._opened: dict[socket.socket, float] = {}
+        self._opened: set[socket.socket] = set()
         self._selector = selectors.DefaultSelector()
         for number in range(size):
             self._open(address, speaks=number % 2 == 0)
@@ -49,7 +48,7 @@ class Crowd:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"after {timeout_s} s, {self.held} connections are held, others {self.fates}")
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Close every connection."""
         for connection in list(self._opened):
             self._close(connection)
@@ -59,7 +58,7 @@ class Crowd:
         connection = socket.socket()
         connection.setblocking(False)
         connection.connect_ex(address)
-        self._opened[connection] = time.monotonic()
+        self._opened.add(connection)
         if speaks:
             with suppress(OSError):  # not connected yet: then it is one more that says nothing
                 connection.send(HALF_A_HEAD)
@@ -73,11 +72,9 @@ class Crowd:
         else:
             fate = said.split()[1].decode() if said else "closed"
         self.fates[fate] += 1
-        if fate.isdigit():
-            self.seconds_to_be_told.append(time.monotonic() - self._opened[connection])
         self._close(connection)
 
     def _close(self, connection: socket.socket) -> None:
         self._selector.unregister(connection)
         connection.close()
-        del self._opened[connection]
+        self._opened.remove(connection)

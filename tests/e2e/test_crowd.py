@@ -8,17 +8,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.api.servers_ import PATIENCE_S, ServerProcess
-from tests.api.sockets_ import Address, ask, head, post
+from tests.api.servers_ import PATIENCE_S, ServerProcess, wait_until
+from tests.api.sockets_ import Address, RawClient, ask, head, post
 from tests.e2e.crowd_ import Crowd
 
 SIZE = 10_000
 MAX_CONNECTIONS = 5_000  # the default
+MAX_BODY_BYTES, QUEUE_BYTES = 2_000_000, 64_000_000  # the defaults
+UNFINISHED = 500
 CLIENT_TIMEOUT_S = 20
 REQUEST = post(b'{"text": "Ada Lovelace worked with Charles Babbage in London."}', ["Connection: close"])
 READY = head("GET", "/readyz", ["Connection: close"])
@@ -34,7 +37,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
 
 
 class Customer:
-    """Asks again and again, on a new connection each time, until told to stop."""
+    """Asks again and again, on a new connection each time, until its context ends."""
 
     def __init__(self, address: Address) -> None:
         self.statuses: Counter[int] = Counter()
@@ -42,10 +45,12 @@ class Customer:
         self._address = address
         self._enough = threading.Event()
         self._thread = threading.Thread(target=self._ask)
-        self._thread.start()
 
-    def stop(self) -> None:
-        """After the request in hand."""
+    def __enter__(self) -> Customer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._enough.set()
         self._thread.join(PATIENCE_S)
 
@@ -57,6 +62,14 @@ class Customer:
                 self.seconds.append(time.monotonic() - started)
 
 
+def address_of(server: ServerProcess) -> Address:
+    """Once it is ready, and has answered."""
+    url = urlsplit(server.wait_ready())
+    address = (str(url.hostname), int(url.port or 0))
+    assert ask(address, REQUEST).status == 200
+    return address
+
+
 def memory_mb(server: ServerProcess) -> int:
     """Resident, of the server."""
     status = Path(f"/proc/{server.process.pid}/status").read_text(encoding="ascii")
@@ -64,14 +77,10 @@ def memory_mb(server: ServerProcess) -> int:
 
 
 def test_ten_thousand_connections_that_dawdle_keep_nobody_out(server: ServerProcess) -> None:
-    url = urlsplit(server.wait_ready())
-    address = (str(url.hostname), int(url.port or 0))
-    assert ask(address, REQUEST).status == 200
+    address = address_of(server)
     seen: dict[str, object] = {"memory_mb_before": memory_mb(server)}
-    customer = Customer(address)
     started = time.monotonic()
-    crowd = Crowd(address, SIZE)
-    try:
+    with Customer(address) as customer, closing(Crowd(address, SIZE)) as crowd:
         crowd.listen_until(lambda: crowd.held <= MAX_CONNECTIONS, PATIENCE_S)
         seen["seconds_to_open_and_refuse"] = round(time.monotonic() - started, 2)
         seen["held"], seen["fates"] = crowd.held, dict(crowd.fates)
@@ -81,9 +90,6 @@ def test_ten_thousand_connections_that_dawdle_keep_nobody_out(server: ServerProc
         crowd.listen_until(lambda: crowd.held == 0, PATIENCE_S + CLIENT_TIMEOUT_S)
         seen["fates_in_the_end"] = dict(crowd.fates)
         seen["seconds_until_all_were_cut_off"] = round(time.monotonic() - started, 2)
-    finally:
-        customer.stop()
-        crowd.leave()
     seen["memory_mb_after"] = memory_mb(server)
     seen["customers_requests"] = dict(customer.statuses)
     seen["customers_ms_p50_max"] = [round(1_000 * f(customer.seconds), 1) for f in (statistics.median, max)]
@@ -91,3 +97,21 @@ def test_ten_thousand_connections_that_dawdle_keep_nobody_out(server: ServerProc
     assert set(customer.statuses) == {200}
     assert crowd.fates["429"] + crowd.fates["408"] == SIZE
     assert "traceback" not in server.log
+
+
+def test_large_bodies_that_never_end_take_no_more_memory_than_they_may(server: ServerProcess) -> None:
+    address = address_of(server)
+    before, peak = memory_mb(server), 0
+    unfinished = post(b" " * (MAX_BODY_BYTES - 1))[:-1]
+    most_kept = QUEUE_BYTES // MAX_BODY_BYTES + 1
+    with Customer(address) as customer, ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(address)) for _ in range(UNFINISHED)]
+        for client in clients:
+            client.send(unfinished)
+            peak = max(peak, memory_mb(server))
+        wait_until(lambda: sum(client.has_answer for client in clients) >= UNFINISHED - most_kept)
+        peak = max(peak, memory_mb(server))
+    seen = {"bodies": UNFINISHED, "sent_mb": UNFINISHED * MAX_BODY_BYTES // 1_000_000}
+    print(json.dumps({**seen, "memory_mb_before_and_peak": [before, peak], "customer": dict(customer.statuses)}))
+    assert set(customer.statuses) == {200}
+    assert peak - before < 3 * QUEUE_BYTES // 1_000_000
