@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from service.api.answering import ClientLeft
 from service.api.keys import KeyMissing, KeyTooWeak
 from service.api.schemas import ErrorOut
 from service.errors import (
@@ -37,6 +38,7 @@ _STATUS: Sequence[tuple[type[ServiceError], int]] = (  # first match wins, so su
     (Overloaded, 429),
     (NotReady, 503),
     (TimedOut, 504),
+    (ClientLeft, 499),  # nobody reads it; it keeps the count of answers honest
     (EngineFailed, 500),
 )
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}

@@ -51,21 +51,6 @@ def use_runner(service: Service, runner: Runner, **limits: Any) -> None:
     service.engine = Engine(runner, capture=capture, limits=EngineLimits(**limits), observer=service.metrics)
 
 
-@contextmanager
-def serving(service: Service) -> Iterator[tuple[str, int]]:
-    """Run the real server around `service`, on a free port and in a thread of this process; -> its address."""
-    service.settings.port = 0
-    server = Server(service, time.monotonic())
-    thread = threading.Thread(target=server.run, name="server")
-    thread.start()
-    try:
-        wait_until(lambda: server.started)
-        yield server.servers[0].sockets[0].getsockname()
-    finally:
-        server.should_exit = True
-        thread.join(PATIENCE_S)
-
-
 def samples(client: TestClient) -> list[Sample]:
     """Every sample of GET /metrics."""
     families = text_string_to_metric_families(client.get("/metrics").text)
@@ -96,6 +81,21 @@ def wait_until(condition: Callable[[], object]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {PATIENCE_S} s in vain")
         pause.wait(0.005)
+
+
+@contextmanager
+def listening(service: Service) -> Iterator[str]:
+    """Run the real server around `service`, on a free port and in a thread of this process; -> its URL."""
+    service.settings.port = 0
+    server = Server(service, time.monotonic())
+    thread = threading.Thread(target=server.run, name="server")
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE_S)
 
 
 class GatedRunner:

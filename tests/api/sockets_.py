@@ -9,10 +9,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.api.servers_ import PATIENCE_S
 
 Address = tuple[str, int]
+
+
+def address_of(url: str) -> Address:
+    """Host and port."""
+    parts = urlsplit(url)
+    return str(parts.hostname), int(parts.port or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +38,8 @@ class Answer:
 class RawClient:
     """A connection of a test's own."""
 
-    def __init__(self, address: Address) -> None:
-        self.socket = socket.create_connection(address, timeout=PATIENCE_S)
+    def __init__(self, url: str) -> None:
+        self.socket = socket.create_connection(address_of(url), timeout=PATIENCE_S)
         self._file = self.socket.makefile("rb")
 
     def __enter__(self) -> RawClient:
@@ -78,9 +85,9 @@ class RawClient:
         return self.read_rest() == b""
 
 
-def ask(address: Address, *pieces: bytes) -> Answer:
+def ask(url: str, *pieces: bytes) -> Answer:
     """The first answer on a new connection to what is sent."""
-    with RawClient(address) as client:
+    with RawClient(url) as client:
         client.send(*pieces)
         return client.read_answer()
 

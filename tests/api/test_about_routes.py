@@ -120,7 +120,7 @@ def test_the_docs_behind_a_proxys_prefix_ask_for_everything_under_it(build: Buil
 def test_the_schema_describes_every_endpoint_and_the_errors(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     assert schema["paths"].keys() >= {
-        *("/ner", "/exit-policy", "/exit-policy/history", "/exit-policy/operating-points"),
+        *("/", "/ner", "/exit-policy", "/exit-policy/history", "/exit-policy/operating-points"),
         *("/models", "/info", "/metrics", "/livez", "/readyz", "/health"),
     }
     described = schema["paths"]["/ner"]["post"]["responses"]
@@ -132,7 +132,7 @@ def test_the_schema_describes_every_endpoint_and_the_errors(client: TestClient) 
 
 def test_a_models_answer_fits_the_schema_that_is_published(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()["components"]["schemas"]
-    result = client.post("/ner", json={"text": "The University of Paris was visited."}).json()
+    result = client.post("/ner", json={"text": "The University of Paris was visited.", "trace": True}).json()
     assert result.keys() == schema["NerResult"]["properties"].keys()
     assert result["timing_ms"].keys() == schema["TimingOut"]["properties"].keys()
     assert result["entities"][0].keys() == schema["EntityOut"]["properties"].keys()

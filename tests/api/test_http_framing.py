@@ -14,8 +14,8 @@ import pytest
 
 from service.api.connections import MAX_HEAD_BYTES, MAX_PIPELINED
 from service.api.state import Service
-from tests.api.servers_ import ADMIN_KEY, serving, tiny_service, value, wait_until
-from tests.api.sockets_ import Address, RawClient, ask, head, post
+from tests.api.servers_ import ADMIN_KEY, listening, tiny_service, value, wait_until
+from tests.api.sockets_ import RawClient, ask, head, post
 
 API_KEY = "the-api-key"
 AUTHORIZATION = f"Authorization: Bearer {API_KEY}"
@@ -71,20 +71,20 @@ def service(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ser
 
 
 @pytest.fixture(scope="module")
-def address(service: Service) -> Iterator[Address]:
+def url(service: Service) -> Iterator[str]:
     """Of the server; it is well when all is over."""
-    with serving(service) as address:
-        yield address
-        assert ask(address, GOOD).status == ask(address, head("GET", "/readyz")).status == 200
+    with listening(service) as url:
+        yield url
+        assert ask(url, GOOD).status == ask(url, head("GET", "/readyz")).status == 200
         wait_until(lambda: value(service, "ner_connections") == 0)
 
 
 @pytest.mark.parametrize("sent", NOT_WITHOUT_DOUBT.values(), ids=NOT_WITHOUT_DOUBT)
 def test_what_could_be_read_in_two_ways_or_is_no_http_is_refused_and_ends_the_connection(
-    address: Address, service: Service, sent: bytes
+    url: str, service: Service, sent: bytes
 ) -> None:
     before = value(service, "ner_connections_refused_total", reason="malformed")
-    with RawClient(address) as client:
+    with RawClient(url) as client:
         client.send(sent, GOOD)
         answer = client.read_answer()
         assert client.is_ended()
@@ -96,74 +96,74 @@ def test_what_could_be_read_in_two_ways_or_is_no_http_is_refused_and_ends_the_co
 
 @pytest.mark.parametrize("size", [1_000, 1_000_000])
 @pytest.mark.parametrize("sent", HEADS_TOO_LARGE.values(), ids=HEADS_TOO_LARGE)
-def test_a_head_over_its_limit_is_refused_however_it_comes(address: Address, sent: bytes, size: int) -> None:
-    with RawClient(address) as client:
+def test_a_head_over_its_limit_is_refused_however_it_comes(url: str, sent: bytes, size: int) -> None:
+    with RawClient(url) as client:
         client.send(*(sent[start : start + size] for start in range(0, len(sent), size)))
         answer = client.read_answer()
         assert client.is_ended()
     assert (answer.status, answer.json()["error_type"]) == (431, "HeadTooLarge")
 
 
-def test_a_head_of_nearly_the_limit_is_read(address: Address) -> None:
-    assert ask(address, head("GET", "/livez", [f"X: {'a' * (MAX_HEAD_BYTES - 100)}"])).status == 200
+def test_a_head_of_nearly_the_limit_is_read(url: str) -> None:
+    assert ask(url, head("GET", "/livez", [f"X: {'a' * (MAX_HEAD_BYTES - 100)}"])).status == 200
 
 
 @pytest.mark.parametrize("piece", [b"X: a\r\n", b"a"], ids=["headers", "one header"])
-def test_a_head_without_end_is_cut_off(address: Address, piece: bytes) -> None:
-    with RawClient(address) as client:
+def test_a_head_without_end_is_cut_off(url: str, piece: bytes) -> None:
+    with RawClient(url) as client:
         client.send(b"GET /livez HTTP/1.1\r\nX: ", *[piece * 1_000] * 500)
         assert client.read_answer().status == 431
 
 
 @pytest.mark.parametrize("endless", ENDLESS.values(), ids=ENDLESS)
-def test_what_never_becomes_a_body_is_cut_off(address: Address, endless: bytes) -> None:
-    assert ask(address, head("POST", "/ner", CHUNKED), endless).status == 431
+def test_what_never_becomes_a_body_is_cut_off(url: str, endless: bytes) -> None:
+    assert ask(url, head("POST", "/ner", CHUNKED), endless).status == 431
 
 
-def test_a_trailer_is_no_header(address: Address) -> None:
+def test_a_trailer_is_no_header(url: str) -> None:
     body, trailer = b'{"tau": -0.5}', f"Authorization: Bearer {ADMIN_KEY}\r\n\r\n".encode()
     chunks = b"%x\r\n%s\r\n0\r\n" % (len(body), body)
     start = head("PATCH", "/exit-policy", ["Content-Type: application/json", "Transfer-Encoding: chunked"])
-    assert ask(address, start + chunks + trailer).status == ask(address, start, chunks, trailer).status == 401
+    assert ask(url, start + chunks + trailer).status == ask(url, start, chunks, trailer).status == 401
 
 
-def test_a_body_in_chunks_of_one_byte_is_read(address: Address) -> None:
+def test_a_body_in_chunks_of_one_byte_is_read(url: str) -> None:
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY)
-    assert ask(address, head("POST", "/ner", CHUNKED), chunks, b"0\r\n\r\n").status == 200
+    assert ask(url, head("POST", "/ner", CHUNKED), chunks, b"0\r\n\r\n").status == 200
 
 
-def test_a_body_longer_than_its_length_is_another_request(address: Address) -> None:
-    with RawClient(address) as client:
+def test_a_body_longer_than_its_length_is_another_request(url: str) -> None:
+    with RawClient(url) as client:
         client.send(GOOD + b"and more\r\n\r\n")
         assert client.read_answer().status == 200
         assert client.is_ended()
 
 
-def test_pipelined_requests_are_answered_in_order(address: Address) -> None:
+def test_pipelined_requests_are_answered_in_order(url: str) -> None:
     texts = ["Anna", "Ben met Carla", "", "Rome."]
-    with RawClient(address) as client:
+    with RawClient(url) as client:
         client.send(b"".join(post(json.dumps({"text": text}).encode(), [AUTHORIZATION]) for text in texts))
         answers = [client.read_answer().json() for _ in texts]
     assert [answer["sequences"][-1]["end"] if answer["sequences"] else 0 for answer in answers] == [4, 13, 0, 5]
 
 
-def test_a_flood_of_pipelined_requests_is_cut_off(address: Address, service: Service) -> None:
-    with RawClient(address) as client:
+def test_a_flood_of_pipelined_requests_is_cut_off(url: str, service: Service) -> None:
+    with RawClient(url) as client:
         client.send(GOOD + head("GET", "/livez") * 10 * MAX_PIPELINED)
         assert client.is_ended()
     assert value(service, "ner_requests_waiting") == value(service, "ner_requests_running") == 0
 
 
-def test_the_older_versions_of_http_are_answered_and_the_connection_ends(address: Address) -> None:
+def test_the_older_versions_of_http_are_answered_and_the_connection_ends(url: str) -> None:
     for line in (b"GET /livez HTTP/1.0\r\n\r\n", b"GET /livez HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"):
-        with RawClient(address) as client:
+        with RawClient(url) as client:
             client.send(line)
             assert client.read_answer().status == 200
             assert client.is_ended()
 
 
-def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(address: Address) -> None:
-    with RawClient(address) as client:
+def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(url: str) -> None:
+    with RawClient(url) as client:
         client.send(GOOD.removesuffix(BODY).replace(b"Host: x", b"Host: x\r\nExpect: 100-continue"))
         assert client.read_answer().status == 100
         client.send(BODY)
@@ -182,36 +182,36 @@ def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(address: Address
     ],
 )
 def test_what_the_head_alone_rules_out_is_answered_before_a_body_is_asked_for(
-    address: Address, status: int, method: str, path: str, headers: list[str]
+    url: str, status: int, method: str, path: str, headers: list[str]
 ) -> None:
-    answer = ask(address, head(method, path, [*headers, "Expect: 100-continue"]))
+    answer = ask(url, head(method, path, [*headers, "Expect: 100-continue"]))
     assert (answer.status, answer.headers["connection"]) == (status, "close")
 
 
 @pytest.mark.parametrize("headers", [[AUTHORIZATION], []], ids=["too large", "without a key"])
 def test_a_client_that_sends_a_large_body_whole_before_it_reads_sees_why_it_was_refused(
-    address: Address, headers: list[str]
+    url: str, headers: list[str]
 ) -> None:
-    assert ask(address, post(LARGE, headers)).status == (413 if headers else 401)
+    assert ask(url, post(LARGE, headers)).status == (413 if headers else 401)
 
 
 @pytest.mark.parametrize("wish", ["h2c", "websocket", "TLS/1.0"])
-def test_a_wish_for_another_protocol_is_passed_over_and_the_request_answered(address: Address, wish: str) -> None:
+def test_a_wish_for_another_protocol_is_passed_over_and_the_request_answered(url: str, wish: str) -> None:
     sent = post(BODY, [AUTHORIZATION, "Connection: Upgrade, HTTP2-Settings", f"Upgrade: {wish}", "HTTP2-Settings: AAM"])
     for pieces in ([sent], [sent.removesuffix(BODY), BODY], [sent[:50], sent[50:]], [sent + GOOD]):
-        answer = ask(address, *pieces)
+        answer = ask(url, *pieces)
         assert answer.status == 200
         assert answer.json()["sequences"][0]["end"] == 32
 
 
-def test_any_garbage_is_answered_or_cut_off_and_harms_nobody_else(address: Address) -> None:
+def test_any_garbage_is_answered_or_cut_off_and_harms_nobody_else(url: str) -> None:
     generator, statuses = random.Random(0), Counter[bytes]()
     for _ in range(200):
         sent = bytearray(GOOD)
         for _ in range(generator.randrange(1, 20)):
             position = generator.randrange(len(sent))
             sent[position : position + generator.randrange(3)] = generator.randbytes(generator.randrange(3))
-        with RawClient(address) as client:
+        with RawClient(url) as client:
             client.send(bytes(sent) if generator.random() < 0.8 else generator.randbytes(generator.randrange(1_000)))
             client.socket.shutdown(socket.SHUT_WR)
             statuses.update(re.findall(rb"HTTP/1.1 (\d+)", client.read_rest()))

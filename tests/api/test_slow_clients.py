@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from service.api.state import Service
-from tests.api.servers_ import GatedRunner, serving, tiny_service, use_runner, value, wait_until
-from tests.api.sockets_ import Address, Answer, RawClient, ask, head, post
+from tests.api.servers_ import GatedRunner, listening, tiny_service, use_runner, value, wait_until
+from tests.api.sockets_ import Answer, RawClient, ask, head, post
 
 Build = Callable[..., Service]
-Serve = Callable[..., Address]
+Serve = Callable[..., str]
 TIMEOUT_S = 0.5
 GOOD = post(b'{"text": "Anna"}')
 IN_HEAD = GOOD[:20]
@@ -28,21 +28,21 @@ LARGE_ANSWERS = head("GET", "/docs-assets/swagger-ui-bundle.js") * 10  # more th
 
 @pytest.fixture
 def serve(build: Build) -> Iterator[Serve]:
-    """Start a server of settings, or around a service; -> its address."""
+    """Start a server of settings, or around a service; -> its URL."""
     with ExitStack() as stack:
 
-        def serve(service: Service | None = None, **settings: Any) -> Address:
-            return stack.enter_context(serving(service or build(**settings)))
+        def serve(service: Service | None = None, **settings: Any) -> str:
+            return stack.enter_context(listening(service or build(**settings)))
 
         yield serve
 
 
 @pytest.fixture(scope="module")
-def strict(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Address]]:
+def strict(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, str]]:
     """A server that waits for TIMEOUT_S only."""
     service = tiny_service(model_folder, tmp_path_factory.mktemp("state"), client_timeout_s=TIMEOUT_S)
-    with serving(service) as address:
-        yield service, address
+    with listening(service) as url:
+        yield service, url
 
 
 def drip(client: RawClient, data: bytes, answers: list[Answer]) -> None:
@@ -61,9 +61,7 @@ def drip(client: RawClient, data: bytes, answers: list[Answer]) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", IN_HEAD, IN_BODY], ids=["nothing", "half a head", "half a body"])
-def test_a_request_that_does_not_arrive_is_told_that_it_took_too_long(
-    strict: tuple[Service, Address], sent: bytes
-) -> None:
+def test_a_request_that_does_not_arrive_is_told_that_it_took_too_long(strict: tuple[Service, str], sent: bytes) -> None:
     with RawClient(strict[1]) as client:
         client.send(sent)
         answer = client.read_answer()
@@ -73,7 +71,7 @@ def test_a_request_that_does_not_arrive_is_told_that_it_took_too_long(
 
 
 @pytest.mark.parametrize("start", [b"GET /livez HTTP/1.1\r\nX: ", post(b" " * 9_000)[:-8_000]], ids=["head", "body"])
-def test_a_request_that_drips_is_cut_off_all_the_same(strict: tuple[Service, Address], start: bytes) -> None:
+def test_a_request_that_drips_is_cut_off_all_the_same(strict: tuple[Service, str], start: bytes) -> None:
     answers: list[Answer] = []
     with RawClient(strict[1]) as client:
         client.send(start)
@@ -81,17 +79,17 @@ def test_a_request_that_drips_is_cut_off_all_the_same(strict: tuple[Service, Add
     assert [answer.status for answer in answers] == [408]
 
 
-def test_a_connection_that_is_idle_after_its_answer_is_closed_without_a_word(strict: tuple[Service, Address]) -> None:
+def test_a_connection_that_is_idle_after_its_answer_is_closed_without_a_word(strict: tuple[Service, str]) -> None:
     with RawClient(strict[1]) as client:
         client.send(GOOD)
         assert client.read_answer().status == 200
         assert client.is_ended()
 
 
-def test_a_client_that_never_takes_its_answer_is_cut_off(strict: tuple[Service, Address]) -> None:
-    service, address = strict
+def test_a_client_that_never_takes_its_answer_is_cut_off(strict: tuple[Service, str]) -> None:
+    service, url = strict
     before = value(service, "ner_connections_refused_total", reason="slow")
-    with RawClient(address) as client:
+    with RawClient(url) as client:
         client.send(LARGE_ANSWERS)
         wait_until(lambda: value(service, "ner_connections_refused_total", reason="slow") == before + 1)
         wait_until(lambda: value(service, "ner_connections") == 0)
@@ -100,11 +98,11 @@ def test_a_client_that_never_takes_its_answer_is_cut_off(strict: tuple[Service, 
 def test_the_time_that_the_service_takes_is_not_the_clients(build: Build, serve: Serve, gated: GatedRunner) -> None:
     service = build(client_timeout_s=TIMEOUT_S)
     use_runner(service, gated)
-    address = serve(service)
-    with RawClient(address) as client:
+    url = serve(service)
+    with RawClient(url) as client:
         client.send(post(SLOW))
         wait_until(gated.arrived.is_set)
-        assert ask(address, b"").status == 408  # and so more than TIMEOUT_S has passed
+        assert ask(url, b"").status == 408  # and so more than TIMEOUT_S has passed
         gated.gate.set()
         assert client.read_answer().status == 200
 
@@ -113,12 +111,12 @@ def test_the_time_that_the_service_takes_is_not_the_clients(build: Build, serve:
 
 
 def test_whoever_has_kept_the_service_waiting_longest_makes_room(serve: Serve) -> None:
-    address = serve(max_connections=3)
+    url = serve(max_connections=3)
     with ExitStack() as stack:
-        silent, in_head, in_body = (stack.enter_context(RawClient(address)) for _ in range(3))
+        silent, in_head, in_body = (stack.enter_context(RawClient(url)) for _ in range(3))
         in_head.send(IN_HEAD)
         in_body.send(IN_BODY)
-        assert ask(address, head("GET", "/readyz")).status == 200
+        assert ask(url, head("GET", "/readyz")).status == 200
         refused = silent.read_answer()
         assert (refused.status, refused.json()["error_type"], refused.headers["retry-after"]) == (
             429,
@@ -135,22 +133,22 @@ def test_a_request_that_has_arrived_is_never_cut_off_to_make_room(
 ) -> None:
     service = build(max_connections=2)
     use_runner(service, gated)
-    address = serve(service)
-    with RawClient(address) as first, RawClient(address) as second:
+    url = serve(service)
+    with RawClient(url) as first, RawClient(url) as second:
         first.send(post(SLOW))
         second.send(post(SLOW))
         wait_until(lambda: value(service, "ner_requests_waiting") + value(service, "ner_requests_running") == 2)
-        assert ask(address, GOOD).status == 429
+        assert ask(url, GOOD).status == 429
         gated.gate.set()
         assert first.read_answer().status == second.read_answer().status == 200
 
 
 def test_an_idle_connection_makes_room_without_a_word(serve: Serve) -> None:
-    address = serve(max_connections=1)
-    with RawClient(address) as client:
+    url = serve(max_connections=1)
+    with RawClient(url) as client:
         client.send(GOOD)
         assert client.read_answer().status == 200
-        assert ask(address, GOOD).status == 200
+        assert ask(url, GOOD).status == 200
         assert client.is_ended()
 
 
@@ -158,36 +156,36 @@ def test_an_idle_connection_makes_room_without_a_word(serve: Serve) -> None:
     "unfinished", [post(b" " * 90_000)[:-10], b"GET / HTTP/1.1\r\nX: " + b"x" * 60_000], ids=["body", "head"]
 )
 def test_requests_that_do_not_end_make_room_for_others(serve: Serve, unfinished: bytes) -> None:
-    address = serve(queue_bytes=100_000)
+    url = serve(queue_bytes=100_000)
     good = post(b'{"text": "Anna"}' + b" " * 90_000)
-    with RawClient(address) as client:
+    with RawClient(url) as client:
         client.send(unfinished)
-        wait_until(lambda: ask(address, good).status == 200 and client.has_answer)
+        wait_until(lambda: ask(url, good).status == 200 and client.has_answer)
         assert client.read_answer().status == 429
-    assert ask(address, good).status == 200
+    assert ask(url, good).status == 200
 
 
 def test_bodies_that_are_worked_on_are_bounded_too(build: Build, serve: Serve, gated: GatedRunner) -> None:
     service = build(queue_bytes=1_000)
     use_runner(service, gated)
-    address = serve(service)
-    with RawClient(address) as client:
+    url = serve(service)
+    with RawClient(url) as client:
         client.send(post(SLOW + b" " * 800))
         wait_until(gated.arrived.is_set)
-        refused = ask(address, post(SLOW + b" " * 800))
+        refused = ask(url, post(SLOW + b" " * 800))
         assert (refused.status, refused.headers["retry-after"]) == (429, "1")
         assert "1000 (NER_QUEUE_BYTES)" in refused.json()["error"]
         assert value(service, "ner_requests_rejected_total", reason="queue_full") == 1
         gated.gate.set()
         assert client.read_answer().status == 200
-    assert ask(address, post(SLOW + b" " * 800)).status == 200
+    assert ask(url, post(SLOW + b" " * 800)).status == 200
 
 
 def test_a_thousand_silent_connections_keep_nobody_out(serve: Serve) -> None:
-    address = serve(max_connections=50)
+    url = serve(max_connections=50)
     with ExitStack() as stack:
-        silent = [stack.enter_context(RawClient(address)) for _ in range(1_000)]
-        assert [ask(address, GOOD).status for _ in range(20)] == [200] * 20
+        silent = [stack.enter_context(RawClient(url)) for _ in range(1_000)]
+        assert [ask(url, GOOD).status for _ in range(20)] == [200] * 20
         assert [client.read_answer().status for client in silent[:900]] == [429] * 900
 
 
@@ -209,8 +207,8 @@ def test_a_client_that_closes_its_side_has_left(build: Build, serve: Serve, gate
 
 def test_a_draining_server_ends_every_connection_with_its_answer(build: Build, serve: Serve) -> None:
     service = build()
-    address = serve(service)
-    with RawClient(address) as client:
+    url = serve(service)
+    with RawClient(url) as client:
         client.send(GOOD)
         assert "connection" not in client.read_answer().headers
         service.is_draining = True

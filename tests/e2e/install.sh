@@ -13,3 +13,10 @@ install() {  # COMMAND PACKAGE...: the packages, unless the command is there
   if [ -z "${updated:-}" ]; then apt-get update -qq && updated=yes; fi
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
+
+install promtool prometheus  # and Prometheus itself
+install node nodejs
+install npm npm
+install chromium chromium  # the console's tests
+
+npm ci --prefix "$(dirname "$0")/javascript" --silent --no-audit --no-fund  # Hugging Face's client

@@ -10,12 +10,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.api.servers_ import PATIENCE_S, ServerProcess, wait_until
-from tests.api.sockets_ import Address, RawClient, ask, head, post
+from tests.api.sockets_ import RawClient, address_of, ask, head, post
 from tests.e2e.crowd_ import Crowd
 
 SIZE = 10_000
@@ -39,10 +38,10 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
 class Customer:
     """Asks again and again, on a new connection each time, until its context ends."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, url: str) -> None:
         self.statuses: Counter[int] = Counter()
         self.seconds: list[float] = []
-        self._address = address
+        self._url = url
         self._enough = threading.Event()
         self._thread = threading.Thread(target=self._ask)
 
@@ -58,16 +57,15 @@ class Customer:
         while not self._enough.wait(0.01):
             for request in (REQUEST, READY):
                 started = time.monotonic()
-                self.statuses[ask(self._address, request).status] += 1
+                self.statuses[ask(self._url, request).status] += 1
                 self.seconds.append(time.monotonic() - started)
 
 
-def address_of(server: ServerProcess) -> Address:
+def url_of(server: ServerProcess) -> str:
     """Once it is ready, and has answered."""
-    url = urlsplit(server.wait_ready())
-    address = (str(url.hostname), int(url.port or 0))
-    assert ask(address, REQUEST).status == 200
-    return address
+    url = server.wait_ready()
+    assert ask(url, REQUEST).status == 200
+    return url
 
 
 def memory_mb(server: ServerProcess) -> int:
@@ -77,10 +75,10 @@ def memory_mb(server: ServerProcess) -> int:
 
 
 def test_ten_thousand_connections_that_dawdle_keep_nobody_out(server: ServerProcess) -> None:
-    address = address_of(server)
+    url = url_of(server)
     seen: dict[str, object] = {"memory_mb_before": memory_mb(server)}
     started = time.monotonic()
-    with Customer(address) as customer, closing(Crowd(address, SIZE)) as crowd:
+    with Customer(url) as customer, closing(Crowd(address_of(url), SIZE)) as crowd:
         crowd.listen_until(lambda: crowd.held <= MAX_CONNECTIONS, PATIENCE_S)
         seen["seconds_to_open_and_refuse"] = round(time.monotonic() - started, 2)
         seen["held"], seen["fates"] = crowd.held, dict(crowd.fates)
@@ -100,12 +98,12 @@ def test_ten_thousand_connections_that_dawdle_keep_nobody_out(server: ServerProc
 
 
 def test_large_bodies_that_never_end_take_no_more_memory_than_they_may(server: ServerProcess) -> None:
-    address = address_of(server)
+    url = url_of(server)
     before, peak = memory_mb(server), 0
     unfinished = post(b" " * (MAX_BODY_BYTES - 1))[:-1]
     most_kept = QUEUE_BYTES // MAX_BODY_BYTES + 1
-    with Customer(address) as customer, ExitStack() as stack:
-        clients = [stack.enter_context(RawClient(address)) for _ in range(UNFINISHED)]
+    with Customer(url) as customer, ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(url)) for _ in range(UNFINISHED)]
         for client in clients:
             client.send(unfinished)
             peak = max(peak, memory_mb(server))

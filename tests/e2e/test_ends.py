@@ -12,13 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx2 as httpx
 import pytest
 
 from tests.api.servers_ import ADMIN_KEY, AS_ADMIN, PATIENCE_S, PROJECT, ServerProcess, wait_until
-from tests.api.sockets_ import Address
+from tests.api.sockets_ import address_of
 from tests.e2e.load_ import Load
 from tests.models_ import save_tiny_model
 
@@ -51,17 +50,12 @@ def start(tmp_path: Path, model_folder: Path) -> Iterator[Start]:
         server.kill()
 
 
-def address_of(server: ServerProcess) -> Address:
-    url = urlsplit(server.wait_ready())
-    return str(url.hostname), int(url.port or 0)
-
-
 def test_sigterm_under_load_loses_no_request(start: Start) -> None:
     fates: Counter[str] = Counter()
     seconds: list[float] = []
     for _ in range(ENDS):
         server = start()
-        load = Load(address_of(server), CLIENTS)
+        load = Load(address_of(server.wait_ready()), CLIENTS)
         try:
             wait_until(lambda load=load: load.fates["200"] >= 10 * CLIENTS)
             terminated = time.monotonic()
@@ -77,7 +71,7 @@ def test_sigterm_under_load_loses_no_request(start: Start) -> None:
 
 def test_readiness_ends_with_sigterm_and_liveness_with_the_process(start: Start) -> None:
     server = start()
-    load = Load(address_of(server), CLIENTS)
+    load = Load(address_of(server.wait_ready()), CLIENTS)
     try:
         with httpx.Client(base_url=server.wait_ready(), timeout=PATIENCE_S, trust_env=False) as client:
             wait_until(lambda: load.fates["200"] >= CLIENTS)
@@ -114,7 +108,7 @@ def test_sigkill_under_load_loses_no_acknowledged_policy_and_the_next_start_is_w
     generator, acknowledged, seen = random.Random(0), 1, Counter[str]()
     for _ in range(ENDS):
         server = start()
-        load = Load(address_of(server), CLIENTS)
+        load = Load(address_of(server.wait_ready()), CLIENTS)
         changes = Changes(server.wait_ready())
         try:
             assert changes.first_seen in (acknowledged, acknowledged + 1)

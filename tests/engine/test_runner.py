@@ -34,7 +34,7 @@ from service.exits.policy import Evidence, ExitPolicy
 from service.exits.reading import Reading
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, pack
-from service.spans.decode import decode
+from service.spans.decode import choose, decode
 from service.spans.types import FloatArray, Span
 from service.text.types import EncodedText, SequenceInput
 from tests.engine.scripted_ import CPU, FrugalExecutor, Recorder, TableModel, answer, make_engine
@@ -55,7 +55,7 @@ EARLY: list[ExitPolicy] = [
 ]
 FIXED: list[ExitPolicy] = [Vee(tau=0.0), Pabee(3), FullDepth(), Budgeted(1), Budgeted(3), Budgeted(4)]
 POLICIES = [*EARLY, *VOTING[-2:], *FIXED]
-WIRE_FIELDS = {"layer", "consistency", "votes", "entropy_mean", "entropy_max", "entities"}
+WIRE_FIELDS = {"layer", "consistency", "votes", "entropy_mean", "entropy_max", "evidence", "entities"}
 
 shared_model = cache(tiny_model)  # for tests that do not change it
 every_policy = pytest.mark.parametrize("policy", POLICIES, ids=str)
@@ -176,7 +176,17 @@ def test_a_strategy_that_does_not_vote_is_traced_with_the_default_measure_and_no
     (voting,) = serve(request_of(INPUTS[2], policy=Vee(tau=0.0), trace=True))
     assert plain.trace is not None and voting.trace is not None
     for item, other in zip(plain.trace, voting.trace, strict=False):
-        assert item == {**other, "votes": None}
+        assert item == {**other, "votes": None, "evidence": item["evidence"]}
+
+
+@every_policy
+def test_a_trace_shows_the_evidence_that_the_strategy_decided_by(policy: ExitPolicy) -> None:
+    for sequence in serve(request_of(*INPUTS, policy=policy, trace=True)):
+        assert sequence.trace is not None
+        seen = [tuple(item["evidence"]) for item in sequence.trace]
+        assert seen == sequence.history
+        decisions = [policy.decide(seen[:layer], 4) for layer in range(1, len(seen) + 1)]
+        assert decisions == [None] * (len(seen) - 1) + [sequence.exit_reason]
 
 
 def test_a_trace_holds_the_entropies_of_every_layer() -> None:
@@ -279,11 +289,11 @@ def test_an_ensemble_answers_the_averaged_table_and_everybody_else_the_latest() 
 def test_no_table_is_decoded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Counter[bytes]()
 
-    def counted(candidates: FloatArray, *, nested: bool) -> list[Span]:
+    def counted(candidates: FloatArray, *, nested: bool) -> FloatArray:
         found[candidates.tobytes()] += 1
-        return decode(candidates, nested=nested)
+        return choose(candidates, nested=nested)
 
-    monkeypatch.setattr(reading_module, "decode", counted)
+    monkeypatch.setattr(reading_module, "choose", counted)
     walk(everybody, read=True)
     found.pop(b"", None)  # of tables without candidates, one is like the other
     assert set(found.values()) == {1} and len(found) > 4 * len(POLICIES)
