@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.answering import ClientLeft
 from service.api.connections import LINGER_S
 from service.api.errors import error_body
 from service.api.keys import check_key
@@ -91,28 +92,20 @@ class _Exchange:
         self._length = int(length) if length.isdigit() else 0  # as the client says; counted all the same
         self._is_unread = self._length > 0 or b"transfer-encoding" in headers
         self._has_read = False
-        self._has_left = False
         self._taken = 0
         self.is_answered = False
 
     async def receive(self) -> Message:
-        """The whole body, once; then whatever the server says. Raises KeyMissing, KeyTooWeak, TooLarge, Overloaded."""
+        """The whole body, once; then whatever the server says. Raises what the request is refused with."""
         if self._has_read:
             return await self._receive()
         await check_key(Request(self._scope))
         body = await self._read_body()
-        self._has_read = True
-        if body is None:
-            self._has_left = True
-            self._service.metrics.client_left()
-            return {"type": "http.disconnect"}
-        self._is_unread = False
+        self._has_read, self._is_unread = True, False
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(self, message: Message) -> None:
         """Count the answer, and put the request's id on it."""
-        if self._has_left:
-            return
         if message["type"] == "http.response.start":
             self.is_answered = True
             headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
@@ -131,15 +124,15 @@ class _Exchange:
         """Nothing of the request is needed any more."""
         self._bodies.give_back(self._taken)
 
-    async def _read_body(self) -> bytes | None:
-        """The whole body; None when the client left before it was there."""
+    async def _read_body(self) -> bytes:
         limit = self._service.settings.max_body_bytes
         chunks: list[bytes] = []
         size, is_whole = 0, False
         while not is_whole and max(size, self._length) <= limit:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                return None
+                self._service.metrics.client_left()
+                raise ClientLeft("the client left before its request was there")
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
             is_whole = not message.get("more_body", False)

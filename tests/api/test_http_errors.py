@@ -66,7 +66,9 @@ def test_the_error_type_of_a_path_or_method_that_is_not_there_says_so(guarded: T
     assert guarded.get("/ner").json()["error_type"] == "MethodNotAllowed"
 
 
-@pytest.mark.parametrize(("path", "methods"), [("/ner", "POST"), ("/exit-policy", "GET, PATCH"), ("/livez", "GET")])
+@pytest.mark.parametrize(
+    ("path", "methods"), [("/ner", "POST"), ("/exit-policy", "GET, PATCH"), ("/livez", "GET"), ("/", "GET, POST")]
+)
 def test_a_wrong_method_is_told_all_the_right_ones(guarded: TestClient, path: str, methods: str) -> None:
     response = guarded.put(path)
     assert (response.status_code, response.headers["Allow"]) == (405, methods)

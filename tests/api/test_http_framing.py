@@ -151,7 +151,7 @@ def test_a_flood_of_pipelined_requests_is_cut_off(url: str, service: Service) ->
     with RawClient(url) as client:
         client.send(GOOD + head("GET", "/livez") * 10 * MAX_PIPELINED)
         assert client.is_ended()
-    assert value(service, "ner_requests_waiting") == value(service, "ner_requests_running") == 0
+    wait_until(lambda: value(service, "ner_requests_waiting") == value(service, "ner_requests_running") == 0)
 
 
 def test_the_older_versions_of_http_are_answered_and_the_connection_ends(url: str) -> None:
