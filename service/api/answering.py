@@ -62,7 +62,7 @@ class AnsweredText:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The texts in the order in which they were asked for, the policy they left by; timing_ms by stage and in total."""
+    """The texts in the order in which they were asked for, the policy they left by, and times by stage and in total."""
 
     texts: Seq[AnsweredText]
     captured: CapturedPolicy
