@@ -75,6 +75,11 @@ class Metrics:
         self._timed_out = self._counter("ner_requests_timed_out", "Requests whose time limit passed").labels(model_name)
         self._left = self._counter("ner_requests_client_left", "Requests whose client left first").labels(model_name)
 
+        self._connections = self._gauge("ner_connections", "Open connections")
+        self._refused_connections = self._counter("ner_connections_refused", "Connections cut off", "reason")
+        for reason in ("crowded", "slow", "malformed", "head_too_large"):
+            self._refused_connections.labels(model_name, reason)
+
         self._duration = self._histogram(
             "ner_request_duration_seconds", "POST /ner and /, first byte to answer", _SECONDS
         )
@@ -157,6 +162,14 @@ class Metrics:
     def set_queue_capacity(self, texts: int) -> None:
         """Said once, at start."""
         self._capacity.set(texts)
+
+    def set_connections(self, open_connections: int) -> None:
+        """A client connected or left."""
+        self._connections.set(open_connections)
+
+    def connection_refused(self, reason: str) -> None:
+        """A connection was cut off: to make room, or for what its client did."""
+        self._refused_connections.labels(self._model, reason).inc()
 
     def request_done(self, endpoint: str, code: int) -> None:
         """An HTTP request was answered."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import reprlib
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -23,11 +24,13 @@ from service.exits.operating_points import GOALS as CALIBRATED_GOALS
 from service.exits.operating_points import Calibration
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
+from service.files import write_whole
 
 log = logging.getLogger(__name__)
 
 Source = Literal["start", "api", "autopilot"]
 HISTORY_LENGTH = 1_000
+HIGHEST_VERSION = 2**53  # a metric must be able to show it
 GOALS = (*CALIBRATED_GOALS, "rollback_to")
 READ_ONLY = ("version", "updated_at", "updated_by", "expected", "observed")
 
@@ -305,7 +308,7 @@ class Controls:
                 if state["model"] == self._model:
                     return self._restore(state)
                 why = f"the state file was of {state['model']}"
-            except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, BadInput) as error:
+            except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError, BadInput) as error:
                 why = f"the state file was unusable: {error}"
             os.replace(self._path, self._path.with_suffix(".unusable"))
             log.warning("%s; starting from the default policy", why)
@@ -318,16 +321,16 @@ class Controls:
         return Vee() if self._calibration is None else self._policy_for_goal("preset", "balanced")
 
     def _restore(self, state: Mapping[str, Any]) -> PolicyVersion:
-        current = state["current"]
+        current, history = state["current"], state["history"]
         policy, wish = self._recall(current["policy"]), current["policy"].get("autopilot")
+        _check_history(history, current)
         ladder = None if wish is None else self._ladder(Objective.merged(None, wish))
-        version, updated_at, updated_by = int(current["version"]), current["updated_at"], current["updated_by"]
-        restored = self._make_version(policy, version, updated_at, updated_by, ladder)
-        self._history.extend(state["history"])
-        return restored
+        version = self._make_version(policy, current["version"], current["updated_at"], current["updated_by"], ladder)
+        self._history.extend(history)
+        return version
 
     def _save(self, version: PolicyVersion, history: list[dict[str, Any]]) -> None:
-        """Write the state whole: to a file beside it, flushed, then renamed over it."""
+        """Raises OSError, and then the file is as it was."""
         state = {
             "model": self._model,
             "current": {
@@ -338,10 +341,21 @@ class Controls:
             },
             "history": history,
         }
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_suffix(".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(state, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self._path)
+        write_whole(self._path, json.dumps(state, indent=1))
+
+
+def _check_history(history: Any, current: Mapping[str, Any]) -> None:
+    """Raise BadInput, LookupError, TypeError or ValueError unless this is a history that leads to `current`."""
+    versions = [entry["version"] for entry in history]
+    if any(type(version) is not int or not 0 < version < HIGHEST_VERSION for version in versions):
+        raise BadInput(f"the history has the versions {reprlib.repr(versions)}; expected integers of at least 1")
+    fields = {"version", "at", "by", "changed_by", "before", "after"}
+    if versions != sorted(set(versions)) or any(set(entry) != fields for entry in history):
+        raise BadInput(f"the history is not in order; expected ascending versions, each with {sorted(fields)}")
+    if any(not isinstance(entry["after"], dict) for entry in history):
+        raise BadInput("the history has a policy that is no object")
+    newest = history[-1]
+    in_force = current["policy"], current["version"], current["updated_at"], current["updated_by"]
+    if (newest["after"], newest["version"], newest["at"], newest["by"]) != in_force:
+        raise BadInput(f"the history ends at version {versions[-1]}, which is not the policy in force")
+    json.dumps(history, allow_nan=False, ensure_ascii=False).encode()  # it can be shown

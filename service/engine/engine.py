@@ -115,13 +115,18 @@ class Engine:
         self._worker.start()
         self._prepared.result()
 
-    def close(self) -> None:
-        """Finish what was admitted, then stop; later submissions get NotReady."""
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Finish what was admitted, then stop; later submissions get NotReady. A step that hangs is a failure."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
         if self._worker.ident is not None:
-            self._worker.join()
+            self._worker.join(timeout_s)
+            if self._worker.is_alive():
+                log.error(
+                    "the engine did not end within %g s; its step has run for %.1f s", timeout_s, self.step_age_s()
+                )
+                self._has_failed = True
         self._shadows.drop()
         for request in tuple(self._open):  # a worker that never started, or that is gone
             self._answer(request, NotReady("the service ended before the request ran; send it to another instance"))

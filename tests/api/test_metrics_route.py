@@ -214,3 +214,10 @@ def test_a_refused_change_is_not_counted(client: TestClient) -> None:
     client.patch("/exit-policy?dry_run=true", json={"tau": -0.5}, headers=AS_ADMIN)
     assert sample(client, "ner_exit_policy_changes_total", source="api") == 0
     assert sample(client, "ner_exit_policy_version") == 1
+
+
+def test_looking_at_the_console_is_no_request_for_entities(client: TestClient) -> None:
+    before = sample(client, "ner_requests_total", endpoint="/", code="200")
+    assert client.get("/").status_code == 200
+    assert sample(client, "ner_requests_total", endpoint="/", code="200") == before
+    assert sample(client, "ner_requests_total", endpoint="console", code="200") == 1

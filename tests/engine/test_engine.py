@@ -300,6 +300,20 @@ def test_a_policy_that_cannot_decide_fails_its_own_sequence_alone() -> None:
     assert isinstance(error_of(request), EngineFailed) and exit_layers(decided) == [2]
 
 
+def test_a_step_that_hangs_does_not_keep_the_engine_from_closing(caplog: pytest.LogCaptureFixture) -> None:
+    arrived, gate = threading.Event(), threading.Event()
+    engine = make_engine(ScriptedRunner(on_step=lambda *_: (arrived.set(), gate.wait(DEADLINE_S))))
+    hanging, waiting = scripted_request(2), scripted_request(3)
+    engine.submit(hanging)
+    engine.start()
+    assert arrived.wait(DEADLINE_S)
+    engine.submit(waiting)
+    engine.close(timeout_s=0.01)
+    assert engine.has_failed and "did not end within 0.01 s" in caplog.text
+    assert isinstance(error_of(hanging), NotReady) and isinstance(error_of(waiting), NotReady)
+    gate.set()
+
+
 def test_a_fault_of_the_worker_costs_the_open_requests_and_nobody_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, lost, following = make_engine(ScriptedRunner()), scripted_request(2), scripted_request(3)
     with monkeypatch.context() as patch:
