@@ -50,7 +50,7 @@ from service.models.store import StoredModel, find_model, load_model
 
 SEED = 1
 LOW, PEAK = 0.4, 2.0  # times full depth's capacity
-TRIAL_S, TRIAL_GRACE_S, SEARCH_STEP = 4.0, 1.0, 1.1  # of the search for the capacity
+TRIAL_S, TRIAL_GRACE_S, TRIES, SEARCH_STEP = 4.0, 1.0, 2, 1.1  # of the search for the capacity
 GRACE_S = 11.0  # our server gives a request up after 10 s
 POLICIES = ("full_depth", "autopilot")
 Row = dict[str, Any]
@@ -135,11 +135,12 @@ class Bench:
         return self.server
 
     def capacity(self) -> float:
-        """Texts a second: the largest rate at which full depth keeps the goal."""
+        """Texts a second: the largest rate at which full depth keeps the goal, at the second try if not at the first."""
         with self.stand("full_depth") as stand:
 
             def keeps_goal(rate: float) -> bool:
-                return figures(stand.open([(rate, TRIAL_S)], SEED, TRIAL_GRACE_S)).keeps_goal
+                trials = (stand.open([(rate, TRIAL_S)], SEED + number, TRIAL_GRACE_S) for number in range(TRIES))
+                return any(figures(seen).keeps_goal for seen in trials)
 
             alone = stand.closed(range(60)).report.done
             return search(keeps_goal, keeps_goal, len(alone) / alone[-1], SEARCH_STEP)
