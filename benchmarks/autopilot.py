@@ -14,8 +14,6 @@ import argparse
 import json
 import os
 import random
-import shlex
-import sys
 import tempfile
 import threading
 import time
@@ -135,7 +133,7 @@ class Bench:
         return self.server
 
     def capacity(self) -> float:
-        """Texts a second: the largest rate at which full depth keeps the goal, at the second try if not at the first."""
+        """Texts a second: the largest rate at which full depth keeps the goal, at the first or the second try."""
         with self.stand("full_depth") as stand:
 
             def keeps_goal(rate: float) -> bool:
@@ -188,7 +186,8 @@ def main() -> None:
     rows = [_row(policy, flight, phases) for policy, flight in flights.items()]
     _print(rows)
     document = {
-        "command": f"python -m benchmarks.autopilot {_told(options)}",
+        "command": f"python -m benchmarks.autopilot {stored.config.name} DATA/{options.file.name}",
+        "sentences": options.sentences,
         "model": stored.reference,
         "objective": objective,
         "levels": [dict(level) for level in levels],
@@ -216,11 +215,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--figure", type=Path, help="draw it here")
     return parser.parse_args()
-
-
-def _told(options: argparse.Namespace) -> str:
-    arguments = [shlex.quote(argument) for argument in sys.argv[1:]]
-    return " ".join(f"DATA/{options.file.name}" if one == str(options.file) else one for one in arguments)
 
 
 def _texts(file: Path, sentences: int, count: int) -> list[str]:
