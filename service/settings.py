@@ -25,8 +25,9 @@ class Settings(BaseSettings):
     model: str = Field("conll2003-minilm", description="a name in the store, name@version, or a model folder")
     model_store: Path = Field(_PROJECT / "model_store", description="folder of models by name and version")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
-    executor: Literal["auto", "eager", "fused"] = Field(
-        "auto", description="what runs the layers: PyTorch (eager), or kernels on bytes for CPUs (fused)"
+    executor: Literal["auto", "cuda", "eager", "fused"] = Field(
+        "auto",
+        description="what runs the layers: PyTorch (eager), kernels on bytes for CPUs (fused), bfloat16 on GPUs (cuda)",
     )
     threads: int = Field(
         0, ge=0, description="processor threads of a CPU device; 0: as many as the cgroup's quota allows"
@@ -56,6 +57,10 @@ class Settings(BaseSettings):
         10_000, ge=1, description="time limit of a request, and the most that timeout_ms may ask for"
     )
     drain_s: float = Field(5.0, ge=0, description="how long to go on answering after SIGTERM, while /readyz says 503")
+
+    shadow_fraction: float = Field(
+        0.01, ge=0, le=1, description="share of early leavers that run on to full depth in idle time, to be compared"
+    )
 
     state_dir: Path = Field(Path("state"), description="folder for the exit policy, its history and a generated key")
     api_key: str = Field("", repr=False, description="if set, requests and reads need it as a bearer token")

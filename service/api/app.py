@@ -23,7 +23,9 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.engine.start()
+        service.autopilot.start()
         yield
+        service.autopilot.close()
         service.engine.close()
 
     app: FastAPI = FastAPIOffline(

@@ -160,6 +160,9 @@ def _request_id(given: bytes) -> str:
 
 
 def _endpoint(scope: Scope) -> str:
-    """The route's path, so that the label stays bounded; "other" where no route matched."""
-    route = scope.get("route")
-    return getattr(route, "path", "other")
+    """The route's path, so that the label stays bounded; "other" where no route matched.
+
+    "/" is where entities are asked for in Hugging Face's format; the page that GET has there is called by its name.
+    """
+    path: str = getattr(scope.get("route"), "path", "other")
+    return "console" if path == "/" and scope["method"] in ("GET", "HEAD") else path

@@ -27,10 +27,13 @@ from service.api.app import create_app
 from service.api.connections import Connection, Connections
 from service.api.keys import Keys, load_admin_key
 from service.api.state import Service
+from service.autopilot.pilot import Autopilot
+from service.autopilot.traffic import Traffic
 from service.engine.controls import Controls
 from service.engine.engine import Engine, EngineLimits
 from service.engine.runner import ModelRunner
 from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.engine.shadows import Shadows
 from service.errors import BadInput, EngineFailed
 from service.executors.choose import make_executor
 from service.exits.operating_points import Calibration
@@ -133,11 +136,27 @@ def build_service(settings: Settings) -> Service:
         use_threads(threads)
         _warm_up(stored.text_encoder, runner)
 
+    traffic = Traffic(time.monotonic)
+    observer = _Observer(metrics, controls, traffic)
+    shadows = Shadows(settings.shadow_fraction, observer.shadow_done)
     engine = Engine(
-        runner, capture=controls.capture, limits=limits, observer=_Observer(metrics, controls), prepare=prepare
+        runner, capture=controls.capture, limits=limits, observer=observer, shadows=shadows, prepare=prepare
     )
+    autopilot = Autopilot(controls, traffic, engine.load, time.monotonic)
     keys = Keys(settings.api_key, admin_key)
-    return Service(settings, config, stored.card, stored.text_encoder, engine, controls, metrics, keys, environment)
+    return Service(
+        settings,
+        config,
+        stored.card,
+        stored.text_encoder,
+        engine,
+        controls,
+        metrics,
+        keys,
+        traffic,
+        autopilot,
+        environment,
+    )
 
 
 def _compare(provenance: Mapping[str, object], device: Mapping[str, object]) -> None:
@@ -161,16 +180,25 @@ def _warm_up(text_encoder: TextEncoder, runner: ModelRunner) -> None:
 
 
 class _Observer:
-    """Tells metrics and controls what the engine did."""
+    """Tells metrics, controls and the autopilot's traffic what the engine did."""
 
-    def __init__(self, metrics: Metrics, controls: Controls) -> None:
+    def __init__(self, metrics: Metrics, controls: Controls, traffic: Traffic) -> None:
         self._metrics = metrics
         self._controls = controls
-        self.step_done = metrics.step_done
+        self._traffic = traffic
         self.queue_changed = metrics.queue_changed
+
+    def step_done(self, layer: int, sequences: int, pieces: int, seconds: float) -> None:
+        self._metrics.step_done(layer, sequences, pieces, seconds)
+        self._traffic.step_done(seconds)
+
+    def shadow_done(self, captured: CapturedPolicy, disagrees: bool) -> None:
+        self._metrics.shadow_done(disagrees)
+        self._controls.observe_shadow(captured, disagrees)
 
     def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
         self._metrics.sequence_left(sequence, num_layers)
+        self._traffic.sequence_left(sequence.input.num_pieces)
         if sequence.request.captured is not None:
             self._controls.observe(sequence.request.captured, sequence.layer)
 

@@ -23,6 +23,7 @@ from starlette.testclient import TestClient
 
 from service.api.server import Server, build_service
 from service.api.state import Service
+from service.autopilot.pilot import Autopilot
 from service.engine.engine import Engine, EngineLimits
 from service.engine.runner import ModelRunner, Runner
 from service.engine.sequence import Sequence as EngineSequence
@@ -49,6 +50,7 @@ def use_runner(service: Service, runner: Runner, **limits: Any) -> None:
     """Give a service that has not started an engine around `runner`."""
     capture = service.controls.capture
     service.engine = Engine(runner, capture=capture, limits=EngineLimits(**limits), observer=service.metrics)
+    service.autopilot = Autopilot(service.controls, service.traffic, service.engine.load, time.monotonic)
 
 
 def samples(client: TestClient) -> list[Sample]:

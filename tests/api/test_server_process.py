@@ -294,7 +294,8 @@ def test_a_drained_server_ends_well_and_soon(life: Life) -> None:
 
 
 def test_policy_version_and_history_survive_a_restart(life: Life, starts: Starts) -> None:
-    observed = {"average_exit_layer": None, "sequences": 0, "since": life.policy["updated_at"]}
+    shadow = {"runs": 0, "disagreements": 0, "disagreement_rate": None, "disagreement_interval": None}
+    observed = {"average_exit_layer": None, "sequences": 0, "since": life.policy["updated_at"], "shadow": shadow}
     assert starts.policy == {**life.policy, "observed": observed}
     assert starts.policy.items() >= {**POLICY, "version": 2}.items()
     assert starts.history == life.history

@@ -54,9 +54,11 @@ async def metrics(request: Request) -> Response:
     """Prometheus exposition."""
     service = service_of(request)
     observed = service.controls.describe()["observed"]["average_exit_layer"]
+    disagreement = service.controls.disagreement()
     text = service.metrics.render(
         engine_up=service.engine.is_alive,
         step_age_s=service.engine.step_age_s(),
         speedup_layers=service.config.num_layers / observed if observed else None,
+        disagreement_bound=disagreement.interval[1] if disagreement.runs else None,
     )
     return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -22,6 +22,7 @@ _EXAMPLES = {
     "preset": {"value": {"preset": "fast"}},
     "strategy": {"value": {"strategy": "budgeted", "layer": 3}},
     "rollback": {"value": {"rollback_to": 1}},
+    "autopilot": {"value": {"autopilot": {"p95_ms": 100, "max_f1_loss": 1.0}}},
 }
 
 
