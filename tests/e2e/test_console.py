@@ -555,7 +555,7 @@ def test_a_server_that_is_gone_is_told_apart_from_one_that_refuses(go: Go) -> No
     expect(visit.page.locator("#live-note")).to_have_text("the server cannot be reached")
     visit.page.unroute("**/*")
     expect(visit.page.locator("#live-note")).to_contain_text("requests in the last")
-    visit.complaints.clear()  # Chromium reports every connection that failed
+    visit.forgive_lost_connections()
 
 
 def test_a_page_that_came_before_its_server_begins_by_itself(go: Go) -> None:
@@ -566,7 +566,7 @@ def test_a_page_that_came_before_its_server_begins_by_itself(go: Go) -> None:
     visit.page.unroute("**/models")
     expect(visit.page.locator("#reading mark").first).to_be_visible()
     expect(visit.page.locator("#error")).to_be_hidden()
-    visit.complaints.clear()  # Chromium reports every connection that failed
+    visit.forgive_lost_connections()
 
 
 # ---- for everybody
