@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import shlex
 import sys
 import time
@@ -23,10 +24,11 @@ _STARTED = time.monotonic()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 2 is returned for a mistake of the caller's, which is said in one line."""
+    """Run one command; -> its exit code. 2 is for a mistake of the caller's, which is said in one line."""
     parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_serve(commands)
+    _add_ask(commands)
     _add_train(commands)
     _add_evaluate(commands)
     _add_trace(commands)
@@ -37,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_compile(commands)
     options = parser.parse_args(arguments)
     try:
-        options.run(options)
+        code: int | None = options.run(options)
     except ServiceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    return code or 0
 
 
 Commands = Any  # argparse keeps the type of add_subparsers' result to itself
@@ -56,6 +58,36 @@ def _serve(_: argparse.Namespace) -> None:
     from service.api.server import serve
 
     serve(_STARTED)
+
+
+def _add_ask(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "ask", help="ask a running server for the entities of a text, or of a file of texts; NER_API_KEY holds its key"
+    )
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("text", nargs="?", help="the text")
+    asked.add_argument("--file", type=Path, help='.jsonl ({"text": ..., "id": ...} a line; ids are optional) or .txt')
+    parser.add_argument("--url", help="the server; NER_URL, or else http://127.0.0.1:8000")
+    parser.add_argument(
+        "--output", type=Path, help="of --file: the answers; by default FILE.answers.jsonl, beside FILE"
+    )
+    parser.add_argument("--json", action="store_true", help="of one text: print the answer as the server gave it")
+    parser.set_defaults(run=_ask)
+
+
+def _ask(options: argparse.Namespace) -> int:
+    from service.client.ask import ask_file, ask_text
+    from service.client.http import NerClient
+    from service.errors import BadInput
+
+    if options.output and options.file is None:
+        raise BadInput("--output is for the answers to --file; the answer to one text is printed")
+    url = options.url or os.environ.get("NER_URL") or "http://127.0.0.1:8000"
+    with NerClient(url, os.environ.get("NER_API_KEY", "")) as client:
+        if options.file is not None:
+            return ask_file(client, options.file, options.output or options.file.with_suffix(".answers.jsonl"))
+        ask_text(client, options.text, as_json=options.json)
+        return 0
 
 
 def _add_train(commands: Commands) -> None:
@@ -89,6 +121,8 @@ def _train(options: argparse.Namespace) -> None:
     use_threads(0)
     recipe = read_recipe(named if named.is_file() else options.recipe, overrides)
     changes = "".join(f" --set {shlex.quote(change)}" for change in options.set)
+    if options.max_sentences is not None:
+        changes += f" --max-sentences {options.max_sentences}"
     folder = train(
         recipe,
         encoder=options.encoder,

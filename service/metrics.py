@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 from service.engine.controls import PolicyVersion
 from service.engine.sequence import Sequence
@@ -36,6 +44,12 @@ _SECONDS = (
 _STEP_SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _STEP_TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 STAGES = ("tokenize", "queue", "inference", "decode")
+_EXPECTED = {
+    "f1": "F1 x 100 of the policy in force",
+    "f1_loss": "F1 x 100 of full depth minus that of the policy in force",
+    "average_exit_layer": "Average exit layer of the policy in force",
+    "speedup_latency": "Time of full depth / time of the policy in force",
+}
 
 
 class Metrics:
@@ -44,11 +58,13 @@ class Metrics:
     def __init__(self, model_name: str, num_layers: int, labels: Iterable[str], build: dict[str, str]) -> None:
         """labels: entity labels; build: values of ner_build_info's labels."""
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # memory, processor time, open files
+        GCCollector(registry=self.registry)
         self._model = model_name
 
         requests = self._counter("ner_requests", "HTTP requests", "endpoint", "code")
         self._requests = requests
-        for endpoint in ("/ner", "/exit-policy"):
+        for endpoint in ("/ner", "/", "/exit-policy"):
             requests.labels(model_name, endpoint, "200")
         self._rejected = self._counter("ner_requests_rejected", "Requests refused before they ran", "reason")
         for reason in ("queue_full", "too_large", "not_ready"):
@@ -59,7 +75,9 @@ class Metrics:
         self._timed_out = self._counter("ner_requests_timed_out", "Requests whose time limit passed").labels(model_name)
         self._left = self._counter("ner_requests_client_left", "Requests whose client left first").labels(model_name)
 
-        self._duration = self._histogram("ner_request_duration_seconds", "POST /ner, first byte to answer", _SECONDS)
+        self._duration = self._histogram(
+            "ner_request_duration_seconds", "POST /ner and /, first byte to answer", _SECONDS
+        )
         self._stages = {
             stage: self._histogram(f"ner_request_{stage}_seconds", f"Time of a request in {stage}", _SECONDS)
             for stage in STAGES
@@ -84,6 +102,10 @@ class Metrics:
         self._tau = self._gauge("ner_exit_policy_tau", "tau in force; NaN for a strategy without one")
         self._patience = self._gauge("ner_exit_policy_patience", "patience in force; NaN for a strategy without one")
         self._version = self._gauge("ner_exit_policy_version", "Version of the policy in force")
+        self._expected = {
+            field: self._gauge(f"ner_exit_policy_expected_{field}", f"{text}, by calibration; NaN where not measured")
+            for field, text in _EXPECTED.items()
+        }
         self._has_policy = False
         self._policy_info = Gauge(
             "ner_exit_policy_info",
@@ -135,7 +157,7 @@ class Metrics:
         self._left.inc()
 
     def request_answered(self, duration_s: float, stages_s: dict[str, float], labels: Iterable[str]) -> None:
-        """POST /ner has its answer: times by stage, labels of the entities in it."""
+        """A request has its answer: times by stage, labels of the entities in it."""
         self._duration.observe(duration_s)
         for stage, seconds in stages_s.items():
             self._stages[stage].observe(seconds)
@@ -168,6 +190,8 @@ class Metrics:
         self._tau.set(values.get("tau", math.nan))
         self._patience.set(values.get("patience", math.nan))
         self._version.set(version.version)
+        for field, gauge in self._expected.items():
+            gauge.set(math.nan if version.expected is None else version.expected[field])
         self._policy_info.clear()
         self._policy_info.labels(self._model, values["strategy"], values.get("measure", "")).set(1)
         if self._has_policy:  # the first is the one found at start, whoever set it

@@ -21,7 +21,10 @@ NOT_IN_PURE = (
     *("service.evaluation", "service.data", "service.logs", "logging", "fastapi", "prometheus_client", "threading"),
     *("service.executors", "service.kernels", *COMPILERS),
 )
-NOT_WHILE_SERVING = ("transformers", "matplotlib", "tqdm", "service.training", "service.evaluation", "service.data")
+NOT_WHILE_SERVING = (
+    *("transformers", "matplotlib", "tqdm", "httpx2"),
+    *("service.training", "service.evaluation", "service.data", "service.client"),
+)
 
 
 @cache
@@ -165,6 +168,14 @@ def test_the_engine_knows_no_http() -> None:
 def test_only_the_command_line_and_the_api_read_settings() -> None:
     readers = {module for module, targets in imports().items() if any(is_in(t, "service.settings") for t in targets)}
     assert {name for name in readers if name != "service.__main__" and not is_in(name, "service.api")} == set()
+
+
+def test_the_client_knows_the_server_by_http_alone() -> None:
+    known = ("service.client", "service.errors")
+    targets = {target for module in of("service.client") for target in imports()[module] if is_in(target, "service")}
+    assert [target for target in targets if not any(is_in(target, name) for name in known)] == []
+    assert importers("service.client") == {"service.__main__"}
+    assert not [name for name in reach("service.client") if is_in(name, "torch")]
 
 
 def test_errors_import_nothing_of_ours() -> None:

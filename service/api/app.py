@@ -11,7 +11,7 @@ from fastapi_offline import FastAPIOffline
 from service import __version__
 from service.api.errors import add_error_handlers
 from service.api.middleware import RequestMiddleware
-from service.api.routes import about, console, exit_policy, health, ner
+from service.api.routes import about, console, exit_policy, health, hugging_face, ner
 from service.api.state import Service
 
 
@@ -33,6 +33,6 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.add_middleware(RequestMiddleware, metrics=service.metrics, max_body_bytes=service.settings.max_body_bytes)
     add_error_handlers(app)
-    for routes in (ner, exit_policy, health, about, console):
+    for routes in (ner, hugging_face, exit_policy, health, about, console):
         app.include_router(routes.router)
     return app

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from service.api.answering import ClientLeft
 from service.api.keys import KeyMissing, KeyTooWeak
 from service.errors import (
     BadInput,
@@ -35,6 +36,7 @@ _STATUS: Sequence[tuple[type[ServiceError], int]] = (  # first match wins, so su
     (Overloaded, 429),
     (NotReady, 503),
     (TimedOut, 504),
+    (ClientLeft, 499),  # nobody reads it; it keeps the count of answers honest
     (EngineFailed, 500),
 )
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}

@@ -31,12 +31,16 @@ READ_ONLY = ("version", "updated_at", "updated_by", "expected", "observed")
 
 @dataclass(frozen=True, slots=True)
 class PolicyVersion:
-    """The policy in force and since when; `updated_at` is ISO 8601 in UTC."""
+    """The policy in force and since when; `updated_at` is ISO 8601 in UTC.
+
+    `expected` is what calibration measured for it, as GET /exit-policy has it; None if it was not measured.
+    """
 
     policy: ExitPolicy
     version: int
     updated_at: str
     updated_by: Source
+    expected: Mapping[str, Any] | None
 
 
 class Controls:
@@ -140,7 +144,7 @@ class Controls:
                     "read the policy again and repeat the change"
                 )
             policy = self._resolve(before.policy, changes)
-            after = PolicyVersion(policy, before.version + 1, self._timestamp(), source)
+            after = self._make_version(policy, before.version + 1, self._timestamp(), source)
             if dry_run:
                 return self._describe(after, 0, 0)
             entry = self._entry(before.policy, after, changed_by)
@@ -191,13 +195,17 @@ class Controls:
             "updated_at": version.updated_at,
             "updated_by": version.updated_by,
             "preset": self._calibration.preset_of(version.policy) if self._calibration else None,
-            "expected": self._calibration.expected(version.policy) if self._calibration else None,
+            "expected": version.expected,
             "observed": {
                 "average_exit_layer": layers / sequences if sequences else None,
                 "sequences": sequences,
                 "since": version.updated_at,
             },
         }
+
+    def _make_version(self, policy: ExitPolicy, version: int, updated_at: str, updated_by: Source) -> PolicyVersion:
+        expected = self._calibration.expected(policy) if self._calibration else None
+        return PolicyVersion(policy, version, updated_at, updated_by, expected)
 
     def _timestamp(self) -> str:
         return self._now().isoformat(timespec="milliseconds")
@@ -225,7 +233,7 @@ class Controls:
                 why = f"the state file was unusable: {error}"
             os.replace(self._path, self._path.with_suffix(".unusable"))
             log.warning("%s; starting from the default policy", why)
-        start = PolicyVersion(self._default(), 1, self._timestamp(), "start")
+        start = self._make_version(self._default(), 1, self._timestamp(), "start")
         self._history.append(self._entry(None, start, why))
         self._save(start, list(self._history))
         return start
@@ -236,7 +244,7 @@ class Controls:
     def _restore(self, state: Mapping[str, Any]) -> PolicyVersion:
         current = state["current"]
         policy = self._catalog.policy(current["policy"])
-        restored = PolicyVersion(policy, int(current["version"]), current["updated_at"], current["updated_by"])
+        restored = self._make_version(policy, int(current["version"]), current["updated_at"], current["updated_by"])
         self._history.extend(state["history"])
         return restored
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from service.engine.sequence import Sequence
 from service.engine.trace import trace_sequence
 from service.executors.executor import Executor
-from service.exits.policy import Evidence, ExitPolicy
+from service.exits.policy import Evidence
 from service.exits.reading import Reading
 from service.spans.types import Span
 
@@ -63,12 +63,13 @@ class ModelRunner:
 
     def _evidence(self, sequences: Seq[Sequence], needs_exit: Seq[bool], current: Reading) -> list[Evidence]:
         """Evidence for every sequence, computed together for those that share a policy."""
-        groups: dict[tuple[ExitPolicy, bool], list[int]] = {}  # a traced sequence may have readings that others lack
+        groups: dict[tuple[int, bool], list[int]] = {}  # a traced sequence may have readings that others lack
         for index, sequence in enumerate(sequences):
             if needs_exit[index]:
-                groups.setdefault((sequence.policy, sequence.request.wants_trace), []).append(index)
+                groups.setdefault((id(sequence.policy), sequence.request.wants_trace), []).append(index)
         evidence: list[Evidence] = [()] * len(sequences)
-        for (policy, _), members in groups.items():
+        for members in groups.values():
+            policy = sequences[members[0]].policy
             earlier = zip(*(sequences[index].seen for index in members), strict=True)
             is_whole = len(members) == len(sequences)
             latest = current if is_whole else Reading.join([current.split()[index] for index in members])

@@ -1,9 +1,10 @@
-"""Fits the learned exit rule to a trace: the leaving probabilities that cost least, errors and layers together.
+"""Fits the learned exit rule to a trace: the leaving probabilities that cost least, errors and work together.
 
 With q_m the probability of leaving behind layer m, a sequence leaves there with probability
-pi_m = q_m (1 - q_1) ... (1 - q_{m-1}). Minimised is the mean of sum_m pi_m (errors_m + price m) over sequences and over
-prices of a layer, so one rule serves every price; at run time the price is tau. This is ours: what is learned is not
-whether an exit is right but whether going on would pay.
+pi_m = q_m (1 - q_1) ... (1 - q_{m-1}). Minimised is the mean of sum_m pi_m (errors_m + price m work) over sequences and
+over prices, so one rule serves every price; at run time the price is tau. The work of a layer is what it takes for that
+sequence: a layer of a long one must mend more. This is ours: what is learned is not whether an exit is right but
+whether going on would pay.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from service.evaluation.replay import Replayer
 from service.exits.features import FEATURES, features
 from service.exits.policies.learned import Learned
 from service.exits.policy import Evidence
-from service.exits.rule import ExitRule
+from service.exits.rule import UNIT_PIECES, ExitRule
+from service.spans.types import IntArray
 
-LOWEST_PRICE, HIGHEST_PRICE, MIDDLE_PRICE = 0.003, 0.2, 0.02  # entity errors per layer
+LOWEST_PRICE, HIGHEST_PRICE, MIDDLE_PRICE = 0.003, 0.2, 0.02  # entity errors per unit of work
+STEP_PIECES = 8  # a layer with its exit takes as long for no pieces as for 8 more: kernels start, the rule is asked
 GOLD_SHARE = 0.5  # of the errors against gold; the rest counts disagreement with full depth, which is less noisy
 STEPS, LEARNING_RATE, WEIGHT_DECAY = 600, 0.02, 0.1
 SHARPNESS = 2.0  # how fast a leaving probability turns at its threshold
@@ -33,7 +36,8 @@ def fit_rule(replayer: Replayer, sequences: NDArray[np.int64] | None = None, see
     """Fit a rule to a trace, or to some of its sequences only."""
     chosen = np.arange(len(replayer.trace.sequences)) if sequences is None else sequences
     inputs = [layer[chosen] for layer in _inputs(replayer)]
-    return _fit(inputs, torch.from_numpy(_errors(replayer)[chosen]).float(), seed)
+    errors, work = _errors(replayer)[chosen], work_of_a_layer(replayer.trace.num_pieces[chosen])
+    return _fit(inputs, torch.from_numpy(errors).float(), torch.from_numpy(work).float(), seed)
 
 
 def cross_fitted_evidence(replayer: Replayer, folds: int = 5, seed: int = 0) -> list[list[Evidence]]:
@@ -50,6 +54,11 @@ def cross_fitted_evidence(replayer: Replayer, folds: int = 5, seed: int = 0) -> 
             for index in np.flatnonzero(fold == held_out).tolist():
                 evidences[layer - 1][index] = tuple(found[index])
     return evidences
+
+
+def work_of_a_layer(num_pieces: IntArray) -> NDArray[np.float64]:
+    """(sequences,) work of one layer with its exit, in layers of a sequence of UNIT_PIECES: nearly its time."""
+    return (STEP_PIECES + num_pieces) / (STEP_PIECES + UNIT_PIECES)
 
 
 def _inputs(replayer: Replayer) -> list[Tensor]:
@@ -70,7 +79,7 @@ def _errors(replayer: Replayer) -> NDArray[np.float64]:
     return GOLD_SHARE * against_gold + (1 - GOLD_SHARE) / 2 * np.array(differing, dtype=np.float64).T
 
 
-def _fit(inputs: Sequence[Tensor], errors: Tensor, seed: int) -> ExitRule:
+def _fit(inputs: Sequence[Tensor], errors: Tensor, work: Tensor, seed: int) -> ExitRule:
     generator = torch.Generator().manual_seed(seed)
     means = [layer.mean(dim=0) for layer in inputs]
     scales = [layer.std(dim=0).clamp_min(1e-6) for layer in inputs]
@@ -92,7 +101,7 @@ def _fit(inputs: Sequence[Tensor], errors: Tensor, seed: int) -> ExitRule:
             staying = torch.cumprod(1 - leaving, dim=0)
             shares = torch.cat([leaving[:1], leaving[1:] * staying[:-1], staying[-1:]]).T  # (sequences, layers): pi
             price = log_price.exp()
-            loss = ((shares * (errors + price[:, None] * depth)).sum(dim=1) / price.sqrt()).mean()
+            loss = ((shares * (errors + (price * work)[:, None] * depth)).sum(dim=1) / price.sqrt()).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -43,7 +43,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Policies that share their evidence and differ in thresholds.
+    """Policies that are judged by the same evidence, of every layer.
 
     prototype  any of them
     members    all of them, given the evidence of a trace
@@ -67,7 +67,7 @@ def families(num_layers: int, rule: ExitRule | None = None) -> dict[str, Family]
     grid = [values for values in product(GATED_TAUS, GATES, (1, 2)) if values[0] < values[1]]
     found["gated_vote"] = Family(GatedVote(), lambda _: [GatedVote(*values) for values in grid])
     if rule is not None:
-        found["learned"] = _by_tau(Learned(rule=rule))
+        found["learned"] = _learned(Learned(rule=rule), range(max(1, num_layers - 2), num_layers))
     return found
 
 
@@ -108,6 +108,16 @@ def _vee(prototype: Vee, patiences: Iterable[int]) -> Family:
         taus = [tau for tau in _taus(evidences) if consistency.lowest <= tau <= consistency.highest]
         pairs = product(patiences, taus or [prototype.tau])
         return [replace(prototype, tau=tau, patience=patience) for patience, tau in pairs]
+
+    return Family(prototype, members)
+
+
+def _learned(prototype: Learned, deepest_exits: Iterable[int]) -> Family:
+    """With the deepest early exit or without it: leaving out more was seen to fit the data that it is chosen on."""
+
+    def members(evidences: Evidences) -> list[ExitPolicy]:
+        pairs = product(deepest_exits, _taus(evidences))
+        return [replace(prototype, tau=tau, deepest_exit=deepest) for deepest, tau in pairs]
 
     return Family(prototype, members)
 

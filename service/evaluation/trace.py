@@ -134,9 +134,9 @@ def trace(
         tuple(frozenset(keys(example.entities)) for example in examples),
         tuple(np.concatenate([part.summary for part in of_exit]) for of_exit in exits),
         tuple(
-            Candidates(
-                tuple(len(part.candidates.cells) for part in of_exit),
-                np.concatenate([part.candidates.cells for part in of_exit]),
+            Candidates.join(
+                [part.candidates.cells for part in of_exit],
+                are_entities=all(part.candidates.are_entities for part in of_exit),
             )
             for of_exit in exits
         ),

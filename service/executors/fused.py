@@ -24,7 +24,7 @@ from service.text.types import SequenceInput
 
 _ACTIVATIONS = {"gelu": 0, "relu": 1}
 _FIELDS = {name: index for index, name in enumerate(STEP.names or ())}
-_OF_A_STEP = ("rows", "sequences", "words", "longest_words", "cells", "layer", "with_exit", "with_table")
+_LAYER = _FIELDS["layer"]  # behind the sizes of a step, and before what is wanted of it
 State = tuple[NDArray[np.float32], int, int]  # memory of two states; address of the present one; of the next one
 
 
@@ -84,6 +84,8 @@ class FusedExecutor:
         self._positions = np.arange(positions) + config.encoder.position_offset
         self._reserved = _Sizes(0, 0, 0, 0, 0, 0)
         self._memory: dict[str, NDArray[Any]] = {}
+        self._inputs: tuple[SequenceInput, ...] = ()  # that the step is laid out for, and their words
+        self._num_words: tuple[int, ...] = ()
 
     def wait(self) -> None:
         """See Executor; a step is done when `run_layer` returns."""
@@ -109,6 +111,7 @@ class FusedExecutor:
             "half_columns": _whole(self._labels * (exits.rank + self._labels + 1), PANEL),
             "is_contextual": exits.form == "contextual",
             "ends_at_last_piece": exits.end_piece == "last",
+            "is_nested": config.nested,
             "epsilon": encoder.layer_norm_eps,
             **{name: table.ctypes.data for name, table in self._weights.embeddings.items()},
         }
@@ -127,54 +130,57 @@ class FusedExecutor:
         with_table: bool = True,
     ) -> tuple[list[State], Reading | None]:
         """See Executor."""
-        lengths = [sequence.num_pieces for sequence in inputs]
-        num_words = [sequence.num_words for sequence in inputs]
-        sizes = _Sizes.of(lengths, num_words)
-        if not sizes.fit(self._reserved):
-            self._reserve(sizes)
-        before = [self._fresh(rows) if state is None else state for rows, state in zip(lengths, states, strict=True)]
-        count, memory = len(inputs), self._memory
-        memory["row_starts"][: count + 1] = list(accumulate(lengths, initial=0))
-        memory["word_starts"][: count + 1] = list(accumulate(num_words, initial=0))
-        cells = list(accumulate(map(num_cells, num_words), initial=0))
-        memory["cell_starts"][:count] = cells[:-1]
+        inputs = tuple(inputs)
+        if inputs != self._inputs:  # compared by identity: the same as long as nobody leaves or joins
+            self._lay_out(inputs)
+        count, memory, step = len(inputs), self._memory, self._description
+        before = [
+            self._fresh(sequence.num_pieces) if state is None else state
+            for sequence, state in zip(inputs, states, strict=True)
+        ]
         memory["inputs"][:count] = [here for _, here, _ in before]
         memory["outputs"][:count] = [there for _, _, there in before]
         if layer == 1:
             self._fill("piece_ids", [sequence.piece_ids for sequence in inputs])
             self._fill("shape_ids", [sequence.shape_ids for sequence in inputs])
-            positions = [self._positions[:length] for length in lengths]
-            self._fill("position_ids", positions)
-        if with_exit:
-            self._fill("first_piece", [sequence.first_piece for sequence in inputs])
-            self._fill("last_piece", [sequence.last_piece for sequence in inputs])
-        step = self._description
-        step[: len(_OF_A_STEP)] = (
-            sizes.rows,
-            count,
-            sizes.words,
-            sizes.longest_words,
-            cells[-1],
-            layer - 1,
-            with_exit,
-            with_table,
-        )
+            self._fill("position_ids", [self._positions[: sequence.num_pieces] for sequence in inputs])
+        step[_LAYER : _LAYER + 3] = layer - 1, with_exit, with_table
         table = None
         if with_table:
-            table = np.empty((cells[-1], self._labels + 1), dtype=np.float32)
+            table = np.empty((step[_FIELDS["cells"]], self._labels + 1), dtype=np.float32)
             step[_FIELDS["table"]] = table.ctypes.data
         num_found = self._team.run(step)
         behind = [(memory_of, there, here) for memory_of, here, there in before]
         if not with_exit:
             return behind, None
+        entities = Candidates(
+            tuple(memory["num_found"][:count].tolist()), memory["found"][:num_found].copy(), are_entities=True
+        )
         reading = Reading(
             None if table is None else torch.from_numpy(table),
-            num_words,
+            self._num_words,
             nested=self.config.nested,
             summary=memory["summary"][:count].copy(),
-            candidates=Candidates(tuple(memory["num_found"][:count].tolist()), memory["found"][:num_found].copy()),
+            candidates=entities,
         )
         return behind, reading
+
+    def _lay_out(self, inputs: tuple[SequenceInput, ...]) -> None:
+        """Tell the kernels who is in the step, and where each one's rows, words and cells lie."""
+        self._inputs = ()  # what fails from here on is to be done again
+        lengths = [sequence.num_pieces for sequence in inputs]
+        num_words = [sequence.num_words for sequence in inputs]
+        sizes = _Sizes.of(lengths, num_words)
+        if not sizes.fit(self._reserved):
+            self._reserve(sizes)
+        count, memory = len(inputs), self._memory
+        memory["row_starts"][: count + 1] = list(accumulate(lengths, initial=0))
+        memory["word_starts"][: count + 1] = list(accumulate(num_words, initial=0))
+        memory["cell_starts"][:count] = list(accumulate(map(num_cells, num_words[:-1]), initial=0))
+        self._fill("first_piece", [sequence.first_piece for sequence in inputs])
+        self._fill("last_piece", [sequence.last_piece for sequence in inputs])
+        self._description[:_LAYER] = sizes.rows, count, sizes.words, sizes.longest_words, sizes.cells
+        self._inputs, self._num_words = inputs, tuple(num_words)
 
     def _fresh(self, rows: int) -> State:
         memory = np.empty((2, rows, self._hidden), dtype=np.float32)
@@ -222,6 +228,7 @@ class FusedExecutor:
             "parts_found": (np.int64, (blocks,)),
             "summary": (np.float64, (sequences, len(SUMMARY))),
             "found": (np.float32, (sizes.cells, 4)),
+            "order": (np.int64, (sizes.cells,)),
             "scratch": (np.uint8, (self._team.threads, scratch_bytes)),
         }
         self._memory = {name: aligned_empty(shape, kind) for name, (kind, shape) in shapes.items()}

@@ -131,7 +131,7 @@ def _by_sequence(reading: Reading) -> list[IntArray]:
 
 def entity_set(earlier: Reading, current: Reading) -> Figures:
     """1 where the decoded entities are the same, else 0: what the caller would get."""
-    pairs = zip(earlier.span_sets, current.span_sets, strict=True)
+    pairs = zip(earlier.entity_keys, current.entity_keys, strict=True)
     return np.array([float(one == other) for one, other in pairs])
 
 

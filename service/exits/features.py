@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from service.exits.reading import Reading
+from service.exits.reading import BYTES_OF_A_KEY, Reading
 
 FEATURES = (
     "log_entropy_max",  # of the least certain cell
@@ -26,18 +26,18 @@ def features(readings: Sequence[Reading]) -> list[tuple[float, ...]]:
     In plain floats: few sequences are faster so, and no batch mate can change the last bit of a logarithm.
     """
     *earlier, current = readings
-    before = [reading.span_sets for reading in earlier]
+    before = [reading.entity_keys for reading in earlier]
     rows: list[tuple[float, ...]] = []
-    for index, (spans, num_words) in enumerate(zip(current.span_sets, current.num_words, strict=True)):
+    for index, (entities, num_words) in enumerate(zip(current.entity_keys, current.num_words, strict=True)):
         entropy_max, _, _, doubt, missed, weakest = current.summary_rows[index]
-        agreements = [of_layer[index] == spans for of_layer in before]
+        agreements = [of_layer[index] == entities for of_layer in before]
         rows.append(
             (
                 math.log(entropy_max + SMALLEST),
                 math.log(doubt + SMALLEST),
                 missed,
                 weakest,
-                math.log1p(len(spans)),
+                math.log1p(len(entities) // BYTES_OF_A_KEY),
                 math.log(num_words),
                 1.0 if agreements and agreements[-1] else 0.0,
                 float(sum(agreements)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from service.errors import BadInput, ModelRefused
@@ -97,12 +97,10 @@ class Calibration:
         """The reverse of `to_json`. Raises ModelRefused for anything that does not fit the model."""
         try:
             rule = ExitRule.from_json(data["rule"], num_layers) if data["rule"] is not None else None
-            points = tuple(_point(item) for item in data["points"])
-            others = tuple(_point(item) for item in data["others"])
-            calibration = cls(points, others, rule, data["provenance"])
             catalog = PolicyCatalog(num_layers, rule=rule)
-            for point in (*points, *others):
-                catalog.policy(point.parameters)
+            points = tuple(_point(item, catalog) for item in data["points"])
+            others = tuple(_point(item, catalog) for item in data["others"])
+            calibration = cls(points, others, rule, data["provenance"])
         except (KeyError, TypeError, ValueError, OverflowError, BadInput) as error:
             raise ModelRefused(f"the operating points cannot be used: {error}; calibrate the model again") from error
         if sorted(point.preset for point in points if point.preset) != sorted(PRESETS):
@@ -117,7 +115,8 @@ def catalog_of(operating_points: Mapping[str, Any] | None, num_layers: int) -> P
     return Calibration.from_json(operating_points, num_layers).catalog(num_layers)
 
 
-def _point(item: Mapping[str, Any]) -> OperatingPoint:
+def _point(item: Mapping[str, Any], catalog: PolicyCatalog) -> OperatingPoint:
+    """A parameter that did not exist when the point was measured has the value that makes no difference."""
     pairs = dict(item).items()  # TypeError or ValueError for what is no object
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in pairs}
     point = OperatingPoint(**values)
@@ -125,7 +124,7 @@ def _point(item: Mapping[str, Any]) -> OperatingPoint:
     flat = [number for figure in figures for number in (figure if isinstance(figure, tuple) else (figure,))]
     if not all(isinstance(number, int | float) and math.isfinite(number) for number in flat):
         raise ValueError(f"figures must be finite numbers, given {flat}")
-    return point
+    return replace(point, parameters=catalog.policy(point.parameters).to_json())
 
 
 def _fastest_enough(points: Sequence[OperatingPoint], goal: str, wish: object) -> OperatingPoint:

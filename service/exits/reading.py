@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.exits.confidence import entropy
-from service.spans.decode import decode
+from service.spans.decode import choose, spans_of
 from service.spans.table import SUMMARY, cell_words, num_cells
 from service.spans.types import FloatArray, IntArray, Span
 
 SpanSet = frozenset[tuple[int, int, int]]  # start, end, label
 Figures = NDArray[np.float64]
+BYTES_OF_A_KEY = 12  # first word, last word and label of an entity, as float32
 MIN_LOG_PROB = -30.0  # keeps a probability of 0 from making a divergence infinite
 
 
@@ -58,20 +59,36 @@ class Cells:
         return largest.scatter_reduce_(0, self.sequence, per_cell.double(), "amax")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Candidates:
     """The cells whose most probable label is an entity's, sequence by sequence, in the order of the table.
 
-    counts  of every sequence
-    cells   (candidates, 4): first word, last word, label, its log-probability
+    counts         of every sequence
+    cells          (candidates, 4): first word, last word, label, its log-probability
+    are_entities   whether those that conflict with better ones have been left out, see `service.spans.decode`
     """
 
     counts: tuple[int, ...]
     cells: FloatArray
+    are_entities: bool = False
+
+    @cached_property
+    def bounds(self) -> list[int]:
+        """(sequences + 1,) where each one's cells begin, and where the last one's end."""
+        return list(accumulate(self.counts, initial=0))
+
+    def of(self, sequence: int) -> FloatArray:
+        """The cells of one sequence."""
+        return self.cells[self.bounds[sequence] : self.bounds[sequence + 1]]
 
     def split(self) -> list[FloatArray]:
         """The cells of every sequence."""
-        return [self.cells[start:end] for start, end in pairwise(accumulate(self.counts, initial=0))]
+        return [self.cells[start:end] for start, end in pairwise(self.bounds)]
+
+    @staticmethod
+    def join(cells: Sequence[FloatArray], *, are_entities: bool) -> Candidates:
+        """One sequence's cells after another."""
+        return Candidates(tuple(map(len, cells)), np.concatenate(cells), are_entities)
 
 
 class Reading:
@@ -218,11 +235,25 @@ class Reading:
         return Candidates(tuple(np.bincount(owner, minlength=len(self.num_words)).tolist()), found)
 
     @cached_property
-    def spans(self) -> list[list[Span]]:
-        """The decoded entities of every sequence; what a part has decoded is not decoded again."""
+    def entities(self) -> Candidates:
+        """The candidates that decoding chooses; what a part has decoded is not decoded again."""
+        if self.candidates.are_entities:
+            return self.candidates
         if "_parts" in self.__dict__:
-            return [part.spans[0] for part in self._parts]
-        return [decode(cells, nested=self.nested) if len(cells) else [] for cells in self.candidates.split()]
+            return Candidates.join([part.entities.cells for part in self._parts], are_entities=True)
+        chosen = [choose(cells, nested=self.nested) for cells in self.candidates.split()]
+        return Candidates.join(chosen, are_entities=True)
+
+    @cached_property
+    def spans(self) -> list[list[Span]]:
+        """The decoded entities of every sequence."""
+        return [spans_of(cells) if len(cells) else [] for cells in self.entities.split()]
+
+    @cached_property
+    def entity_keys(self) -> list[bytes]:
+        """Of every sequence, equal where the decoded entities are: BYTES_OF_A_KEY an entity, probabilities left out."""
+        keys = self.entities.cells[:, :3].tobytes()
+        return [keys[BYTES_OF_A_KEY * start : BYTES_OF_A_KEY * end] for start, end in pairwise(self.entities.bounds)]
 
     @cached_property
     def span_sets(self) -> list[SpanSet]:
@@ -248,8 +279,24 @@ class _Part(Reading):
 
     @cached_property
     def candidates(self) -> Candidates:
-        cells = self._whole.candidates.split()[self._index]
-        return Candidates((len(cells),), cells)
+        return self._of(self._whole.candidates)
+
+    @cached_property
+    def entities(self) -> Candidates:
+        return self._of(self._whole.entities) if self._is_decoded else super().entities
+
+    @cached_property
+    def entity_keys(self) -> list[bytes]:
+        return [self._whole.entity_keys[self._index]] if self._is_decoded else super().entity_keys
+
+    def _of(self, candidates: Candidates) -> Candidates:
+        cells = candidates.of(self._index)
+        return Candidates((len(cells),), cells, candidates.are_entities)
+
+    @property
+    def _is_decoded(self) -> bool:
+        """Whether that is known for the whole; a part alone decodes no more than itself."""
+        return "entities" in self._whole.__dict__ or self._whole.candidates.are_entities
 
     @property
     def log_probs(self) -> FloatArray:
@@ -267,12 +314,6 @@ class _Part(Reading):
     def _cells(self) -> slice:
         start = int(self._whole.first_cells[self._index])
         return slice(start, start + num_cells(self.num_words[0]))
-
-    @cached_property
-    def spans(self) -> list[list[Span]]:
-        if "spans" in self._whole.__dict__:
-            return [self._whole.spans[self._index]]
-        return super().spans
 
     def fresh(self) -> Reading:
         return self._whole.fresh().split()[self._index]
@@ -300,9 +341,15 @@ class _Joined(Reading):
 
     @cached_property
     def candidates(self) -> Candidates:
-        found = [reading.candidates for reading in self._joined]
-        counts = tuple(count for candidates in found for count in candidates.counts)
-        return Candidates(counts, np.concatenate([candidates.cells for candidates in found]))
+        return _joined([reading.candidates for reading in self._joined])
+
+    @cached_property
+    def entities(self) -> Candidates:
+        return _joined([reading.entities for reading in self._joined])
+
+    @cached_property
+    def entity_keys(self) -> list[bytes]:
+        return [key for reading in self._joined for key in reading.entity_keys]
 
     @cached_property
     def log_probs(self) -> FloatArray:
@@ -326,3 +373,9 @@ class _Joined(Reading):
 
     def fresh(self) -> Reading:
         return _Joined([reading.fresh() for reading in self._joined])
+
+
+def _joined(candidates: Sequence[Candidates]) -> Candidates:
+    counts = tuple(count for one in candidates for count in one.counts)
+    cells = np.concatenate([one.cells for one in candidates])
+    return Candidates(counts, cells, all(one.are_entities for one in candidates))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,15 @@ from service.exits.features import FEATURES, features
 from service.exits.reading import Figures, Reading
 
 LARGEST_LOG_WORTH = 6.9  # a worth of 992: within the range of tau
+UNIT_PIECES = 24  # a layer of a sequence of so many pieces is the unit of work, in which tau is told: some 20 words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExitRule:
     """log(worth of going on behind layer m) = weights[m - 1] . features + bias[m - 1], for m = 1, ..., num_layers - 1.
 
-    Worth is in entity errors mended per layer run.
+    Worth is in entity errors mended per unit of work: one layer of a sequence of UNIT_PIECES. Of two sequences with as
+    much to mend, the longer one is worth less.
     """
 
     weights: tuple[tuple[float, ...], ...]
@@ -35,7 +38,7 @@ class ExitRule:
         weights, bias = self.weights[len(readings) - 1], self.bias[len(readings) - 1]
         worth = []
         for row in features(readings):
-            log_worth = bias + sum(weight * value for weight, value in zip(weights, row, strict=True))
+            log_worth = bias + sum(map(mul, weights, row))
             worth.append(math.exp(max(-LARGEST_LOG_WORTH, min(log_worth, LARGEST_LOG_WORTH))))
         return np.array(worth)
 

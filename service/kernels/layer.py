@@ -10,6 +10,7 @@ import numpy as np
 from numba import carray
 
 from service.kernels import maths
+from service.kernels.entities import choose
 from service.kernels.rows import (
     PANEL,
     activate,
@@ -61,7 +62,7 @@ STEP = np.dtype(
             *("rows", "sequences", "words", "longest_words", "cells", "layer", "with_exit", "with_table"),
             # the model
             *("hidden", "heads", "intermediate", "activation", "rank", "labels", "reach", "longest_span"),
-            *("word_columns", "half_columns", "is_contextual", "ends_at_last_piece"),
+            *("word_columns", "half_columns", "is_contextual", "ends_at_last_piece", "is_nested"),
             # embedding tables, float32
             *("pieces", "positions", "shapes", "token_type", "embedding_gain", "embedding_bias"),
             # int64: first row and word of every sequence and (+ 1) of nobody, first cell of every sequence
@@ -74,7 +75,8 @@ STEP = np.dtype(
             *("table", "summary", "num_found", "found"),
             # to work in
             *("state", "sum", "qkv", "context", "expanded", "bytes", "of_rows", "wide_bytes"),
-            *("projected", "word_context", "halves", "ends", "parts", "parts_found", "scratch", "scratch_bytes"),
+            *("projected", "word_context", "halves", "ends", "parts", "parts_found", "order", "scratch"),
+            "scratch_bytes",
         )
     ]
     + [("epsilon", np.float64)]
@@ -654,7 +656,7 @@ def _find(step, position, word, words, cell, figures):
 
 @kernel
 def gather_results(step):
-    """Put together what the blocks of `_score_spans` found; -> candidates over all sequences."""
+    """Put together what the blocks of `_score_spans` found, and decode it; -> entities over all sequences."""
     chunks = _ceil(step.longest_words, STARTS_OF_A_BLOCK)
     starts = carray(longs_at(step.word_starts), (step.sequences + 1,))
     cell_starts = carray(longs_at(step.cell_starts), (step.sequences,))
@@ -662,7 +664,7 @@ def gather_results(step):
     parts_found = carray(longs_at(step.parts_found), (step.sequences * chunks,))
     summaries = carray(doubles_at(step.summary), (step.sequences, _NUM_SUMMARY))
     num_found = carray(longs_at(step.num_found), (step.sequences,))
-    found = carray(floats_at(step.found), (step.cells, 4))
+    found, order = carray(floats_at(step.found), (step.cells, 4)), carray(longs_at(step.order), (step.cells,))
     position = 0
     for sequence in range(step.sequences):
         words = starts[sequence + 1] - starts[sequence]
@@ -680,7 +682,8 @@ def gather_results(step):
                 for field in range(4):
                     found[position, field] = found[origin + index, field]
                 position += 1
-        num_found[sequence] = position - before
+        num_found[sequence] = choose(found[before:position], order[before:position], step.is_nested)
+        position = before + num_found[sequence]
         for figure in (1, 2):
             summaries[sequence, figure] /= _cell_of(words, words)
     return position

@@ -37,7 +37,7 @@ def run_stages(step, layer, counters, thread):
 
 @kernel
 def take_part(steps, layers, counters, control, helper, number, description):
-    """As the leader, helper 0: run the step that `description` describes, with all helpers that come; -> candidates.
+    """As the leader, helper 0: run the step that `description` describes, with all helpers that come; -> entities.
 
     As a helper: help with every step after `number` until none has come for a while; -> the last one seen, below 0 if
     there will be no more.

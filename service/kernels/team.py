@@ -39,7 +39,7 @@ class Team:
         return len(self._control)
 
     def run(self, description: np.ndarray[Any, Any]) -> int:
-        """Run the step that `description` describes, the int64 words of a record of STEP; -> candidates found."""
+        """Run the step that `description` describes, the int64 words of a record of STEP; -> entities found."""
         for index, is_asleep in enumerate(self._asleep):
             if is_asleep:
                 self._asleep[index] = False

@@ -13,17 +13,31 @@ FEW = 32  # so many are sorted faster one by one
 
 
 def decode(candidates: FloatArray, *, nested: bool) -> list[Span]:
-    """The entities of one sequence, in order of (start, end).
+    """The entities of one sequence, in order of (start, end): those of `choose`."""
+    return spans_of(choose(candidates, nested=nested))
+
+
+def choose(candidates: FloatArray, *, nested: bool) -> FloatArray:
+    """The candidates that are entities, in the order that they have.
 
     candidates: (n, 4) first word, last word, label and log-probability of the cells whose most probable label is not
     0, in the order of the table. The most probable are chosen first, ties by (start, end). (Yu et al. sort by the raw
     score, which changes when label 0 is subtracted from every label; the probability does not.)
     """
+    if len(candidates) < 2:
+        return candidates
     rows = candidates.tolist()
     starts, ends = [int(first) for first, *_ in rows], [int(last) + 1 for _, last, *_ in rows]
     kept = keep_compatible(starts, ends, [-log_prob for *_, log_prob in rows], nested=nested)
-    # the table's order is that of (start, end)
-    return [Span(starts[index], ends[index], int(rows[index][2]), math.exp(rows[index][3])) for index in sorted(kept)]
+    return candidates[sorted(kept)]  # the table's order is that of (start, end)
+
+
+def spans_of(chosen: FloatArray) -> list[Span]:
+    """What `choose` left, as spans."""
+    return [
+        Span(int(first), int(last) + 1, int(label), math.exp(log_prob))
+        for first, last, label, log_prob in chosen.tolist()
+    ]
 
 
 def keep_compatible(starts: Sequence[int], ends: Sequence[int], costs: Sequence[float], *, nested: bool) -> list[int]:

@@ -8,18 +8,22 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from starlette.testclient import TestClient
 
+from service.api.app import create_app
 from service.api.server import build_service
 from service.api.state import Service
 from service.engine.engine import Engine, EngineLimits
@@ -72,6 +76,21 @@ def wait_until(condition: Callable[[], object]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {PATIENCE_S} s in vain")
         pause.wait(0.005)
+
+
+@contextmanager
+def listening(service: Service) -> Iterator[str]:
+    """Serve in this process, for clients that want a connection; -> the URL."""
+    server = uvicorn.Server(uvicorn.Config(create_app(service), log_config=None))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            wait_until(lambda: server.started)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 class GatedRunner:

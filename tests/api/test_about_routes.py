@@ -117,7 +117,7 @@ def test_the_docs_behind_a_proxys_prefix_ask_for_everything_under_it(build: Buil
 def test_the_schema_describes_every_endpoint_and_the_errors(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     assert schema["paths"].keys() >= {
-        *("/ner", "/exit-policy", "/exit-policy/history", "/exit-policy/operating-points"),
+        *("/", "/ner", "/exit-policy", "/exit-policy/history", "/exit-policy/operating-points"),
         *("/models", "/info", "/metrics", "/livez", "/readyz", "/health"),
     }
     described = schema["paths"]["/ner"]["post"]["responses"]

@@ -16,11 +16,14 @@ from service.engine.sequence import Request
 from tests.api.servers_ import GatedRunner, use_runner, wait_until
 
 Build = Callable[..., Service]
-BODY = {"texts": ["Anna met Ben", "Carla"], "exit_policy": {"strategy": "full_depth"}}
+FORMATS = {
+    "/ner": {"texts": ["Anna met Ben", "Carla"], "exit_policy": {"strategy": "full_depth"}},
+    "/": {"inputs": ["Anna met Ben", "Carla"]},
+}
 
 
-async def call(app: FastAPI, *, body: bytes, is_whole: bool, leave: asyncio.Event) -> list[dict[str, Any]]:
-    """POST /ner from a client that sends `body` and closes its connection on `leave`; -> what was sent to it."""
+async def call(app: FastAPI, path: str, *, body: bytes, is_whole: bool, leave: asyncio.Event) -> list[dict[str, Any]]:
+    """POST from a client that sends `body` and closes its connection on `leave`; -> what was sent to it."""
     arriving = [{"type": "http.request", "body": body, "more_body": not is_whole}]
     sent: list[dict[str, Any]] = []
 
@@ -34,7 +37,7 @@ async def call(app: FastAPI, *, body: bytes, is_whole: bool, leave: asyncio.Even
         sent.append(message)
 
     headers = [(b"content-type", b"application/json")]
-    scope = {"type": "http", "method": "POST", "path": "/ner", "headers": headers, "query_string": b""}
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
     await app(scope, receive, send)
     return sent
 
@@ -47,13 +50,13 @@ def service(build: Build, gated: GatedRunner) -> Service:
     return service
 
 
-def leave_while_it_runs(service: Service, gated: GatedRunner) -> None:
+def leave_while_it_runs(service: Service, gated: GatedRunner, path: str = "/ner") -> None:
     """Send a request, and close its connection while its first layer runs."""
 
     async def scenario() -> None:
         leave = asyncio.Event()
-        body = json.dumps(BODY).encode()
-        request = asyncio.create_task(call(create_app(service), body=body, is_whole=True, leave=leave))
+        body = json.dumps(FORMATS[path]).encode()
+        request = asyncio.create_task(call(create_app(service), path, body=body, is_whole=True, leave=leave))
         await asyncio.to_thread(wait_until, gated.arrived.is_set)
         leave.set()
         await request
@@ -89,11 +92,13 @@ def test_the_engine_is_told_and_drops_it_at_the_next_layer(
     assert gated.layers_run == [1]
 
 
-def test_a_client_that_left_is_counted_and_holds_no_place(service: Service, gated: GatedRunner) -> None:
-    leave_while_it_runs(service, gated)
+@pytest.mark.parametrize("path", FORMATS)
+def test_a_client_that_left_is_counted_and_holds_no_place(service: Service, gated: GatedRunner, path: str) -> None:
+    leave_while_it_runs(service, gated, path)
+    assert value(service, "ner_requests_total", endpoint=path, code="499") == 1
     assert value(service, "ner_requests_client_left_total") == 1
     assert value(service, "ner_requests_running") == value(service, "ner_requests_waiting") == 0
-    assert value(service, "ner_requests_total", endpoint="/ner", code="200") == 0
+    assert value(service, "ner_requests_total", endpoint=path, code="200") == 0
     assert value(service, "ner_requests_timed_out_total") == 0
     assert value(service, "ner_request_duration_seconds_count") == 0
 
@@ -102,7 +107,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_counted_as_such(servi
     async def scenario() -> list[dict[str, Any]]:
         leave = asyncio.Event()
         leave.set()
-        return await call(create_app(service), body=b'{"text": "An', is_whole=False, leave=leave)
+        return await call(create_app(service), "/ner", body=b'{"text": "An', is_whole=False, leave=leave)
 
     assert asyncio.run(scenario()) == []
     assert value(service, "ner_requests_client_left_total") == 1

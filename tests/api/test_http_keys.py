@@ -21,6 +21,7 @@ AS_CLIENT = {"Authorization": f"Bearer {API_KEY}"}
 Headers = Mapping[str, str | bytes]
 READS = [
     ("POST", "/ner"),
+    ("POST", "/"),
     ("GET", "/exit-policy"),
     ("GET", "/exit-policy/history"),
     ("GET", "/exit-policy/operating-points"),
@@ -41,7 +42,7 @@ NO_KEYS: list[Headers] = [
 
 def status(client: TestClient, method: str, path: str, headers: Headers) -> int:
     """The status of a call that would succeed if the key does."""
-    body = {"text": "a"} if path == "/ner" else {"tau": -0.5}
+    body = {"/ner": {"text": "a"}, "/": {"inputs": "a"}}.get(path, {"tau": -0.5})
     raw = {name.encode(): value if isinstance(value, bytes) else value.encode() for name, value in headers.items()}
     return client.request(method, path, headers=raw, json=None if method == "GET" else body).status_code
 

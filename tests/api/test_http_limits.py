@@ -70,6 +70,18 @@ def test_the_index_of_a_text_that_is_too_long_is_named(small: TestClient) -> Non
     assert refusal(small, 413, texts=["a", "b", "x" * 51]).startswith("texts[2] has 51 characters")
 
 
+def test_the_limits_of_texts_hold_in_hugging_faces_format_too(small: TestClient) -> None:
+    for inputs, message in [
+        ("x" * 51, "inputs has 51 characters"),
+        (["a", "x" * 51], "inputs[1] has 51 characters"),
+        (["a"] * 4, "inputs has 4 items"),
+        (["!" * 41], "the request has 43 tokens"),
+    ]:
+        response = small.post("/", json={"inputs": inputs})
+        assert response.status_code == 413
+        assert response.json()["error"].startswith(message)
+
+
 def test_a_list_of_too_many_texts_is_refused(small: TestClient) -> None:
     message = refusal(small, 413, texts=["a"] * 4)
     assert message.startswith("texts has 4 items")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -37,6 +39,10 @@ SERIES = {
     "ner_exit_policy_tau": set(),
     "ner_exit_policy_patience": set(),
     "ner_exit_policy_version": set(),
+    "ner_exit_policy_expected_f1": set(),
+    "ner_exit_policy_expected_f1_loss": set(),
+    "ner_exit_policy_expected_average_exit_layer": set(),
+    "ner_exit_policy_expected_speedup_latency": set(),
     "ner_exit_policy_info": {"strategy", "measure"},
     "ner_exit_policy_changes_total": {"source"},
     "ner_speedup_layers": set(),
@@ -44,6 +50,14 @@ SERIES = {
     "ner_engine_up": set(),
     "ner_engine_last_step_age_seconds": set(),
     "ner_build_info": {"version", "torch", "device", "dtype"},
+}
+OF_THE_PROCESS = {  # by the conventions of Prometheus's own libraries: no model_name
+    "process_resident_memory_bytes": set(),
+    "process_cpu_seconds_total": set(),
+    "process_start_time_seconds": set(),
+    "process_open_fds": set(),
+    "process_max_fds": set(),
+    "python_gc_collections_total": {"generation"},
 }
 SECONDS = [
     *(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075),
@@ -67,15 +81,19 @@ def test_the_exposition_is_what_prometheus_expects(client: TestClient) -> None:
     assert response.headers["Content-Type"].startswith("text/plain; version=")
     families = list(text_string_to_metric_families(response.text))
     assert all(family.documentation for family in families)
-    assert all(family.name.startswith("ner_") for family in families)
+    assert {family.name.split("_")[0] for family in families} == {"ner", "process", "python"}
 
 
 def test_every_series_is_there_from_the_first_scrape(client: TestClient) -> None:
     found = samples(client)
-    assert {one.name for one in found} >= SERIES.keys()
+    assert {one.name for one in found} >= SERIES.keys() | OF_THE_PROCESS.keys()
     for one in found:
-        assert one.labels.keys() - {"model_name"} == SERIES.get(one.name, one.labels.keys() - {"model_name"}), one.name
-        assert one.labels["model_name"] == "tiny@1"
+        if one.name.startswith("ner_"):
+            others = one.labels.keys() - {"model_name"}
+            assert others == SERIES.get(one.name, others), one.name
+            assert one.labels["model_name"] == "tiny@1"
+        else:
+            assert one.labels.keys() == OF_THE_PROCESS.get(one.name, one.labels.keys()), one.name
 
 
 def test_every_known_value_of_a_label_is_there_from_the_first_scrape(client: TestClient) -> None:
@@ -88,7 +106,7 @@ def test_every_known_value_of_a_label_is_there_from_the_first_scrape(client: Tes
     assert values("ner_exit_policy_changes_total", "source") == {"api", "autopilot"}
     assert values("ner_entities_total", "label") == set(TINY_LABELS)
     assert values("ner_requests_rejected_total", "reason") == {"queue_full", "too_large", "not_ready"}
-    assert "/ner" in values("ner_requests_total", "endpoint")
+    assert values("ner_requests_total", "endpoint") >= {"/ner", "/"}
 
 
 def test_the_buckets_of_the_exit_layer_are_the_layers(client: TestClient) -> None:
@@ -107,6 +125,27 @@ def test_gauges_say_what_is_in_force(client: TestClient) -> None:
     assert sample(client, "ner_exit_policy_version") == 1
     assert sample(client, "ner_engine_up") == 1
     assert sample(client, "ner_build_info", version=__version__, device="cpu", dtype="float32") == 1
+
+
+def test_what_calibration_expects_of_the_policy_is_there_and_follows_it(start: Start, calibrated_folder: Path) -> None:
+    client = start(model=str(calibrated_folder))
+    for change in ({"preset": "balanced"}, {"preset": "fast"}):
+        expected = client.patch("/exit-policy", json=change, headers=AS_ADMIN).json()["expected"]
+        for field in ("f1", "f1_loss", "average_exit_layer", "speedup_latency"):
+            assert sample(client, f"ner_exit_policy_expected_{field}") == expected[field]
+    client.patch("/exit-policy", json={"tau": 0.123}, headers=AS_ADMIN)
+    assert math.isnan(sample(client, "ner_exit_policy_expected_f1"))
+
+
+def test_what_nobody_measured_is_not_a_number(client: TestClient) -> None:
+    for field in ("f1", "f1_loss", "average_exit_layer", "speedup_latency"):
+        assert math.isnan(sample(client, f"ner_exit_policy_expected_{field}"))
+
+
+def test_what_the_process_takes_is_measured(client: TestClient) -> None:
+    assert sample(client, "process_resident_memory_bytes") > 50e6
+    assert sample(client, "process_cpu_seconds_total") > 0
+    assert 0 < sample(client, "process_open_fds") < sample(client, "process_max_fds")
 
 
 def test_a_request_moves_what_it_should(client: TestClient) -> None:
@@ -150,7 +189,8 @@ def test_neither_tau_nor_text_is_ever_a_label(client: TestClient) -> None:
     client.get("/Zanzibarbara")
     found = samples(client)
     assert not any("Zanzibarbara" in value or "098765" in value for one in found for value in one.labels.values())
-    assert {label for one in found for label in one.labels} == set().union({"model_name"}, *SERIES.values())
+    known = set().union({"model_name"}, *SERIES.values(), *OF_THE_PROCESS.values())
+    assert {label for one in found for label in one.labels} == known
 
 
 def test_a_restart_is_no_change_of_the_policy(client: TestClient, start: Start, build: Build) -> None:

@@ -14,4 +14,9 @@ install() {  # COMMAND PACKAGE...: the packages, unless the command is there
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
+install promtool prometheus  # and Prometheus itself
+install node nodejs
+install npm npm
 install chromium chromium  # the console's tests
+
+npm ci --prefix "$(dirname "$0")/javascript" --silent --no-audit --no-fund  # Hugging Face's client

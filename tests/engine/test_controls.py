@@ -101,7 +101,7 @@ def refusal(controls: Controls, changes: dict[str, Any]) -> str:
 
 
 def test_the_first_start_takes_the_default_policy_as_version_one(controls: Controls) -> None:
-    assert controls.current == PolicyVersion(Vee(), 1, "2024-05-01T12:00:00.000+00:00", "start")
+    assert controls.current == PolicyVersion(Vee(), 1, "2024-05-01T12:00:00.000+00:00", "start", None)
     assert [(entry["version"], entry["by"], entry["before"]) for entry in controls.history()] == [(1, "start", None)]
 
 
@@ -210,7 +210,7 @@ def test_a_restart_restores_policy_version_and_history(tmp_path: Path) -> None:
     change(before, tau=-0.25, patience=2)
     change(before, strategy="budgeted", layer=2)
     after = start(tmp_path)
-    assert after.current == before.current == PolicyVersion(Budgeted(2), 3, before.current.updated_at, "api")
+    assert after.current == before.current == PolicyVersion(Budgeted(2), 3, before.current.updated_at, "api", None)
     assert after.history() == before.history() and len(after.history()) == 3
     assert change(after, layer=1)["version"] == 4
 

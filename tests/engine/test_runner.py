@@ -34,7 +34,7 @@ from service.exits.policy import Evidence, ExitPolicy
 from service.exits.reading import Reading
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, pack
-from service.spans.decode import decode
+from service.spans.decode import choose, decode
 from service.spans.types import FloatArray, Span
 from service.text.types import EncodedText, SequenceInput
 from tests.engine.scripted_ import CPU, FrugalExecutor, Recorder, TableModel, answer, make_engine
@@ -289,11 +289,11 @@ def test_an_ensemble_answers_the_averaged_table_and_everybody_else_the_latest() 
 def test_no_table_is_decoded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Counter[bytes]()
 
-    def counted(candidates: FloatArray, *, nested: bool) -> list[Span]:
+    def counted(candidates: FloatArray, *, nested: bool) -> FloatArray:
         found[candidates.tobytes()] += 1
-        return decode(candidates, nested=nested)
+        return choose(candidates, nested=nested)
 
-    monkeypatch.setattr(reading_module, "decode", counted)
+    monkeypatch.setattr(reading_module, "choose", counted)
     walk(everybody, read=True)
     found.pop(b"", None)  # of tables without candidates, one is like the other
     assert set(found.values()) == {1} and len(found) > 4 * len(POLICIES)

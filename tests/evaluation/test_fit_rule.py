@@ -10,20 +10,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.evaluation.fit_rule import cross_fitted_evidence, fit_rule
+from service.evaluation.fit_rule import cross_fitted_evidence, fit_rule, work_of_a_layer
 from service.evaluation.replay import Replayer, decide_all
 from service.evaluation.trace import Trace
 from service.exits.features import FEATURES
 from service.exits.policies.learned import Learned
+from service.exits.rule import UNIT_PIECES
+from service.spans.table import num_cells
 from tests.evaluation.traces_ import drifting_trace, trace_of
 
 NUM_TEXTS, NUM_WORDS, NUM_LAYERS = 60, 4, 4
 FAIR_PRICE = 0.1  # of a layer, in entity errors; going on mends two errors at once, or none
 
 
-def table(label_of_cell_0: int, sureness: float, seed: int) -> Tensor:
+def table(label_of_cell_0: int, sureness: float, seed: int, num_words: int = NUM_WORDS) -> Tensor:
     """One sentence: all cells say no entity but the first, its first word, and are so sure of it."""
-    scores = 0.1 * torch.randn(NUM_WORDS * (NUM_WORDS + 1) // 2, 3, generator=torch.Generator().manual_seed(seed))
+    scores = 0.1 * torch.randn(num_cells(num_words), 3, generator=torch.Generator().manual_seed(seed))
     scores[:, 0] += sureness
     scores[0] = 0.0
     scores[0, label_of_cell_0] = sureness
@@ -82,6 +84,26 @@ def test_what_it_learned_holds_for_sequences_it_has_not_seen(replayer: Replayer,
 def test_the_worth_of_going_on_is_larger_where_going_on_mends(replayer: Replayer, marked: np.ndarray) -> None:
     worth = fit_rule(replayer).worth_of_going_on(replayer.trace.readings[:1])
     assert worth[~marked].min() > 10 * worth[marked].max()
+
+
+def test_the_work_of_a_layer_grows_with_the_pieces_and_a_sequence_of_the_unit_does_one() -> None:
+    work = work_of_a_layer(np.array([3, UNIT_PIECES, 2 * UNIT_PIECES, 250]))
+    assert work[1] == 1.0 and (np.diff(work) > 0).all()
+    assert work[2] < 2.0  # what a layer costs however short the sequence is shared by its pieces
+
+
+def test_of_sequences_with_as_much_to_mend_the_longer_are_worth_less() -> None:
+    num_words, num_texts = (4, 40), 80
+    sentences = [[num_words[text % 2]] for text in range(num_texts)]
+    layers = []
+    for layer in range(1, NUM_LAYERS + 1):
+        wrong = {text for text in range(num_texts) if layer == 1 and text % 20 < 2}  # a tenth of each length
+        tables = [table(2 if text in wrong else 1, 9.0, 0, words) for text, (words,) in enumerate(sentences)]
+        layers.append(torch.cat(tables))
+    found = trace_of(layers, sentences)
+    short, long = fit_rule(Replayer(found)).worth_of_going_on(found.readings[:1]).reshape(-1, 2).T
+    assert set(short) == {short[0]} and set(long) == {long[0]}  # of a length, all look alike
+    assert short[0] > 2 * long[0]
 
 
 def test_a_rule_has_a_weight_for_every_feature_of_every_layer_but_the_last(replayer: Replayer) -> None:

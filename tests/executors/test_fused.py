@@ -85,17 +85,17 @@ def test_states_and_tables_are_close_to_those_of_the_eager_executor(name: str) -
 
 
 @every_model
-def test_summary_and_candidates_are_those_of_the_table(name: str) -> None:
+def test_summary_and_entities_are_those_of_the_table(name: str) -> None:
     with fused(shared_model(name)) as executor:
         readings = readings_of(executor, INPUTS)
-    assert sum(sum(reading.candidates.counts) for reading in readings) > 20
+    assert sum(sum(reading.candidates.counts) for reading in readings) > 10
     for reading in readings:
         expected = Reading(reading.table, reading.num_words, nested=reading.nested)
         assert reading.summary.dtype == np.float64
         assert reading.summary == pytest.approx(expected.summary, rel=1e-5, abs=1e-5)
-        assert reading.candidates.counts == expected.candidates.counts
-        assert np.array_equal(reading.candidates.cells[:, :3], expected.candidates.cells[:, :3])
-        assert reading.candidates.cells[:, 3] == pytest.approx(expected.candidates.cells[:, 3], abs=1e-5)
+        assert reading.candidates.are_entities and not expected.candidates.are_entities
+        assert reading.entity_keys == expected.entity_keys
+        assert reading.entities.cells[:, 3] == pytest.approx(expected.entities.cells[:, 3], abs=1e-5)
 
 
 @every_model
@@ -121,9 +121,9 @@ def test_exits_that_are_quite_sure_find_nothing_or_everything(bias: float) -> No
     with fused(model) as executor:
         _, reading = executor.run_layer(1, SOME, [None] * 4)
     assert reading is not None
-    assert sum(reading.candidates.counts) == (len(reading.table) if bias > 0 else 0)
     expected = Reading(reading.table, reading.num_words, nested=True)
-    assert np.array_equal(reading.candidates.cells[:, :3], expected.candidates.cells[:, :3])
+    assert sum(expected.candidates.counts) == (len(reading.table) if bias > 0 else 0)
+    assert reading.entity_keys == expected.entity_keys
     assert reading.summary == pytest.approx(expected.summary, rel=1e-5, abs=1e-5)
     assert torch.isfinite(reading.table).all()
 
@@ -280,7 +280,7 @@ def test_a_sequence_of_512_pieces_has_as_many_words_as_it_likes(num_words: int) 
     assert expected is not None and (reading.table - expected.table).abs().max() < 0.4
     of_table = Reading(reading.table, reading.num_words, nested=True)
     assert reading.summary == pytest.approx(of_table.summary, rel=2e-5, abs=1e-5)
-    assert reading.candidates.counts == of_table.candidates.counts
+    assert reading.entity_keys == of_table.entity_keys
 
 
 def test_a_model_may_have_more_labels_than_a_tile_has_rows() -> None:

@@ -169,7 +169,7 @@ def test_learned_without_a_rule_is_told_to_calibrate() -> None:
 
 @pytest.mark.parametrize("rule", [None, RULE.to_json()])
 def test_nobody_sends_a_rule(rule: object) -> None:
-    with pytest.raises(BadInput, match=r"'learned' has no parameter rule; it has \['tau'\]"):
+    with pytest.raises(BadInput, match=r"'learned' has no parameter rule; it has \['tau', 'deepest_exit'\]"):
         CALIBRATED.policy({"strategy": "learned", "rule": rule})
     learned = CALIBRATED.merge(Learned(tau=0.5, rule=RULE), {"tau": 0.25})
     assert isinstance(learned, Learned) and (learned.tau, learned.rule) == (0.25, RULE)

@@ -192,6 +192,14 @@ def test_a_calibration_survives_the_way_to_json_and_back() -> None:
     )
 
 
+def test_a_point_measured_before_a_parameter_existed_is_still_expected_of_its_policy() -> None:
+    document = json.loads(json.dumps(CALIBRATION.to_json()))
+    for measured in document["points"]:
+        measured["parameters"].pop("deepest_exit", None)
+    assert Calibration.from_json(document, 4).expected(SLOW_TO_DECIDE) == CALIBRATION.expected(SLOW_TO_DECIDE)
+    assert CALIBRATION.expected(SLOW_TO_DECIDE) is not None
+
+
 def test_a_point_on_the_wire_has_a_preset_only_if_it_is_one() -> None:
     first, *_, other = (one.to_json() for one in (*CALIBRATION.points, *CALIBRATION.others))
     assert first["preset"] == "fast" and "preset" not in other

@@ -313,11 +313,19 @@ def test_confidence_is_asked_before_the_votes() -> None:
         (policy("sentee"), [True] * 4),
         (policy("gated_vote", patience=9), [True] * 4),  # it may still be confident
         (policy("learned"), [True] * 4),
+        (policy("learned", deepest_exit=2), [True, True, False, True]),
     ],
     ids=str,
 )
 def test_only_exits_that_may_matter_are_computed(of: ExitPolicy, needed: list[bool]) -> None:
     assert [of.needs_exit(layer, 4) for layer in (1, 2, 3, 4)] == needed
+
+
+def test_the_learned_rule_lets_nobody_go_between_its_deepest_exit_and_the_last() -> None:
+    of, sure = policy("learned", tau=0.5, deepest_exit=2), (0.1,)
+    assert [of.decide([sure] * layer, 4) for layer in (1, 2, 3, 4)] == ["learned", "learned", None, "last_layer"]
+    readings = random_readings((3, 4), 4, 3, seed=0)
+    assert [of.evidence(readings[:seen]).shape for seen in (1, 2, 3)] == [(2, 1), (2, 1), (2, 0)]
 
 
 ENTITIES = ("entity_set", "entity_jaccard")
@@ -420,6 +428,7 @@ WRONG: dict[tuple[str, str], list[object]] = {
     ("gated_vote", "gate"): NO_SHARE,
     ("gated_vote", "patience"): NO_COUNT,
     ("learned", "tau"): [*NO_NUMBER, -1e-9, 1_000 + 1e-9],
+    ("learned", "deepest_exit"): NO_COUNT,
 }
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from service.exits import confidence
 from service.exits import reading as reading_module
 from service.exits.reading import MIN_LOG_PROB, Candidates, Cells, Reading
-from service.spans.decode import decode
+from service.spans.decode import choose, decode
 from service.spans.table import SUMMARY
-from service.spans.types import FloatArray, Span
+from service.spans.types import FloatArray
 from tests.exits import naive_
 from tests.exits.tables_ import alone, random_readings, reading_of, without_tables
 
@@ -44,11 +44,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The candidates of every sequence that was decoded, in order."""
     found: list[bytes] = []
 
-    def noted(candidates: FloatArray, *, nested: bool) -> list[Span]:
+    def noted(candidates: FloatArray, *, nested: bool) -> FloatArray:
         found.append(candidates.tobytes())
-        return decode(candidates, nested=nested)
+        return choose(candidates, nested=nested)
 
-    monkeypatch.setattr(reading_module, "decode", noted)
+    monkeypatch.setattr(reading_module, "choose", noted)
     return found
 
 

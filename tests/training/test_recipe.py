@@ -132,3 +132,19 @@ def test_on_the_command_line_a_wrong_field_is_one_line_and_code_2(
     assert "epoch" in said
     assert said.count("\n") == 1
     assert not (path.parent / "output").exists()
+
+
+@pytest.mark.usefixtures("threads_restored")
+def test_the_command_that_a_card_tells_of_has_every_option_that_changes_the_model(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[str] = []
+    monkeypatch.setattr("service.training.loop.train", lambda *_, command, **__: commands.append(command))
+    folders = [f"--{name}={path.parent / name}" for name in ("encoder", "data", "output")]
+    main(["train", str(path), *folders, "--set", 'language = "de"', "--max-sentences", "200"])
+    main(["train", str(path), *folders])
+    assert commands == [
+        "python -m service train toy --set 'language = \"de\"' --max-sentences 200"
+        " --encoder ENCODER --data DATA --output RUN",
+        "python -m service train toy --encoder ENCODER --data DATA --output RUN",
+    ]

@@ -1,0 +1,337 @@
+"""The dashboard for whoever runs the service: how early, how good, how fast, who decides, and whether it is well."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.common import ScaleDistributionConfig
+from grafana_foundation_sdk.models.common import BigValueTextMode, ScaleDistribution
+
+from dashboards.board import Cell, Row
+from dashboards.panels import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    RED,
+    YELLOW,
+    Query,
+    coloured,
+    density,
+    figure,
+    in_words,
+    on_the_right,
+    over_time,
+    stacked,
+    states,
+    stepped,
+    with_limit,
+)
+from dashboards.queries import (
+    ANSWERS,
+    buckets,
+    lately,
+    mean,
+    objective_p95,
+    of_process,
+    per_second,
+    quantile,
+    series,
+    side_by_side,
+    total,
+)
+
+TITLE = "NER: early exit at a glance"
+UID = "ner-overview"
+DESCRIPTION = "For whoever runs the service: how early it leaves, how good, how fast, who decides, whether it is well."
+
+EXECUTED, SAVED = per_second("ner_layers_executed_total"), per_second("ner_layers_saved_total")
+ALL, FAILED = per_second("ner_requests_total", ANSWERS), per_second("ner_requests_total", ANSWERS, 'code=~"429|5.."')
+LAYER = mean("ner_exit_layer")
+P95 = quantile(0.95, "ner_request_duration_seconds")
+EXPECTED = "ner_exit_policy_expected_"
+UNMEASURED = "not calibrated"
+
+
+def rows() -> list[Row]:
+    """The rows, top to bottom."""
+    return [at_a_glance(), how_early(), how_fast(), who_decides(), how_well()]
+
+
+def at_a_glance() -> Row:
+    """The headline, and the state of things in twelve figures around it."""
+    headline = figure(
+        "Average exit layer",
+        "The layer behind which a sequence gets its answer, on average. The lower, the less is computed.",
+        Query(LAYER),
+        decimals=2,
+        sparkline=True,
+    )
+    layers_saved = figure(
+        "Layers saved",
+        "Share of full depth's layers that early exit did not run.",
+        Query(f"{SAVED} / ({SAVED} + {EXECUTED})"),
+        unit="percentunit",
+    )
+    speedup_layers = figure(
+        "Speed-up, layers",
+        "Layers of full depth / layers that ran.",
+        Query(f"({SAVED} + {EXECUTED}) / {EXECUTED}"),
+        unit="suffix:x",
+        decimals=1,
+    )
+    speedup_latency = figure(
+        "Speed-up, time",
+        "Time of full depth / time under the policy in force: measured by calibration, one sentence at a time.",
+        Query(series(f"{EXPECTED}speedup_latency"), "{{instance}}"),
+        unit="suffix:x",
+        decimals=1,
+        unknown=UNMEASURED,
+    )
+    f1 = figure(
+        "F1 expected",
+        "F1 x 100 of the policy in force: measured by calibration on its dev set.",
+        Query(series(f"{EXPECTED}f1"), "{{instance}}"),
+        decimals=1,
+        unknown=UNMEASURED,
+    )
+    f1_loss = figure(
+        "F1 loss expected",
+        "F1 x 100 of full depth minus that of the policy in force, by calibration. Yellow from 0.3, the most "
+        "that the preset balanced may lose, red from 1, the most that fast may.",
+        Query(series(f"{EXPECTED}f1_loss"), "{{instance}}"),
+        decimals=2,
+        steps=((None, GREEN), (0.3, YELLOW), (1, RED)),
+        unknown=UNMEASURED,
+    )
+    strategy = figure(
+        "Strategy",
+        "The exit strategy of every request that starts now.",
+        Query(series("ner_exit_policy_info"), "{{strategy}} {{measure}}"),
+    )
+    requests = figure("Requests", "Requests for entities, whatever their answer.", Query(ALL), unit="reqps", decimals=1)
+    p95 = figure(
+        "p95 of objective",
+        "95 of 100 requests are answered within this share of the objective: the autopilot's p95_ms, else 100 ms.",
+        Query(f"{P95} / {objective_p95()}"),
+        unit="percentunit",
+        steps=((None, GREEN), (0.8, YELLOW), (1, RED)),
+    )
+    failed = figure(
+        "Refused or failed",
+        "Share of the requests for entities that got 429 (the queue is full) or 5xx.",
+        Query(f"({FAILED} or 0 * {ALL}) / {ALL}"),
+        unit="percentunit",
+        decimals=1,
+        steps=((None, GREEN), (0.01, YELLOW), (0.05, RED)),
+    )
+    autopilot = figure(
+        "Autopilot",
+        "Whether the service moves along the calibrated operating points by itself.",
+        Query(series("ner_autopilot_enabled"), "{{instance}}"),
+    )
+    engine = figure(
+        "Engine",
+        "Whether the engine can make progress: it runs, and no step of it is overdue.",
+        Query(series("ner_engine_up"), "{{instance}}"),
+    )
+    alerts = figure(
+        "Alerts firing",
+        "Alerts of this service that fire now; the page /alerts of Prometheus says which.",
+        Query('count(ALERTS{alertname=~"Ner.*", alertstate="firing"}) or vector(0)'),
+        steps=((None, GREEN), (1, RED)),
+    )
+    around = (
+        *(layers_saved, speedup_layers, speedup_latency, f1, f1_loss, strategy.text_mode(BigValueTextMode.NAME)),
+        *(requests, p95, failed, in_words(autopilot, ("off", BLUE), ("on", GREEN))),
+        *(in_words(engine, ("stuck", RED), ("up", GREEN)), alerts),
+    )
+    return Row("At a glance", [Cell(headline, 6, 8), *(Cell(panel, 3, 4) for panel in around)])
+
+
+def how_early() -> Row:
+    """The depth of the answers, what it saves, and what it is expected to cost."""
+    layers = over_time(
+        "Average exit layer over time",
+        "What sequences do, and what calibration expects of the policy in force. Traffic unlike the dev set's shows "
+        "as a gap between them, and so do requests with an exit policy of their own.",
+        Query(LAYER, "observed"),
+        Query(f"avg({series(f'{EXPECTED}average_exit_layer')})", "expected"),
+        unit="none",
+    )
+    heatmap = density(
+        "Exit layers",
+        "How many sequences left at which layer, and when.",
+        buckets("ner_exit_layer", "$__rate_interval"),
+    )
+    saved = over_time(
+        "Layers run and saved",
+        "Layers per second that ran, and that early exit made needless.",
+        Query(EXECUTED, "run"),
+        Query(SAVED, "saved"),
+        unit="ops",
+    )
+    quality = over_time(
+        "F1 over time",
+        "F1 x 100 expected of the policy in force, and its loss against full depth, by calibration; nothing where "
+        "calibration did not measure that policy.",
+        Query(series(f"{EXPECTED}f1"), "F1 {{instance}}"),
+        Query(series(f"{EXPECTED}f1_loss"), "loss {{instance}}"),
+        unit="none",
+    )
+    return Row(
+        "How early",
+        [
+            Cell(coloured(layers, {"observed": BLUE, "expected": ORANGE}).min(1).decimals(2), 12, 8),
+            Cell(heatmap, 12, 8),
+            Cell(stacked(coloured(saved, {"run": ORANGE, "saved": GREEN})), 12, 7),
+            Cell(stepped(on_the_right(quality, "loss .*", "none")).decimals(2), 12, 7),
+        ],
+    )
+
+
+def how_fast() -> Row:
+    """Requests, their times and what they wait for."""
+    codes = over_time(
+        "Requests by status code",
+        "Requests for entities per second: 200 answered, 429 refused because the queue is full, 499 whose client left, "
+        "503 while draining, 504 too late.",
+        Query(per_second("ner_requests_total", ANSWERS, by="code"), "{{code}}"),
+        unit="reqps",
+    )
+    times = over_time(
+        "Time of a request",
+        "From its first byte to its answer, quantiles over the last moments; and the p95 that is wanted.",
+        Query(quantile(0.5, "ner_request_duration_seconds"), "p50"),
+        Query(P95, "p95"),
+        Query(quantile(0.99, "ner_request_duration_seconds"), "p99"),
+        Query(objective_p95(), "objective of p95"),
+        unit="s",
+    )
+    stages = over_time(
+        "Time by stage",
+        "What an average request spends its time on.",
+        *(Query(mean(f"ner_request_{stage}_seconds"), stage) for stage in ("tokenize", "queue", "inference", "decode")),
+        unit="s",
+    )
+    queue = over_time(
+        "Queue",
+        "Requests that wait for their first step, requests that run, and how many texts may be admitted at a time "
+        "before 429. A request may hold several texts.",
+        Query(total("ner_requests_waiting"), "waiting"),
+        Query(total("ner_requests_running"), "running"),
+        Query(total("ner_queue_capacity"), "capacity, texts"),
+        unit="short",
+    )
+    steps = over_time(
+        "Step sizes",
+        "Sequences that share a step of the engine: under load steps are full, and that is what makes them cheap.",
+        Query(mean("ner_step_batch_sequences"), "sequences, mean"),
+        Query(quantile(0.95, "ner_step_batch_sequences"), "sequences, p95"),
+        Query(mean("ner_step_batch_tokens"), "tokens, mean"),
+        unit="short",
+    )
+    by_code = {"2..": GREEN, "4..": YELLOW, "429": PURPLE, "5..": RED}
+    logarithmic = ScaleDistributionConfig().type(ScaleDistribution.SYMLOG).log(10).linear_threshold(1)
+    return Row(
+        "How fast",
+        [
+            Cell(stacked(coloured(codes, by_code)), 8, 8),
+            Cell(with_limit(coloured(times, {"p50": GREEN, "p95": ORANGE, "p99": PURPLE}), "objective of p95"), 8, 8),
+            Cell(stacked(stages), 8, 8),
+            Cell(with_limit(queue.scale_distribution(logarithmic), "capacity.*"), 12, 7),
+            Cell(on_the_right(steps, "tokens.*", "short"), 12, 7),
+        ],
+    )
+
+
+def who_decides() -> Row:
+    """The policy in force, the autopilot, and the shadow runs that watch over both."""
+    parameters = figure(
+        "Parameters in force",
+        "Version, tau and patience of the policy in force; GET /exit-policy has all of it, /exit-policy/history who "
+        "changed what.",
+        Query(
+            side_by_side(
+                version=series("ner_exit_policy_version"),
+                tau=series("ner_exit_policy_tau"),
+                patience=series("ner_exit_policy_patience"),
+            ),
+            "{{figure}}",
+        ),
+        decimals=4,
+        unknown="has none",
+    )
+    strategies = states(
+        "Strategy over time",
+        "Which strategy was in force when. The marks on all panels say who changed the policy.",
+        Query(series("ner_exit_policy_info"), "{{strategy}} {{measure}}"),
+    )
+    changes = over_time(
+        "Policy changes",
+        "Changes of the exit policy, by who made them.",
+        Query(f"sum by (source) (increase({series('ner_exit_policy_changes_total')}[$__rate_interval]))", "{{source}}"),
+        unit="none",
+    )
+    level = over_time(
+        "Autopilot level",
+        "0 is the most accurate operating point that the autopilot may use; every level up is one point faster.",
+        Query(series("ner_autopilot_level"), "{{instance}}"),
+        unit="none",
+    )
+    moves = over_time(
+        "Autopilot moves",
+        "Moves along the operating points, faster and slower.",
+        Query(
+            f"sum by (direction) (increase({series('ner_autopilot_moves_total')}[$__rate_interval]))", "{{direction}}"
+        ),
+        unit="none",
+    )
+    shadow = over_time(
+        "Shadow disagreement",
+        "Early leavers that were taken on to full depth in idle time: the share whose entities changed, of the last "
+        "5 minutes' runs, and the upper confidence bound of that share.",
+        Query(f"{lately('ner_shadow_disagreements_total')} / {lately('ner_shadow_runs_total')}", "disagreeing"),
+        Query(series("ner_shadow_disagreement_bound"), "bound {{instance}}"),
+        unit="percentunit",
+    )
+    runs = over_time(
+        "Shadow runs",
+        "Early leavers taken on to full depth.",
+        Query(per_second("ner_shadow_runs_total"), "runs"),
+        unit="ops",
+    )
+    return Row(
+        "Who decides",
+        [
+            Cell(parameters, 8, 4),
+            Cell(strategies, 8, 4),
+            Cell(stepped(changes), 8, 4),
+            Cell(stepped(level), 8, 7),
+            Cell(moves, 4, 7),
+            Cell(with_limit(shadow, "bound.*"), 8, 7),
+            Cell(runs, 4, 7),
+        ],
+    )
+
+
+def how_well() -> Row:
+    """The engine and its process."""
+    up = over_time(
+        "Engine health",
+        "1 while the engine can make progress; and since when the step that is running has been running.",
+        Query(series("ner_engine_up"), "up {{instance}}"),
+        Query(series("ner_engine_last_step_age_seconds"), "age of step {{instance}}"),
+        unit="none",
+    )
+    memory = over_time(
+        "Memory",
+        "Resident memory of the process. It is flat under load; what grows is a fault.",
+        Query(of_process("process_resident_memory_bytes"), "{{instance}}"),
+        unit="bytes",
+    )
+    uptime = over_time(
+        "Uptime",
+        "Time since the process started; back to zero means a restart.",
+        Query(of_process("(time() - process_start_time_seconds)"), "{{instance}}"),
+        unit="s",
+    )
+    return Row("How well", [Cell(on_the_right(up, "age.*", "s"), 8, 7), Cell(memory, 8, 7), Cell(uptime, 8, 7)])

@@ -1,0 +1,191 @@
+"""From the texts of a request to their entities, whatever format they came in: limits, queue, engine, times, counts.
+
+What a request and its answer look like on the wire is the routes' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+
+from service.api.schemas import ErrorOut
+from service.api.state import Service, service_of
+from service.engine.sequence import CapturedPolicy, Sequence
+from service.engine.sequence import Request as EngineRequest
+from service.errors import NotReady, Overloaded, ServiceError, TimedOut, TooLarge
+from service.spans.types import Entity
+from service.text.types import EncodedText
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorOut} for status in (400, 401, 413, 422, 429, 500, 503, 504)
+}
+
+
+class ClientLeft(ServiceError):
+    """The client closed its connection before its answer was ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for.
+
+    texts       a string where the request gave one text alone
+    field       what the request calls them, for messages
+    keep        which of the entities found are wanted
+    timeout_ms  None: as long as the operator allows
+    override    changes to the exit policy for this request alone
+    """
+
+    texts: str | Seq[str]
+    field: str
+    keep: Callable[[Entity], bool]
+    split: bool = True
+    timeout_ms: int | None = None
+    wants_trace: bool = False
+    override: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredText:
+    """A text, its sequences behind their last layer, and the entities that are wanted."""
+
+    encoded: EncodedText
+    sequences: Seq[Sequence]
+    entities: Seq[Entity]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The texts in the order in which they were asked for, the policy they left by; timing_ms by stage, then in total."""
+
+    texts: Seq[AnsweredText]
+    captured: CapturedPolicy
+    timing_ms: dict[str, float]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What an answer says beside its body."""
+        return {
+            "X-Exit-Policy-Version": str(self.captured.version),
+            "Server-Timing": ", ".join(f"{stage};dur={value}" for stage, value in self.timing_ms.items()),
+        }
+
+
+async def answer(request: Request, asked: Asked) -> Answer:
+    """Find the entities. Tokenising runs beside the event loop, inference in the engine.
+
+    Raises BadInput, TooLarge, Overloaded, NotReady, TimedOut, ClientLeft or the engine's own error.
+    """
+    service = service_of(request)
+    received = time.monotonic()
+    texts = [asked.texts] if isinstance(asked.texts, str) else asked.texts
+    _check_sizes(service, asked, texts)
+    service.controls.capture(asked.override)  # refuses changes that do not fit, before any work is done
+    if not service.engine.has_room:
+        refusal = Overloaded("the queue is full; send the request again later")
+        service.metrics.request_refused(refusal)
+        raise refusal
+    encoded = await asyncio.to_thread(service.text_encoder.encode_batch, texts, split=asked.split)
+    num_tokens = sum(text.num_pieces for text in encoded)
+    if num_tokens > service.settings.queue_tokens:
+        limit = f"{service.settings.queue_tokens} (NER_QUEUE_TOKENS)"
+        raise _too_large(service, f"the request has {num_tokens} tokens; the limit is {limit}; send it in parts")
+    timeout_s = (asked.timeout_ms or service.settings.timeout_ms) / 1_000
+    pending = EngineRequest(
+        texts=tuple(encoded),
+        deadline=received + timeout_s,
+        submitted=time.monotonic(),
+        request_id=request.state.request_id,
+        override=asked.override,
+        wants_trace=asked.wants_trace,
+    )
+    try:
+        service.engine.submit(pending)
+    except (Overloaded, NotReady) as refusal:
+        service.metrics.request_refused(refusal)
+        raise
+    await _wait(service, pending, request)
+    return _read(service, pending, asked, received)
+
+
+def _check_sizes(service: Service, asked: Asked, texts: Seq[str]) -> None:
+    """Raise TooLarge for too many texts, or one too long."""
+    settings = service.settings
+    most, variable = min((settings.max_texts, "NER_MAX_TEXTS"), (settings.queue_texts, "NER_QUEUE_TEXTS"))
+    if len(texts) > most:
+        raise _too_large(service, f"{asked.field} has {len(texts)} items; the limit is {most} ({variable})")
+    for index, text in enumerate(texts):
+        if len(text) > settings.max_text_chars:
+            where = asked.field if isinstance(asked.texts, str) else f"{asked.field}[{index}]"
+            limit = f"{settings.max_text_chars} (NER_MAX_TEXT_CHARS)"
+            raise _too_large(service, f"{where} has {len(text)} characters; the limit is {limit}")
+
+
+def _too_large(service: Service, message: str) -> TooLarge:
+    service.metrics.request_too_large()
+    return TooLarge(message)
+
+
+async def _wait(service: Service, pending: EngineRequest, request: Request) -> None:
+    """Wait for the engine's answer. Raises the engine's error, TimedOut, or ClientLeft.
+
+    Whoever stops waiting cancels the request, and the engine drops it at the next layer boundary.
+    """
+    answered = asyncio.wrap_future(pending.future)
+    answered.add_done_callback(lambda future: future.cancelled() or future.exception())  # mark it as seen
+    departure = asyncio.ensure_future(_departure(request))
+    try:
+        timeout_s = max(0.0, pending.deadline - time.monotonic())
+        await asyncio.wait((answered, departure), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if answered.done():
+            answered.result()
+            return
+        if departure.done():
+            service.metrics.client_left()
+            raise ClientLeft("the client closed its connection")
+        raise TimedOut("the request's timeout_ms passed before its answer was ready; ask for more time, or send less")
+    except TimedOut:
+        service.metrics.request_timed_out()
+        raise
+    finally:
+        if not answered.done():
+            service.engine.cancel(pending)
+        departure.cancel()
+
+
+async def _departure(request: Request) -> None:
+    """Return once the client is gone; the body has been read, so only its leaving can still arrive."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _read(service: Service, pending: EngineRequest, asked: Asked, received: float) -> Answer:
+    """The answer out of a finished request; it is counted here."""
+    if pending.captured is None:
+        raise RuntimeError("an answered request has no policy")
+    texts: list[AnsweredText] = []
+    position = 0
+    for encoded in pending.texts:
+        sequences = pending.sequences[position : position + len(encoded.sequences)]
+        position += len(encoded.sequences)
+        entities = service.text_encoder.entities(encoded, [sequence.spans for sequence in sequences])
+        texts.append(AnsweredText(encoded, sequences, list(filter(asked.keep, entities))))
+    finished = time.monotonic()
+    stages_s = {
+        "tokenize": pending.submitted - received,
+        "queue": pending.started - pending.submitted,
+        "inference": pending.finished - pending.started - pending.decode_s,
+        "decode": pending.decode_s + finished - pending.finished,
+    }
+    stages_s = {stage: max(0.0, seconds) for stage, seconds in stages_s.items()}
+    labels = [entity.label for text in texts for entity in text.entities]
+    service.metrics.request_answered(finished - received, stages_s, labels)
+    timing_ms = {stage: round(1_000 * seconds, 3) for stage, seconds in stages_s.items()}
+    timing_ms["total"] = round(1_000 * (finished - received), 3)
+    return Answer(texts, pending.captured, timing_ms)

@@ -1,0 +1,71 @@
+"""POST /: the wire format of Hugging Face's clients for token classification, so that they can be pointed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+
+from service.api.answering import ERRORS, AnsweredText, Asked, answer
+from service.api.keys import require_read
+from service.api.schemas import HuggingFaceEntity, HuggingFaceParameters, HuggingFaceRequest
+from service.spans.types import IntArray
+
+router = APIRouter()
+
+Item = dict[str, Any]
+
+
+@router.post(
+    "/",
+    response_model=list[HuggingFaceEntity] | list[list[HuggingFaceEntity]],
+    responses=ERRORS,
+    dependencies=[Depends(require_read)],
+)
+async def token_classification(body: HuggingFaceRequest, request: Request) -> JSONResponse:
+    """Named entities for Hugging Face's clients: their `token_classification`, of a text or of several."""
+    parameters = body.parameters or HuggingFaceParameters()
+    ignored = frozenset(parameters.ignore_labels or ())
+    asked = Asked(texts=body.inputs, field="inputs", keep=lambda entity: entity.label not in ignored)
+    found = await answer(request, asked)
+    items_of = _word_items if parameters.aggregation_strategy == "none" else _entity_items
+    results = [[item for item in items_of(text) if item.get("entity") not in ignored] for text in found.texts]
+    return JSONResponse(results[0] if isinstance(body.inputs, str) else results, headers=found.headers)
+
+
+def _entity_items(answered: AnsweredText) -> Iterator[Item]:
+    for entity in answered.entities:
+        yield _item(answered, entity.label, entity.score, entity.start, entity.end)
+
+
+def _word_items(answered: AnsweredText) -> Iterator[Item]:
+    """An item a word of an entity, entity by entity: so a word inside two nested ones comes twice, and tags stay whole.
+
+    `score` is the entity's; the words count from 1, as a pipeline's do behind its special piece.
+    """
+    starts, ends = _words(answered)
+    for entity in answered.entities:
+        first, last = np.searchsorted(starts, (entity.start, entity.end)).tolist()
+        for word in range(first, last):
+            item = _item(answered, entity.label, entity.score, int(starts[word]), int(ends[word]))
+            prefix = "B" if word == first else "I"
+            yield {**item, "entity": f"{prefix}-{entity.label}", "index": word + 1}
+
+
+def _words(answered: AnsweredText) -> tuple[IntArray, IntArray]:
+    """Character offsets of the text's words. Those that two windows share count once: where they are owned."""
+    owned = [(sequence.input, slice(*sequence.input.owned)) for sequence in answered.sequences]
+    if not owned:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    return (
+        np.concatenate([sequence.word_starts[words] for sequence, words in owned]),
+        np.concatenate([sequence.word_ends[words] for sequence, words in owned]),
+    )
+
+
+def _item(answered: AnsweredText, label: str, score: float, start: int, end: int) -> Item:
+    word = answered.encoded.text[start:end]
+    return {"entity_group": label, "score": round(score, 6), "word": word, "start": start, "end": end}

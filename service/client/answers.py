@@ -1,0 +1,115 @@
+"""A file of texts to a file of answers, in order; interrupted, it goes on behind the last answer that was written.
+
+An answer repeats its line's number, id and text: so the file stands alone, and a changed file of texts is noticed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+from service.client.http import NerClient, TextsRefused
+from service.client.lines import Line, read_lines
+from service.errors import BadInput
+
+_IN_FLIGHT = 4  # requests at a time: the server works on one while others are on their way
+_CHUNK_TEXTS, _CHUNK_CHARS = 32, 50_000  # of one request: far below the server's limits
+
+Record = dict[str, Any]  # a line of the file of answers
+
+
+def answer_file(source: Path, target: Path, client: NerClient) -> Iterator[Record]:
+    """Answer every line of `source` into `target`; -> every answer once it is there, those of an earlier run first.
+
+    A line that cannot be answered gets "error" in place of a result. Raises BadInput for files that cannot be used or
+    do not belong together; ServerLost.
+    """
+    try:
+        with target.open("ab+") as output:
+            _claim(output, target)
+            lines = read_lines(source)
+            yield from _earlier(output, target, lines, source)
+            for record in _answers(lines, client):
+                output.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
+                output.flush()
+                yield record
+    except OSError as error:
+        raise BadInput(f"{target} cannot be written: {error.strerror}") from error
+
+
+def _claim(output: IO[bytes], target: Path) -> None:
+    try:
+        fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BadInput(f"{target} is being written by another process; wait for it, or end it") from error
+
+
+def _earlier(output: IO[bytes], target: Path, lines: Iterator[Line], source: Path) -> Iterator[Record]:
+    """The answers that are there, each compared with its line; one that was torn off is removed."""
+    advice = f"name another --output for {source}"
+    output.seek(0)
+    end = 0
+    for written in output:
+        if not written.endswith(b"\n") and written.startswith(b'{"line": '[: len(written)]):
+            output.truncate(end)
+            return
+        end += len(written)
+        try:
+            record = json.loads(written)
+            head = {name: record[name] for name in ("line", "id", "text") if name in record}
+            number = head["line"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadInput(f"{target} holds something else than answers; {advice}") from error
+        line = next(lines, None)
+        if line is None or head != line.head:
+            raise BadInput(
+                f"{target} answers another line {number} than {source} has; {advice}, or remove it to start again"
+            )
+        yield record
+
+
+def _answers(lines: Iterator[Line], client: NerClient) -> Iterator[Record]:
+    """The answers of lines, in order; several requests are on their way at a time."""
+    pending: deque[Future[list[Record]]] = deque()
+    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+        try:
+            for chunk in _chunks(lines):
+                pending.append(pool.submit(_ask, client, chunk))
+                if len(pending) > _IN_FLIGHT:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+        finally:
+            client.stop()
+            pool.shutdown(cancel_futures=True)
+
+
+def _chunks(lines: Iterator[Line]) -> Iterator[list[Line]]:
+    chunk: list[Line] = []
+    num_chars = 0
+    for line in lines:
+        length = 0 if line.problem else len(line.text)
+        if chunk and (len(chunk) == _CHUNK_TEXTS or num_chars + length > _CHUNK_CHARS):
+            yield chunk
+            chunk, num_chars = [], 0
+        chunk.append(line)
+        num_chars += length
+    if chunk:
+        yield chunk
+
+
+def _ask(client: NerClient, chunk: Sequence[Line]) -> list[Record]:
+    """Ask for the texts of a chunk at once; where the server refuses that, for each alone."""
+    readable = [line for line in chunk if not line.problem]
+    try:
+        results = iter(client.ner([line.text for line in readable]) if readable else [])
+    except TextsRefused as refusal:
+        if len(chunk) > 1:
+            return [record for line in chunk for record in _ask(client, [line])]
+        return [{**line.head, "error": str(refusal)} for line in chunk]
+    return [{**line.head, **({"error": line.problem} if line.problem else next(results))} for line in chunk]

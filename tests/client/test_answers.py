@@ -1,0 +1,277 @@
+"""A file of texts to a file of answers: order, bad lines, and going on after an interruption."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import resource
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from service.client import answers
+from service.client.answers import answer_file
+from service.client.http import ServerLost
+from service.errors import BadInput
+from tests.client.scripted_ import bad, client_of, good, result, texts_of
+
+PATIENCE_S = 60.0
+TEXTS = [f"text {number} of Zürich 😀" for number in range(1, 12)]
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "_CHUNK_TEXTS", 2)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """TEXTS as JSON lines, with their ids."""
+    path = tmp_path / "texts.jsonl"
+    write(path, [{"id": f"n{number}", "text": text} for number, text in enumerate(TEXTS, 1)])
+    return path
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """Where the answers go."""
+    return tmp_path / "answers.jsonl"
+
+
+def write(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """JSON lines."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def run(source: Path, target: Path, handler: Handler = good) -> list[dict[str, Any]]:
+    """Answer a file; -> what was yielded, which is what is written."""
+    with client_of(handler) as client:
+        records = list(answer_file(source, target, client))
+    assert [json.loads(line) for line in target.read_bytes().split(b"\n")[:-1]] == records
+    return records
+
+
+def lost_after(num_requests: int) -> Handler:
+    """A server that takes the key for so many requests."""
+    left = iter(range(num_requests))
+    return lambda request: good(request) if next(left, None) is not None else bad(401)
+
+
+def test_every_line_is_answered_with_its_number_id_and_text(source: Path, target: Path) -> None:
+    assert run(source, target) == [
+        {"line": number, "id": f"n{number}", "text": text, **result(text)} for number, text in enumerate(TEXTS, 1)
+    ]
+
+
+def test_plain_text_is_a_text_a_line_and_blank_lines_are_passed_over(tmp_path: Path, target: Path) -> None:
+    source = tmp_path / "texts.txt"
+    source.write_bytes("\ufeffRome\r\n\n  \n{not json}\u2028\x0b, still the same\n\ufeffParis".encode())
+    assert [(record["line"], record["text"]) for record in run(source, target)] == [
+        (1, "Rome"),
+        (4, "{not json}\u2028\x0b, still the same"),
+        (5, "\ufeffParis"),
+    ]
+
+
+def test_answers_are_written_so_that_people_can_read_them(source: Path, target: Path) -> None:
+    run(source, target)
+    assert "Zürich 😀" in target.read_text(encoding="utf-8")
+
+
+def test_order_is_kept_when_the_first_request_is_answered_last(source: Path, target: Path) -> None:
+    others = threading.Semaphore(0)
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if TEXTS[0] in texts_of(request):
+            assert all(others.acquire(timeout=PATIENCE_S) for _ in range(3))
+        else:
+            others.release()
+        return good(request)
+
+    assert [record["line"] for record in run(source, target, handler)] == list(range(1, 12))
+
+
+def test_four_requests_are_under_way_at_a_time_and_never_more(source: Path, target: Path) -> None:
+    lock, barrier = threading.Lock(), threading.Barrier(4, timeout=PATIENCE_S)
+    underway, most = 0, 0
+    write(source, [{"text": str(number)} for number in range(2 * 4 * 3)])
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        nonlocal underway, most
+        with lock:
+            underway += 1
+            most = max(most, underway)
+        barrier.wait()
+        with lock:
+            underway -= 1
+        return good(request)
+
+    run(source, target, handler)
+    assert most == 4
+
+
+def test_texts_go_together_up_to_a_number_of_characters(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "_CHUNK_TEXTS", 100)
+    monkeypatch.setattr(answers, "_CHUNK_CHARS", 10)
+    sent: list[list[str]] = []
+    write(source, [{"text": text} for text in ("a" * 4, "b" * 6, "c" * 11, "d", "")])
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        sent.append(texts_of(request))
+        return good(request)
+
+    run(source, target, handler)
+    assert sorted(sent) == [["a" * 4, "b" * 6], ["c" * 11], ["d", ""]]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"not json", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'"Rome"', 'no string as "text"'),
+        (b"{}", 'no string as "text"'),
+        (b'{"text": 7}', 'no string as "text"'),
+        (b'{"text": "a", "id": [1]}', 'the "id" is neither a string nor a whole number'),
+        (b'{"text": "a", "id": NaN}', 'the "id" is neither a string nor a whole number'),
+        (b'{"text": "\xff"}', "not UTF-8"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named_and_the_others_are_answered(
+    source: Path, target: Path, line: bytes, said: str
+) -> None:
+    lines = source.read_bytes().splitlines(keepends=True)
+    source.write_bytes(b"".join([*lines[:4], line + b"\n", *lines[5:]]))
+    records = run(source, target)
+    assert [record["line"] for record in records if "error" in record] == [5]
+    assert said in records[4]["error"]
+    assert [record["text"] for record in records if "error" not in record] == [*TEXTS[:4], *TEXTS[5:]]
+
+
+@pytest.mark.parametrize("status", [413, 422, 500])
+def test_a_text_that_the_server_refuses_costs_no_other_its_answer(source: Path, target: Path, status: int) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        return bad(status, "it is too strange") if TEXTS[6] in texts_of(request) else good(request)
+
+    records = run(source, target, handler)
+    assert records[6] == {"line": 7, "id": "n7", "text": TEXTS[6], "error": "it is too strange"}
+    assert [record["line"] for record in records if "error" not in record] == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11]
+
+
+def test_half_a_surrogate_pair_is_written_as_it_was_read_and_recognised(source: Path, target: Path) -> None:
+    source.write_text(r'{"text": "a\ud800"}', encoding="utf-8")
+    refused = run(source, target, lambda _: bad(422, "half a character"))
+    assert refused == [{"line": 1, "text": "a\ud800", "error": "half a character"}]
+    assert run(source, target) == refused
+
+
+@pytest.mark.parametrize("num_requests", [0, 1, 3, 5])
+def test_a_run_that_broke_off_goes_on_behind_its_last_answer(source: Path, target: Path, num_requests: int) -> None:
+    with pytest.raises(ServerLost):
+        run(source, target, lost_after(num_requests))
+    before = target.read_bytes()
+    asked: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.extend(texts_of(request))
+        return good(request)
+
+    assert [record["text"] for record in run(source, target, handler)] == TEXTS
+    assert sorted(asked) == sorted(TEXTS[before.count(b"\n") :])
+    assert target.read_bytes().startswith(before)
+
+
+def test_an_answer_that_was_torn_off_anywhere_is_written_again(source: Path, target: Path) -> None:
+    write(source, [{"text": text} for text in ("Zürich", "b")])
+    run(source, target)
+    whole = target.read_bytes()
+    for length in range(len(whole)):
+        target.write_bytes(whole[:length])
+        run(source, target)
+        assert target.read_bytes() == whole
+
+
+def test_a_finished_run_asks_nobody(source: Path, target: Path) -> None:
+    records = run(source, target)
+    assert run(source, target, lambda _: bad(500)) == records
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda records: records[0].update(text="another"),
+        lambda records: records[3].update(id="another"),
+        lambda records: records[3].pop("id"),
+        lambda records: records.insert(0, records[5]),
+        lambda records: records.pop(2),
+        lambda records: records.clear(),
+    ],
+)
+def test_answers_to_a_file_that_was_changed_since_are_refused_and_left_alone(
+    source: Path, target: Path, change: Callable[[list[dict[str, Any]]], None]
+) -> None:
+    run(source, target)
+    before = target.read_bytes()
+    records = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    change(records)
+    write(source, records)
+    with pytest.raises(BadInput, match=r"answers\.jsonl answers another line \d+ than .*texts\.jsonl has"):
+        run(source, target)
+    assert target.read_bytes() == before
+
+
+def test_lines_that_were_added_at_the_end_are_answered(source: Path, target: Path) -> None:
+    run(source, target)
+    with source.open("a", encoding="utf-8") as file:
+        file.write('{"text": "one more"}\n')
+    assert run(source, target)[-1] == {"line": 12, "text": "one more", **result("one more")}
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello", b"hello\n", b"7\n", b"[]\n", b"\n", b'{"text": "a"}', b'{"text": "a"}\n', b'{"line": 1, \n']
+)
+def test_a_file_of_something_else_is_never_written_to(source: Path, target: Path, content: bytes) -> None:
+    target.write_bytes(content)
+    with pytest.raises(BadInput, match="something else than answers; name another --output"):
+        run(source, target)
+    assert target.read_bytes() == content
+
+
+def test_a_file_that_is_being_written_is_left_alone(source: Path, target: Path) -> None:
+    with target.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(BadInput, match="being written by another process"):
+            run(source, target)
+
+
+@pytest.mark.parametrize(("name", "said"), [("none/answers.jsonl", "No such file"), (".", "Is a directory")])
+def test_a_target_that_cannot_be_written_is_named(source: Path, tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(BadInput, match=f"cannot be written: {said}"):
+        run(source, tmp_path / name)
+
+
+def test_a_full_disk_is_said_and_the_next_run_goes_on(source: Path, target: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+    try:
+        with pytest.raises(BadInput, match="cannot be written: File too large"):
+            run(source, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert target.stat().st_size == 200
+    assert [record["text"] for record in run(source, target)] == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("none.jsonl", "No such file"), ("texts.csv", r"'\.csv'; expected one of .*jsonl.*txt")]
+)
+def test_a_source_that_cannot_be_read_is_named(tmp_path: Path, target: Path, name: str, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        run(tmp_path / name, target)
