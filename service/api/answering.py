@@ -62,7 +62,7 @@ class AnsweredText:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The texts in the order in which they were asked for, the policy they left by; timing_ms by stage, then in total."""
+    """The texts in the order in which they were asked for, by which policy; timing_ms by stage, then in total."""
 
     texts: Seq[AnsweredText]
     captured: CapturedPolicy
