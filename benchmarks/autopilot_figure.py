@@ -34,7 +34,7 @@ def draw(rows: Sequence[Row], phases: Sequence[Phase], num_levels: int, path: Pa
             moves = [(0.0, 0), *row["moves"], (sum(seconds for _, seconds in phases), row["moves"][-1][1])]
             level.step(*zip(*moves, strict=True), where="post", color=colour)
     latency.axhline(GOAL_MS, color="#444444", linewidth=0.8, linestyle=":")
-    latency.annotate("objective", (0.005, GOAL_MS * 1.1), xycoords=("axes fraction", "data"), fontsize=8)
+    latency.annotate(f"{GOAL_MS:.0f} ms", (0.005, GOAL_MS * 1.1), xycoords=("axes fraction", "data"), fontsize=8)
     latency.set_yscale("log")
     latency.set_ylabel("latency in ms, by second of arrival")
     latency.legend(fontsize=8, loc="upper right")

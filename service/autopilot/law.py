@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 QUEUE_THREATENS, QUEUE_IS_CALM = 0.5, 0.25  # of the objective: a queue is what p95 is about to be
 P95_THREATENS, P95_IS_CALM = 0.9, 0.75  # of the objective: p95 is what has been
 SUFFICES = 0.85  # utilisation of a level that is gone to in a threat
-MAY_RETURN = 0.9  # utilisation of a level that is worth a return; a wrong one is noticed long before p95 breaks
+MAY_RETURN = 0.8  # utilisation of a level that is worth a return; a wrong one is noticed long before p95 breaks
 RECOVERY_S = 1.0  # a level suffices if it also works off what waits in this time
 ARRIVALS_S, SPEED_S = 0.5, 2.0  # what the averages of arrivals, and of the engine's time for a piece, look back on
 SETTLE_S = 1.0  # what a move has done shows after this time

@@ -96,8 +96,8 @@ def test_between_calm_and_threat_nothing_moves(disturbance: dict[str, Any]) -> N
 
 
 def test_no_return_to_a_level_that_would_be_too_busy() -> None:
-    assert LAW.next(settled(2, arrivals=5_900.0), seen(admitted_pieces=590)).level == 2  # .91 of level 1's capacity
-    assert LAW.next(settled(2, arrivals=5_800.0), seen(admitted_pieces=580)).level == 1  # .89
+    assert LAW.next(settled(2, arrivals=5_300.0), seen(admitted_pieces=530)).level == 2  # .82 of level 1's capacity
+    assert LAW.next(settled(2, arrivals=5_100.0), seen(admitted_pieces=510)).level == 1  # .78
 
 
 def test_a_return_that_does_not_last_doubles_the_calm_before_the_next_one_up_to_a_limit() -> None:

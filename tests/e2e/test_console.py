@@ -229,7 +229,7 @@ def test_a_ladder_has_a_rung_for_every_layer_that_ran_and_says_why_it_left(go: G
         expect(ladder.get_by_role("heading")).to_have_text(f"Sentence {index + 1} left at layer {left} of 6")
         assert ladder.locator(".rung .node").all_inner_texts() == [str(layer) for layer in range(1, left + 1)]
         expect(ladder.locator(".rung.exit .node")).to_have_text(str(left))
-        expect(ladder.locator(".why")).to_contain_text("Going on was expected to mend")
+        expect(ladder.locator(".why")).to_contain_text("entity errors for the work of a layer, below τ")
         assert ladder.locator(".nodes i").count() == 6 - left
 
 
@@ -351,13 +351,29 @@ def test_patience_and_tau_have_sliders_where_the_strategy_has_them(go: Go) -> No
     expect(visit.page.locator(".sentence h3").first).to_have_text("Sentence 1 left at layer 3 of 6")
 
 
+def test_behind_the_deepest_exit_nothing_decides(go: Go) -> None:
+    visit = go().open()
+    visit.ask(NEWS)
+    slider = visit.page.get_by_role("slider", name="Deepest exit")
+    expect(slider).to_have_value("5")
+    with visit.page.expect_response("**/ner"):
+        slider.press("Home")
+    expect(visit.page.locator("#preview-note")).to_contain_text("deepest exit 1")
+    why = "All 6 layers ran: down to layer 1, the deepest exit, none came below τ = 0.0889."
+    expect(visit.page.locator(".why").last).to_have_text(why)
+    last = visit.page.locator(".sentence").last
+    assert [rung.locator(".dot").count() for rung in last.locator(".rung").all()] == [1, 0, 0, 0, 0, 0]
+
+
 def test_another_measure_takes_its_calibrated_tau(go: Go) -> None:
     visit = go().open()
     visit.preview(strategy="vee")
     with visit.page.expect_response("**/ner") as response:
+        visit.page.get_by_label("Measure").focus()
         visit.page.get_by_label("Measure").select_option("cosine")
     assert response.value.json()["exit_policy"]["tau"] == 0.999
     expect(visit.page.get_by_label("Threshold τ, exactly")).to_have_value("0.999")
+    expect(visit.page.get_by_label("Measure")).to_be_focused()
 
 
 def test_a_value_out_of_range_is_refused_in_the_servers_words(go: Go) -> None:
@@ -555,7 +571,7 @@ def test_a_server_that_is_gone_is_told_apart_from_one_that_refuses(go: Go) -> No
     expect(visit.page.locator("#live-note")).to_have_text("the server cannot be reached")
     visit.page.unroute("**/*")
     expect(visit.page.locator("#live-note")).to_contain_text("requests in the last")
-    visit.complaints.clear()  # Chromium reports every connection that failed
+    visit.forgive_lost_connections()
 
 
 def test_a_page_that_came_before_its_server_begins_by_itself(go: Go) -> None:
@@ -566,7 +582,7 @@ def test_a_page_that_came_before_its_server_begins_by_itself(go: Go) -> None:
     visit.page.unroute("**/models")
     expect(visit.page.locator("#reading mark").first).to_be_visible()
     expect(visit.page.locator("#error")).to_be_hidden()
-    visit.complaints.clear()  # Chromium reports every connection that failed
+    visit.forgive_lost_connections()
 
 
 # ---- for everybody

@@ -6,7 +6,8 @@ import { EXAMPLES } from "./examples.js";
 import { entityChanges, gauge, ladders } from "./ladder.js";
 import { History, figures, parseMetrics, spoken } from "./live.js";
 import { byId, element, listed, plural, say, sum } from "./page.js";
-import { PolicyPanel, described } from "./policy.js";
+import { PolicyPanel } from "./policy.js";
+import { described } from "./strategies.js";
 
 const POLL_MS = 2000;
 const PAUSE_MS = 250; // after the last keystroke
@@ -96,7 +97,7 @@ function show(text, result, before) {
   byId("reading").replaceChildren(...marked(points, result.entities, hueOf, stops));
   byId("legend").replaceChildren(...legend(result.entities));
   byId("summary").textContent = summary(result);
-  const what = before && described(result.exit_policy);
+  const what = before && described(result.exit_policy, numLayers);
   say(byId("preview-note"), before ? `A preview of ${what}. Other requests are not affected.` : "");
   say(byId("effect"), before ? effect(before, result, points) : "");
   showLadders(result, points);
