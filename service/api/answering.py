@@ -16,8 +16,8 @@ from fastapi import Request
 
 from service.api.schemas import ErrorOut
 from service.api.state import Service, service_of
+from service.engine.sequence import CapturedPolicy, Sequence
 from service.engine.sequence import Request as EngineRequest
-from service.engine.sequence import Sequence
 from service.errors import NotReady, Overloaded, ServiceError, TimedOut, TooLarge
 from service.spans.types import Entity
 from service.text.types import EncodedText
@@ -62,17 +62,17 @@ class AnsweredText:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The texts in the order in which they were asked for; timing_ms by stage, then in total."""
+    """The texts in the order in which they were asked for, the policy they left by, and times by stage and in total."""
 
     texts: Seq[AnsweredText]
-    policy_version: int
+    captured: CapturedPolicy
     timing_ms: dict[str, float]
 
     @property
     def headers(self) -> dict[str, str]:
         """What an answer says beside its body."""
         return {
-            "X-Exit-Policy-Version": str(self.policy_version),
+            "X-Exit-Policy-Version": str(self.captured.version),
             "Server-Timing": ", ".join(f"{stage};dur={value}" for stage, value in self.timing_ms.items()),
         }
 
@@ -186,6 +186,7 @@ def _read(service: Service, pending: EngineRequest, asked: Asked, received: floa
     stages_s = {stage: max(0.0, seconds) for stage, seconds in stages_s.items()}
     labels = [entity.label for text in texts for entity in text.entities]
     service.metrics.request_answered(finished - received, stages_s, labels)
+    service.traffic.answered(received, finished)
     timing_ms = {stage: round(1_000 * seconds, 3) for stage, seconds in stages_s.items()}
     timing_ms["total"] = round(1_000 * (finished - received), 3)
-    return Answer(texts, pending.captured.version, timing_ms)
+    return Answer(texts, pending.captured, timing_ms)

@@ -26,7 +26,13 @@ class NerRequest(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         strict=True,
-        json_schema_extra={"examples": [{"text": "Ada Lovelace worked with Charles Babbage in London."}]},
+        json_schema_extra={
+            "examples": [{"text": "Ada Lovelace worked with Charles Babbage in London."}],
+            "oneOf": [
+                {"required": ["text"], "properties": {"text": {"type": "string"}}},
+                {"required": ["texts"], "properties": {"texts": {"type": "array"}}},
+            ],
+        },
     )
 
     text: Text | None = Field(None, description="one text")
@@ -35,7 +41,7 @@ class NerRequest(BaseModel):
     min_score: float = Field(0.0, ge=0, le=1, description="keep only entities at least this probable")
     timeout_ms: int | None = Field(None, ge=1, description="give up after this many milliseconds")
     split: bool = Field(True, description="split texts into sentences; false takes each as one")
-    trace: bool = Field(False, description="say what the exit policy saw at every layer")
+    trace: bool = Field(False, description="say what the exit policy is and what it saw at every layer")
     exit_policy: dict[str, Any] | None = Field(None, description="policy parameters for this request only")
 
     @model_validator(mode="after")
@@ -63,6 +69,7 @@ class TraceItem(BaseModel):
     votes: int | None
     entropy_mean: float
     entropy_max: float
+    evidence: list[float] = Field(description="what the strategy decided by; empty at the last layer")
     entities: list[dict[str, Any]]
 
 
@@ -95,6 +102,7 @@ class NerResult(BaseModel):
     sequences: list[SequenceOut]
     policy_version: int
     model: str
+    exit_policy: dict[str, Any] | None = Field(None, description="with trace: the policy that this was decided by")
     timing_ms: TimingOut
 
 
@@ -164,6 +172,12 @@ class HuggingFaceEntity(BaseModel):
     end: int
     entity: str | None = Field(None, description="with aggregation_strategy none: B- or I- and the label")
     index: int | None = Field(None, description="with aggregation_strategy none: which word of the text, from 1")
+
+
+class Health(BaseModel):
+    """How it is."""
+
+    status: Literal["alive", "ready", "draining", "stuck"]
 
 
 class ErrorOut(BaseModel):

@@ -10,16 +10,17 @@ from service.exits.policies.vee import Vee
 
 
 def trace_sequence(sequence: Sequence, *, labels: Seq[str]) -> list[dict[str, Any]]:
-    """One item a layer, as on the wire: consistency with each earlier layer, votes, entropies, entities.
+    """One item a layer, as on the wire: consistency with each earlier layer, votes, entropies, evidence, entities.
 
-    Under a strategy that does not compare tables, consistency is VEE's default measure and `votes` is null. Entities
-    carry word indices turned into character offsets of the text, like the answer's.
+    Under a strategy that does not compare tables, consistency is VEE's default measure and `votes` is null. Evidence is
+    what the sequence's own strategy decided by; the last layer's is empty. Entities carry word indices turned into
+    character offsets of the text, like the answer's.
     """
     policy = sequence.policy
     voter = policy if isinstance(policy, Vee) else Vee()
     readings = sequence.seen  # of every layer: a traced sequence computes all its exits
     items: list[dict[str, Any]] = []
-    for layer, reading in enumerate(readings, 1):
+    for layer, (reading, evidence) in enumerate(zip(readings, sequence.history, strict=True), 1):
         consistency = tuple(voter.evidence(readings[:layer])[0].tolist())
         items.append(
             {
@@ -28,6 +29,7 @@ def trace_sequence(sequence: Sequence, *, labels: Seq[str]) -> list[dict[str, An
                 "votes": policy.votes(consistency) if isinstance(policy, Vee) else None,
                 "entropy_mean": float(reading.figure("entropy_mean")[0]),
                 "entropy_max": float(reading.figure("entropy_max")[0]),
+                "evidence": list(evidence),
                 "entities": [
                     {
                         "start": int(sequence.input.word_starts[span.start]),

@@ -67,7 +67,7 @@ def families(num_layers: int, rule: ExitRule | None = None) -> dict[str, Family]
     grid = [values for values in product(GATED_TAUS, GATES, (1, 2)) if values[0] < values[1]]
     found["gated_vote"] = Family(GatedVote(), lambda _: [GatedVote(*values) for values in grid])
     if rule is not None:
-        found["learned"] = _learned(Learned(rule=rule), range(1, num_layers))
+        found["learned"] = _learned(Learned(rule=rule), range(max(1, num_layers - 2), num_layers))
     return found
 
 
@@ -113,6 +113,8 @@ def _vee(prototype: Vee, patiences: Iterable[int]) -> Family:
 
 
 def _learned(prototype: Learned, deepest_exits: Iterable[int]) -> Family:
+    """With the deepest early exit or without it: leaving out more was seen to fit the data that it is chosen on."""
+
     def members(evidences: Evidences) -> list[ExitPolicy]:
         pairs = product(deepest_exits, _taus(evidences))
         return [replace(prototype, tau=tau, deepest_exit=deepest) for deepest, tau in pairs]

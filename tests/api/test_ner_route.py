@@ -197,7 +197,7 @@ def test_the_exit_layer_of_a_text_is_its_deepest_sequences(client: TestClient) -
 def test_a_trace_tells_of_every_layer_that_ran(client: TestClient) -> None:
     result = answer(client, text=ENTITY_TEXT, trace=True, exit_policy={"tau": -0.02})
     (sequence,) = result["sequences"]
-    fields = ["layer", "consistency", "votes", "entropy_mean", "entropy_max", "entities"]
+    fields = ["layer", "consistency", "votes", "entropy_mean", "entropy_max", "evidence", "entities"]
     assert [list(item) for item in sequence["trace"]] == [fields] * sequence["exit_layer"]
     assert [item["layer"] for item in sequence["trace"]] == list(range(1, sequence["exit_layer"] + 1))
     assert [len(item["consistency"]) for item in sequence["trace"]] == list(range(sequence["exit_layer"]))
@@ -205,8 +205,18 @@ def test_a_trace_tells_of_every_layer_that_ran(client: TestClient) -> None:
         assert item["votes"] == sum(consistency > -0.02 for consistency in item["consistency"])
 
 
+def test_a_trace_names_the_policy_that_decided(client: TestClient) -> None:
+    in_force = answer(client, text=ENTITY_TEXT, trace=True)["exit_policy"]
+    assert client.get("/exit-policy").json().items() >= in_force.items()
+    assert answer(client, text=ENTITY_TEXT, trace=True, exit_policy={"patience": 2})["exit_policy"] == {
+        **in_force,
+        "patience": 2,
+    }
+
+
 def test_a_trace_changes_nothing_else(client: TestClient) -> None:
     plain, traced = answer(client, text=PARAGRAPH), answer(client, text=PARAGRAPH, trace=True)
+    del traced["exit_policy"]
     for sequence in traced["sequences"]:
         del sequence["trace"]
     assert without_times(traced) == without_times(plain)

@@ -17,5 +17,6 @@ install() {  # COMMAND PACKAGE...: the packages, unless the command is there
 install promtool prometheus  # and Prometheus itself
 install node nodejs
 install npm npm
+install chromium chromium  # the console's tests
 
 npm ci --prefix "$(dirname "$0")/javascript" --silent --no-audit --no-fund  # Hugging Face's client

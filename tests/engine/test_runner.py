@@ -55,7 +55,7 @@ EARLY: list[ExitPolicy] = [
 ]
 FIXED: list[ExitPolicy] = [Vee(tau=0.0), Pabee(3), FullDepth(), Budgeted(1), Budgeted(3), Budgeted(4)]
 POLICIES = [*EARLY, *VOTING[-2:], *FIXED]
-WIRE_FIELDS = {"layer", "consistency", "votes", "entropy_mean", "entropy_max", "entities"}
+WIRE_FIELDS = {"layer", "consistency", "votes", "entropy_mean", "entropy_max", "evidence", "entities"}
 
 shared_model = cache(tiny_model)  # for tests that do not change it
 every_policy = pytest.mark.parametrize("policy", POLICIES, ids=str)
@@ -176,7 +176,17 @@ def test_a_strategy_that_does_not_vote_is_traced_with_the_default_measure_and_no
     (voting,) = serve(request_of(INPUTS[2], policy=Vee(tau=0.0), trace=True))
     assert plain.trace is not None and voting.trace is not None
     for item, other in zip(plain.trace, voting.trace, strict=False):
-        assert item == {**other, "votes": None}
+        assert item == {**other, "votes": None, "evidence": item["evidence"]}
+
+
+@every_policy
+def test_a_trace_shows_the_evidence_that_the_strategy_decided_by(policy: ExitPolicy) -> None:
+    for sequence in serve(request_of(*INPUTS, policy=policy, trace=True)):
+        assert sequence.trace is not None
+        seen = [tuple(item["evidence"]) for item in sequence.trace]
+        assert seen == sequence.history
+        decisions = [policy.decide(seen[:layer], 4) for layer in range(1, len(seen) + 1)]
+        assert decisions == [None] * (len(seen) - 1) + [sequence.exit_reason]
 
 
 def test_a_trace_holds_the_entropies_of_every_layer() -> None:

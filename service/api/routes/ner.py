@@ -37,9 +37,10 @@ async def ner(body: NerRequest, request: Request) -> JSONResponse:
     results = [
         {
             **_result(service, text),
-            "policy_version": found.policy_version,
+            "policy_version": found.captured.version,
             "model": service.model_reference,
             "timing_ms": found.timing_ms,
+            **({"exit_policy": found.captured.policy.to_json()} if body.trace else {}),
         }
         for text in found.texts
     ]

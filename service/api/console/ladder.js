@@ -1,0 +1,244 @@
+// The ladder of a sentence: a rung for every layer, what was seen at those that ran, and where it left and why.
+
+import { decider, consistencyScale, reason } from "./strategies.js";
+import { element, plural, short } from "./page.js";
+
+/** The small gauge of a depth: so many of so many layers, as bars. */
+export function gauge(exitLayer, numLayers) {
+  const bars = Array.from({ length: numLayers }, (_, index) =>
+    element("i", { class: index < exitLayer - 1 ? "ran" : index === exitLayer - 1 ? "ran left" : "" }),
+  );
+  return element("span", { class: "gauge", "aria-hidden": "true" }, bars);
+}
+
+/** The cards of the sentences of an answer, one by one. */
+export function ladders(answer, points, hueOf) {
+  const axis = commonAxis(answer);
+  return answer.sequences.map((sequence, index) => card(sequence, index + 1, answer, points, hueOf, axis));
+}
+
+function card(sequence, number, answer, points, hueOf, axis) {
+  const { exit_policy: policy, num_layers: numLayers } = answer;
+  const depth = `left at layer ${sequence.exit_layer} of ${numLayers}`;
+  return element(
+    "article",
+    { class: "card sentence", id: `sentence-${number}`, tabindex: "-1", "aria-labelledby": `sentence-${number}-title` },
+    element(
+      "h3",
+      { id: `sentence-${number}-title` },
+      gauge(sequence.exit_layer, numLayers),
+      `Sentence ${number} ${depth}`,
+    ),
+    element("p", { class: "why" }, reason(sequence, policy, numLayers)),
+    element("p", { class: "quote", dir: "auto" }, points.slice(sequence.start, sequence.end)),
+    table(sequence, number, answer, points, hueOf, axis),
+  );
+}
+
+function table(sequence, number, answer, points, hueOf, axis) {
+  const { exit_policy: policy, num_layers: numLayers } = answer;
+  const rows = sequence.trace.map((item, index) =>
+    rung(item, sequence.trace[index - 1], sequence.trace[index + 1], sequence, answer, points, hueOf, axis),
+  );
+  const saved = numLayers - sequence.exit_layer;
+  const heads = [
+    element("th", { scope: "col", class: "layer" }, "Layer"),
+    element("th", { scope: "col", class: "decision" }, decider(policy).title, axis && thresholdNames(policy, axis)),
+    element("th", { scope: "col", class: "agreement" }, "Agrees with", layerNumbers(numLayers)),
+    element("th", { scope: "col", class: "entropy" }, "Entropy", element("span", { class: "below" }, "largest, mean")),
+    element("th", { scope: "col", class: "found" }, "Entities"),
+  ];
+  return element(
+    "table",
+    { class: axis ? "ladder" : "ladder plain", "--earlier": Math.max(1, numLayers - 1) },
+    element("caption", { class: "unseen" }, `What every layer saw in sentence ${number}`),
+    element("thead", {}, element("tr", {}, heads)),
+    element("tbody", {}, rows, saved ? skipped(sequence.exit_layer, numLayers) : null),
+  );
+}
+
+function rung(item, before, after, sequence, answer, points, hueOf, axis) {
+  const { exit_policy: policy, num_layers: numLayers } = answer;
+  const isExit = item.layer === sequence.exit_layer;
+  return element(
+    "tr",
+    { class: isExit ? "rung exit" : "rung" },
+    element(
+      "th",
+      { scope: "row", class: "layer" },
+      element("span", { class: "node" }, item.layer),
+      isExit ? element("span", { class: "left-here" }, "left") : null,
+    ),
+    decision(item, before, after, policy, axis),
+    agreement(item, policy, numLayers),
+    entropy(item),
+    found(item, before, points, hueOf),
+  );
+}
+
+/** The layers that never ran, as one row of empty rungs. */
+function skipped(exitLayer, numLayers) {
+  const count = numLayers - exitLayer;
+  const which = count === 1 ? `Layer ${numLayers}` : `Layers ${exitLayer + 1} to ${numLayers}`;
+  const nodes = Array.from({ length: count }, () => element("i", {}));
+  return element(
+    "tr",
+    { class: "skipped" },
+    element("td", { class: "layer" }, element("span", { class: "nodes", "aria-hidden": "true" }, nodes)),
+    element(
+      "td",
+      { colspan: 4 },
+      `${which} never ran: ${Math.round((100 * count) / numLayers)} % of the layers saved`,
+    ),
+  );
+}
+
+// ---- what decides: every number on one axis, where right of the threshold means leaving
+
+/** The range that all values and thresholds of an answer span; null for a strategy that measures nothing. */
+function commonAxis({ exit_policy: policy, sequences }) {
+  const { scale: scaleOf, values, thresholds } = decider(policy);
+  const items = sequences.flatMap((sequence) => sequence.trace);
+  if (!scaleOf || !items.length) return null;
+  const scale = scaleOf(policy);
+  const seen = [...items.flatMap(values), ...thresholds(policy).map(({ value }) => value)];
+  const places = seen.map((value) => scale.place(value));
+  const [low, high] = [Math.min(...places), Math.max(...places)];
+  const margin = Math.max(0.12 * (high - low), 0.25);
+  return (value) => (scale.place(value) - low + margin) / (high - low + 2 * margin);
+}
+
+const percent = (fraction) => `${(100 * fraction).toFixed(2)}%`;
+
+function thresholdNames(policy, axis) {
+  const { scale, thresholds } = decider(policy);
+  return element(
+    "span",
+    { class: "track names", "aria-hidden": "true" },
+    thresholds(policy).map(({ name, value }) =>
+      element("span", { "--at": percent(axis(value)) }, `${name} ${scale(policy).write(value)}`),
+    ),
+  );
+}
+
+function decision(item, before, after, policy, axis) {
+  const { note } = decider(policy);
+  return element(
+    "td",
+    { class: "decision" },
+    element("span", { class: "note" }, note(item, policy)),
+    axis && track(item, before, after, policy, axis),
+  );
+}
+
+function track(item, before, after, policy, axis) {
+  const { values, passes, thresholds } = decider(policy);
+  const lines = thresholds(policy).map(({ value }) => element("span", { class: "tau", "--at": percent(axis(value)) }));
+  const dots = values(item).map((value) =>
+    element("span", { class: passes(value, policy) ? "dot passes" : "dot", "--at": percent(axis(value)) }),
+  );
+  const zone = element("span", { class: "zone", "--at": percent(axis(thresholds(policy)[0].value)) });
+  const steps = policy.strategy === "vee" ? [] : staircase(item, before, after, values, axis);
+  return element("span", { class: "track", "aria-hidden": "true" }, zone, lines, steps, dots);
+}
+
+/** The way from the number of the layer before to this one's, and on to the next: down, and aside between two rungs. */
+function staircase(item, before, after, values, axis) {
+  const at = (other) => (other && values(other).length ? axis(values(other)[0]) : null);
+  const [last, here, next] = [at(before), at(item), at(after)];
+  if (here === null) return [];
+  const aside = { "--at": percent(Math.min(last, here)), "--wide": percent(Math.abs(last - here)) };
+  return [
+    last === null ? null : element("span", { class: "aside", ...aside }),
+    last === null ? null : element("span", { class: "down to", "--at": percent(here) }),
+    next === null ? null : element("span", { class: "down from", "--at": percent(here) }),
+  ];
+}
+
+// ---- what else was seen
+
+function layerNumbers(numLayers) {
+  const numbers = Array.from({ length: numLayers - 1 }, (_, index) => element("span", {}, index + 1));
+  return element("span", { class: "cells numbers", "aria-hidden": "true" }, numbers);
+}
+
+/** A cell for each earlier layer: the fuller, the nearer the two layers' answers; ticked where it is a vote. */
+function agreement(item, policy) {
+  const scale = consistencyScale(policy);
+  const isVoting = policy.strategy === "vee";
+  const said = item.consistency.map((value, index) => {
+    const vote = isVoting ? (value > policy.tau ? ", a vote" : ", no vote") : "";
+    return `layer ${index + 1}: ${short(value, 2)}${vote}`;
+  });
+  const cells = item.consistency.map((value, index) =>
+    element("i", {
+      class: isVoting && value > policy.tau ? "vote" : "",
+      "--near": percent(nearness(value, scale)),
+      title: said[index],
+    }),
+  );
+  if (!cells.length) return element("td", { class: "agreement" }, element("span", { class: "unseen" }, "nothing yet"));
+  return element(
+    "td",
+    { class: "agreement" },
+    element("span", { class: "cells", role: "img", "aria-label": said.join("; ") }, cells),
+  );
+}
+
+/** 0 for a doubt of 0.03 and more, 1 for one of 0.0001 and less. */
+function nearness(value, scale) {
+  const place = scale.place(value);
+  return Math.min(1, Math.max(0, scale.isEven ? 1 + place : (place - 1.5) / 2.5));
+}
+
+/** Two bars on a square-root scale, so that small ones show: the mean over the cells, and the least certain cell. */
+function entropy(item) {
+  const said = `mean ${short(item.entropy_mean, 2)}, largest ${short(item.entropy_max, 2)}`;
+  return element(
+    "td",
+    { class: "entropy" },
+    element(
+      "span",
+      { class: "bars", role: "img", "aria-label": said, title: said },
+      element("i", { class: "largest", "--share": percent(Math.sqrt(item.entropy_max)) }),
+      element("i", { class: "mean", "--share": percent(Math.sqrt(item.entropy_mean)) }),
+    ),
+    element("span", { class: "number", "aria-hidden": "true" }, short(item.entropy_max, 2)),
+  );
+}
+
+/** The entities: all of the first layer's, and of every other what changed. */
+function found(item, before, points, hueOf) {
+  const changes = entityChanges(before?.entities ?? [], item.entities);
+  const chips = changes.map(({ entity, kind, was }) =>
+    element(
+      "li",
+      { class: `chip ${hueOf(entity.label)} ${kind}`, title: `probability ${short(entity.score, 2)}` },
+      before && kind === "new" ? element("span", { class: "sign" }, "+ ") : null,
+      kind === "gone" ? element("span", { class: "sign" }, "\u2212 ") : null,
+      element("span", { class: "words", dir: "auto" }, points.slice(entity.start, entity.end)),
+      element("span", { class: "tag" }, was ? `${was} → ${entity.label}` : entity.label),
+    ),
+  );
+  const none = item.entities.length ? `the same ${item.entities.length === 1 ? "one" : item.entities.length}` : "none";
+  return element(
+    "td",
+    { class: "found" },
+    chips.length ? element("ul", {}, chips) : element("span", { class: "same" }, none),
+  );
+}
+
+/** What differs between the entities of two answers: new, gone, or of another label (`was`). */
+export function entityChanges(before, after) {
+  const place = ({ start, end }) => `${start}-${end}`;
+  const old = new Map(before.map((entity) => [place(entity), entity]));
+  const now = new Set(after.map(place));
+  return [
+    ...after.flatMap((entity) => {
+      const was = old.get(place(entity))?.label;
+      if (was === entity.label) return [];
+      return [{ entity, kind: was ? "changed" : "new", was }];
+    }),
+    ...before.filter((entity) => !now.has(place(entity))).map((entity) => ({ entity, kind: "gone" })),
+  ];
+}

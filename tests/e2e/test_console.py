@@ -1,0 +1,680 @@
+"""The console in a browser, on the shipped models: what a reader sees, at the width of a phone and of a desk."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2 as httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Locator, Page, Route, expect
+
+from tests.api.servers_ import ADMIN_KEY, AS_ADMIN, ServerProcess
+from tests.e2e.browser_ import DESKTOP, PHONE, Visit, chromium
+
+Serve = Callable[..., str]
+Go = Callable[..., Visit]
+FLAT, NESTED = "conll2003-minilm", "litbank-minilm"
+NEWS = "Angela Merkel met Barack Obama in Berlin. Deutsche Bank and Credit Suisse First Boston sold a bank in Zurich."
+FICTION = "The captain of the ship walked to the old house by the river."
+ASTRAL = "🚀👩🏽‍🚀 In Berlin 🗼 Ange\u0301la Merkel 🇫🇷 met Zoe\u0308 Mu\u0308ller of Siemens 𝒳 in New York."
+MARKUP = "<img src=x onerror=\"window.hit=1\"><script>window.hit=1</script> Angela Merkel & 'Berlin' <b>bold</b>"
+at_both_widths = pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+STRATEGIES = ["vee", "gated_vote", "pabee", "sentee", "branchynet", "shallow_deep", "budgeted", "full_depth"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """Start a server of settings -> its URL; the same settings give the same server."""
+    with ExitStack() as stack:
+        urls: dict[tuple[tuple[str, str], ...], str] = {}
+
+        def serve(model: str = FLAT, **settings: str) -> str:
+            key = (("model", model), *sorted(settings.items()))
+            if key not in urls:
+                folder: Path = tmp_path_factory.mktemp("server")
+                fixed = {"NER_STATE_DIR": str(folder / "state"), "NER_ADMIN_KEY": ADMIN_KEY, "NER_DRAIN_S": "0"}
+                process = ServerProcess(folder, NER_MODEL=model, **fixed, **settings)
+                stack.callback(process.kill)
+                urls[key] = process.wait_ready()
+            return urls[key]
+
+        yield serve
+
+
+@pytest.fixture
+def go(browser: Browser, serve: Serve) -> Iterator[Go]:
+    """Visit the console of a server. Afterwards: nothing complained, and nothing was asked of another host."""
+    visits: list[Visit] = []
+
+    def go(model: str = FLAT, *, settings: dict[str, str] | None = None, **options: Any) -> Visit:
+        visits.append(Visit(browser, f"{serve(model, **(settings or {}))}/", **options))
+        return visits[-1]
+
+    yield go
+    for visit in visits:
+        visit.close()
+        assert visit.complaints == []
+        assert visit.hosts == {urlsplit(visit.url).netloc}
+
+
+@pytest.fixture
+def api(serve: Serve) -> Iterator[httpx.Client]:
+    """The flat model's server as an administrator's client has it; its policy is put back afterwards."""
+    with httpx.Client(base_url=serve(), headers=AS_ADMIN, timeout=60, trust_env=False) as client:
+        yield client
+        client.patch("/exit-policy", json={"preset": "balanced"}).raise_for_status()
+
+
+def answer(url: str, text: str, **request: Any) -> dict[str, Any]:
+    """What POST /ner says, with its trace."""
+    response = httpx.post(f"{url}ner", json={"text": text, "trace": True, **request}, timeout=60, trust_env=False)
+    result: dict[str, Any] = response.raise_for_status().json()
+    return result
+
+
+def entities_shown(visit: Visit) -> list[tuple[str, str]]:
+    """Text and label of every entity that is marked, in text order, outer ones first."""
+    read = """marks => marks.map(mark => {
+      const own = [...mark.children].findLast(child => child.className === 'tag').textContent.trim();
+      const bare = mark.cloneNode(true);
+      bare.querySelectorAll('.tag').forEach(tag => tag.remove());
+      return [bare.textContent, own];
+    })"""
+    found = visit.page.locator("#reading mark").evaluate_all(read)
+    return [(text, label) for text, label in found]
+
+
+def entities_of(result: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(entity["text"], entity["label"]) for entity in result["entities"]]
+
+
+def tab_to(page: Page, wanted: str) -> Locator:
+    """Press Tab until the element of an id has the focus."""
+    for _ in range(80):
+        if page.evaluate("document.activeElement.id") == wanted:
+            return page.locator(f"#{wanted}")
+        page.keyboard.press("Tab")
+    raise LookupError(f"no way to #{wanted} by Tab")
+
+
+# ---- the answer
+
+
+@at_both_widths
+def test_the_page_begins_with_an_answer(go: Go, size: tuple[int, int]) -> None:
+    visit = go(size=size).open()
+    result = answer(visit.url, visit.page.input_value("#text"))
+    assert len(result["entities"]) >= 5
+    assert entities_shown(visit) == entities_of(result)
+    expect(visit.page.locator("#summary")).to_contain_text(f"{len(result['entities'])} entities; left at layer")
+
+
+@at_both_widths
+def test_a_text_is_answered_as_it_is_typed(go: Go, size: tuple[int, int]) -> None:
+    visit = go(size=size).open()
+    visit.page.fill("#text", "")
+    expect(visit.page.locator("#answer")).to_be_hidden()
+    visit.page.locator("#text").press_sequentially("Angela Merkel met Barack Obama in Berlin.")
+    expect(visit.page.locator("#reading mark")).to_have_count(3)
+    assert entities_shown(visit) == [("Angela Merkel", "PER"), ("Barack Obama", "PER"), ("Berlin", "LOC")]
+
+
+def test_the_answer_to_the_latest_text_wins_however_late_an_earlier_one_comes(go: Go) -> None:
+    visit = go().open()
+    late: list[Route] = []
+    visit.page.route("**/ner", lambda route: late.append(route), times=1)
+    with visit.page.expect_request("**/ner"):
+        visit.page.fill("#text", "Barack Obama")
+    visit.ask("Angela Merkel met Barack Obama in Berlin.")
+    expect(visit.page.locator("#reading mark")).to_have_count(3)
+    late[0].fulfill(json=answer(visit.url, "Barack Obama"))
+    visit.page.evaluate("fetch('livez').then(response => response.text())")  # whatever came before has been dealt with
+    expect(visit.page.locator("#reading mark")).to_have_count(3)
+
+
+@at_both_widths
+def test_nested_entities_are_drawn_nested(go: Go, size: tuple[int, int]) -> None:
+    visit = go(NESTED, size=size).open()
+    visit.ask(FICTION)
+    captain = visit.page.locator("#reading > mark", has_text="captain")
+    expect(captain.locator("mark")).to_contain_text("the ship")
+    assert entities_shown(visit) == entities_of(answer(visit.url, FICTION))
+    outer, inner = captain.bounding_box(), captain.locator("mark").bounding_box()
+    assert outer is not None and inner is not None
+    assert outer["y"] < inner["y"] and outer["y"] + outer["height"] > inner["y"] + inner["height"]
+
+
+@at_both_widths
+def test_offsets_are_code_points_beside_emoji_and_combining_characters(go: Go, size: tuple[int, int]) -> None:
+    visit = go(size=size).open()
+    visit.ask(ASTRAL)
+    result = answer(visit.url, ASTRAL)
+    assert {"Berlin", "Ange\u0301la Merkel", "New York"} < {text for text, _ in entities_of(result)}
+    assert entities_shown(visit) == entities_of(result)
+    assert ASTRAL in visit.page.locator("#reading").evaluate(
+        "node => { const bare = node.cloneNode(true);"
+        " bare.querySelectorAll('.tag, .stop').forEach(tag => tag.remove()); return bare.textContent }"
+    )
+
+
+def test_a_text_of_markup_stays_text(go: Go) -> None:
+    visit = go().open()
+    visit.ask(MARKUP)
+    expect(visit.page.locator("#reading")).to_contain_text("<script>window.hit=1</script>")
+    expect(visit.page.locator(".quote").first).to_contain_text("<img src=x")
+    assert visit.page.locator("main img, main script, main b").count() == 0
+    assert visit.page.evaluate("window.hit") is None
+
+
+def test_a_blank_text_is_no_error(go: Go) -> None:
+    visit = go().open()
+    visit.page.fill("#text", " \n ")
+    expect(visit.page.locator("#answer")).to_be_hidden()
+    expect(visit.page.locator("#ladders-section")).to_be_hidden()
+    expect(visit.page.locator("#error")).to_be_hidden()
+
+
+def test_a_preview_without_a_text_says_so(go: Go) -> None:
+    visit = go().open()
+    visit.page.fill("#text", "")
+    expect(visit.page.locator("#answer")).to_be_hidden()
+    visit.page.get_by_role("button", name="fast").click()
+    expect(visit.page.locator("#effect")).to_have_text("A preview, of no text yet.")
+
+
+def test_half_a_surrogate_pair_is_refused_in_the_servers_words(go: Go) -> None:
+    visit = go().open()
+    visit.page.evaluate("text.value = 'Berlin \\ud83d'")
+    visit.page.click("#run")
+    expect(visit.page.locator("#error")).to_contain_text("half of a surrogate pair at character 7")
+
+
+def test_a_long_text_waits_to_be_asked_for_and_draws_its_ladders_in_parts(go: Go) -> None:
+    visit = go().open()
+    visit.page.fill("#text", "Angela Merkel met Barack Obama in Berlin. " * 140)
+    with visit.page.expect_response("**/ner"):
+        visit.page.click("#run")
+    expect(visit.page.locator("#reading .stop")).to_have_count(140)
+    expect(visit.page.locator(".sentence")).to_have_count(12)
+    visit.page.click("#more")
+    expect(visit.page.locator(".sentence")).to_have_count(24)
+    expect(visit.page.locator("#more")).to_have_text("Show 12 more of 116 sentences")
+
+
+# ---- the ladders
+
+
+@at_both_widths
+def test_a_ladder_has_a_rung_for_every_layer_that_ran_and_says_why_it_left(go: Go, size: tuple[int, int]) -> None:
+    visit = go(size=size).open()
+    visit.ask(NEWS)
+    result = answer(visit.url, NEWS)
+    ladders = visit.page.locator(".sentence")
+    expect(ladders).to_have_count(2)
+    for index, sequence in enumerate(result["sequences"]):
+        ladder, left = ladders.nth(index), sequence["exit_layer"]
+        expect(ladder.get_by_role("heading")).to_have_text(f"Sentence {index + 1} left at layer {left} of 6")
+        assert ladder.locator(".rung .node").all_inner_texts() == [str(layer) for layer in range(1, left + 1)]
+        expect(ladder.locator(".rung.exit .node")).to_have_text(str(left))
+        expect(ladder.locator(".why")).to_contain_text("entity errors for the work of a layer, below τ")
+        assert ladder.locator(".nodes i").count() == 6 - left
+
+
+def test_what_the_learned_rule_saw_is_drawn_against_its_threshold(go: Go) -> None:
+    visit = go().open()
+    visit.ask(NEWS)
+    result = answer(visit.url, NEWS)
+    tau = result["exit_policy"]["tau"]
+    for index, sequence in enumerate(result["sequences"]):
+        worths = [item["evidence"][0] for item in sequence["trace"]]
+        ladder = visit.page.locator(".sentence").nth(index)
+        assert [float(note) for note in ladder.locator(".note").all_inner_texts()] == pytest.approx(worths, rel=0.01)
+        line = ladder.locator(".rung .tau").first.bounding_box()
+        dots = [dot.bounding_box() for dot in ladder.locator(".dot").all()]
+        assert line is not None
+        beyond = [dot is not None and dot["x"] + dot["width"] / 2 > line["x"] for dot in dots]
+        assert beyond == [worth < tau for worth in worths]
+        assert beyond == [False] * (len(worths) - 1) + [True]
+
+
+@at_both_widths
+def test_votes_are_ticked_cells_and_dots_beyond_tau(go: Go, size: tuple[int, int]) -> None:
+    visit = go(size=size).open()
+    visit.ask(NEWS)
+    visit.preview(strategy="vee")
+    result = answer(visit.url, NEWS, exit_policy={"strategy": "vee"})
+    expect(visit.page.locator(".sentence .why").first).to_contain_text("agrees with it by more than τ")
+    for index, sequence in enumerate(result["sequences"]):
+        rungs = visit.page.locator(".sentence").nth(index).locator(".rung")
+        for rung, item in zip(rungs.all(), sequence["trace"], strict=True):
+            assert rung.locator(".cells i").count() == rung.locator(".dot").count() == item["layer"] - 1
+            assert rung.locator(".cells .vote").count() == rung.locator(".dot.passes").count() == item["votes"]
+
+
+def test_entities_appear_and_change_from_layer_to_layer(go: Go) -> None:
+    visit = go(NESTED).open()
+    text = "Captain Ahab stood on the deck of the Pequod, while the crew of the whaling ship watched Nantucket."
+    visit.ask(text)
+    visit.preview(strategy="full_depth")
+    trace = answer(visit.url, text, exit_policy={"strategy": "full_depth"})["sequences"][0]["trace"]
+    cells = visit.page.locator(".rung .found")
+    assert cells.nth(0).locator(".chip").count() == len(trace[0]["entities"])
+    for before, item, cell in zip(trace, trace[1:], cells.all()[1:], strict=False):
+        places = [{(e["start"], e["end"]): e["label"] for e in one["entities"]} for one in (before, item)]
+        old, new = places
+        changed = [place for place in old.keys() & new.keys() if old[place] != new[place]]
+        assert cell.locator(".chip").count() == len(old.keys() ^ new.keys()) + len(changed)
+    assert visit.page.locator(".rung .chip").count() > len(trace[0]["entities"])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_is_shown_and_fits_a_phone(go: Go, strategy: str) -> None:
+    visit = go(size=PHONE).open()
+    visit.ask(NEWS)
+    visit.preview(strategy=strategy)
+    result = answer(visit.url, NEWS, exit_policy={"strategy": strategy})
+    left = [f"Sentence {n} left at layer {s['exit_layer']} of 6" for n, s in enumerate(result["sequences"], 1)]
+    expect(visit.page.locator(".sentence h3")).to_have_text(left)
+    assert "undefined" not in visit.page.inner_text("main") and "NaN" not in visit.page.inner_text("main")
+    assert visit.overflow_px() == 0
+
+
+# ---- the policy: preview and apply
+
+
+@at_both_widths
+def test_the_slider_previews_on_this_text_and_changes_nothing(go: Go, api: httpx.Client, size: tuple[int, int]) -> None:
+    visit = go(size=size).open()
+    visit.ask(NEWS)
+    before = api.get("/exit-policy").json()
+    slider = visit.page.get_by_role("slider", name="Speed-up")
+    expect(slider).to_have_attribute("aria-valuetext", re.compile(r"2\.9\d× full depth, 0\.24 F1 lost"))
+    with visit.page.expect_response("**/ner"):
+        slider.press("End")
+    expect(visit.page.locator("#preview-note")).to_contain_text("A preview of budgeted, layer 1.")
+    expect(visit.page.locator("#effect")).to_contain_text(re.compile(r"On this text: average layer \d\.\d → 1\.0; "))
+    expect(visit.page.locator(".sentence h3").first).to_have_text("Sentence 1 left at layer 1 of 6")
+    assert api.get("/exit-policy").json()["version"] == before["version"]
+    visit.page.click("#discard")
+    expect(visit.page.locator("#preview-note")).to_be_hidden()
+    expect(slider).to_have_attribute("aria-valuetext", re.compile("2.9"))
+
+
+def test_arrow_keys_go_from_one_calibrated_point_to_the_next(go: Go, api: httpx.Client) -> None:
+    visit = go().open()
+    points = sorted(point["speedup_latency"] for point in api.get("/exit-policy/operating-points").json())
+    slider = visit.page.locator("#speedup")
+    slider.press("Home")
+    for speedup in points[1:4]:
+        slider.press("ArrowRight")
+        expect(visit.page.locator("#speedup-said")).to_have_text(f"{speedup:.2f}× full depth")
+    slider.press("ArrowLeft")
+    expect(visit.page.locator("#speedup-said")).to_have_text(f"{points[2]:.2f}× full depth")
+
+
+def test_what_is_previewed_is_what_the_service_answers(go: Go) -> None:
+    visit = go().open()
+    visit.ask(NEWS)
+    visit.page.get_by_role("button", name="fast").click()
+    expect(visit.page.locator("#preview-note")).to_be_visible()
+    tau = float(visit.page.input_value("#parameters .exact"))
+    assert tau == pytest.approx(1.415)
+    expected = answer(visit.url, NEWS, exit_policy={"strategy": "learned", "tau": tau})
+    assert entities_shown(visit) == entities_of(expected)
+
+
+def test_patience_and_tau_have_sliders_where_the_strategy_has_them(go: Go) -> None:
+    visit = go().open()
+    visit.ask(NEWS)
+    slider = visit.page.get_by_role("slider", name="Patience")
+    expect(slider).to_have_count(0)
+    visit.preview(strategy="vee")
+    with visit.page.expect_response("**/ner"):
+        slider.press("ArrowRight")
+    expect(visit.page.locator(".sentence .note").first).to_have_text("0 of 2 votes")
+    expect(slider).to_be_focused()
+    with visit.page.expect_response("**/ner"):
+        visit.page.get_by_role("slider", name="Threshold τ").press("End")  # every comparison is a vote
+    expect(visit.page.locator(".sentence h3").first).to_have_text("Sentence 1 left at layer 3 of 6")
+
+
+def test_behind_the_deepest_exit_nothing_decides(go: Go) -> None:
+    visit = go().open()
+    visit.ask(NEWS)
+    slider = visit.page.get_by_role("slider", name="Deepest exit")
+    expect(slider).to_have_value("5")
+    with visit.page.expect_response("**/ner"):
+        slider.press("Home")
+    expect(visit.page.locator("#preview-note")).to_contain_text("deepest exit 1")
+    why = "All 6 layers ran: down to layer 1, the deepest exit, none came below τ = 0.0889."
+    expect(visit.page.locator(".why").last).to_have_text(why)
+    last = visit.page.locator(".sentence").last
+    assert [rung.locator(".dot").count() for rung in last.locator(".rung").all()] == [1, 0, 0, 0, 0, 0]
+
+
+def test_another_measure_takes_its_calibrated_tau(go: Go) -> None:
+    visit = go().open()
+    visit.preview(strategy="vee")
+    with visit.page.expect_response("**/ner") as response:
+        visit.page.get_by_label("Measure").focus()
+        visit.page.get_by_label("Measure").select_option("cosine")
+    assert response.value.json()["exit_policy"]["tau"] == 0.999
+    expect(visit.page.get_by_label("Threshold τ, exactly")).to_have_value("0.999")
+    expect(visit.page.get_by_label("Measure")).to_be_focused()
+
+
+def test_a_value_out_of_range_is_refused_in_the_servers_words(go: Go) -> None:
+    visit = go().open()
+    visit.preview(**{"parameters .exact": "-5"})
+    expect(visit.page.locator("#error")).to_contain_text("tau is -5")
+    expect(visit.page.locator("#error")).to_contain_text("expected a number from 0 to 1000")
+
+
+@at_both_widths
+def test_apply_with_the_admin_key_puts_the_preview_in_force(go: Go, api: httpx.Client, size: tuple[int, int]) -> None:
+    visit = go(size=size).open()
+    version = api.get("/exit-policy").json()["version"]
+    visit.preview(strategy="vee")
+    visit.page.fill("#admin-key", ADMIN_KEY)
+    visit.page.click("#apply")
+    expect(visit.page.locator("#policy-message")).to_contain_text(
+        f"In force for every request, as version {version + 1}"
+    )
+    expect(visit.page.locator("#preview-note")).to_be_hidden()
+    policy = api.get("/exit-policy").json()
+    assert (policy["strategy"], policy["version"]) == ("vee", version + 1)
+    assert api.get("/exit-policy/history").json()[0]["changed_by"] == "console"
+
+
+def test_a_wrong_admin_key_is_refused_in_the_servers_words_and_can_be_put_right(go: Go, api: httpx.Client) -> None:
+    visit = go().open()
+    visit.page.get_by_role("button", name="fast").click()
+    for key in ("", "wrong", "clé-钥匙"):
+        visit.page.fill("#admin-key", key)
+        with visit.page.expect_response("**/exit-policy") as response:
+            visit.page.click("#apply")
+        assert response.value.status == 401
+        expect(visit.page.locator("#policy-message")).to_contain_text("this call needs the admin key (NER_ADMIN_KEY)")
+    assert api.get("/exit-policy").json()["preset"] == "balanced"
+    visit.page.fill("#admin-key", f" {ADMIN_KEY} ")
+    visit.page.click("#apply")
+    expect(visit.page.locator("#in-force")).to_contain_text("in force: fast")
+
+
+def test_who_was_outrun_is_told_and_may_apply_again(go: Go, api: httpx.Client) -> None:
+    visit = go().open()
+    visit.preview(strategy="vee")
+    api.patch("/exit-policy", json={"preset": "accurate"}).raise_for_status()
+    expect(visit.page.locator("#in-force")).to_contain_text("in force: accurate")
+    visit.page.fill("#admin-key", ADMIN_KEY)
+    visit.page.click("#apply")
+    expect(visit.page.locator("#policy-message")).to_contain_text("read the policy again and repeat the change")
+    assert api.get("/exit-policy").json()["preset"] == "accurate"
+    visit.page.click("#apply")
+    expect(visit.page.locator("#policy-message")).to_contain_text("In force for every request")
+    assert api.get("/exit-policy").json()["strategy"] == "vee"
+
+
+def test_a_change_made_elsewhere_shows_by_itself(go: Go, api: httpx.Client) -> None:
+    visit = go().open()
+    visit.ask(NEWS)
+    api.patch("/exit-policy", json={"strategy": "budgeted", "layer": 4}).raise_for_status()
+    expect(visit.page.locator(".sentence h3").first).to_have_text("Sentence 1 left at layer 4 of 6")
+    expect(visit.page.locator("#in-force")).to_contain_text("in force: budgeted, layer 4")
+    expect(visit.page.locator("#speedup-said")).to_have_text("not on the calibrated front")
+
+
+def test_the_keys_stay_in_the_tab(go: Go, api: httpx.Client) -> None:
+    visit = go().open()
+    visit.page.get_by_role("button", name="fast").click()
+    visit.page.fill("#admin-key", ADMIN_KEY)
+    visit.page.click("#apply")
+    expect(visit.page.locator("#policy-message")).to_contain_text("In force")
+    assert ADMIN_KEY in visit.page.evaluate("JSON.stringify(sessionStorage)")
+    assert ADMIN_KEY not in visit.page.evaluate("JSON.stringify(localStorage) + document.cookie + location")
+    expect(visit.page.locator("#admin-key")).to_have_attribute("type", "password")
+
+
+def test_the_autopilot_shows_where_there_is_one(go: Go) -> None:
+    visit = go()
+    pilot = {"p95_ms": 100, "max_f1_loss": 1.0, "level": 2}
+
+    def with_pilot(route: Route) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, json={**response.json(), "autopilot": pilot})
+
+    visit.page.route("**/exit-policy", with_pilot)
+    visit.open()
+    expect(visit.page.locator("#autopilot")).to_contain_text("keeps p95 under 100 ms and loses at most 1 F1")
+    expect(visit.page.locator("#autopilot")).to_contain_text("Applying a policy here switches it off")
+
+
+def test_without_an_autopilot_nothing_is_said_of_one(go: Go) -> None:
+    visit = go().open()
+    expect(visit.page.locator("#autopilot")).to_be_hidden()
+
+
+def test_a_value_that_is_being_typed_is_left_alone(go: Go) -> None:
+    visit = go().open()
+    field = visit.page.get_by_label("Threshold τ, exactly")
+    field.press("Control+A")
+    field.press_sequentially("0.5")
+    for _ in range(2):
+        with visit.page.expect_response("**/exit-policy"):
+            pass
+    expect(field).to_have_value("0.5")
+    field.press("Enter")
+    expect(visit.page.locator("#preview-note")).to_contain_text("A preview of learned, τ 0.5.")
+
+
+# ---- keys of a guarded server
+
+
+@at_both_widths
+def test_a_guarded_server_asks_for_its_key_and_works_with_it(go: Go, size: tuple[int, int]) -> None:
+    visit = go(settings={"NER_API_KEY": "an-api-key"}, size=size)
+    visit.page.goto(visit.url)
+    visit.page.get_by_label("This server asks for a key").fill("wrong")
+    visit.page.get_by_role("button", name="Use it").click()
+    expect(visit.page.locator("#key-message")).to_contain_text("this call needs the API key or the admin key")
+    assert Axe().run(visit.page).violations_count == 0
+    visit.page.get_by_label("This server asks for a key").fill("an-api-key")
+    visit.page.keyboard.press("Enter")
+    expect(visit.page.locator("#reading mark").first).to_be_visible()
+    expect(visit.page.locator("#key-form")).to_be_hidden()
+
+
+def test_an_api_key_where_the_admin_key_is_needed_is_refused_in_the_servers_words(go: Go) -> None:
+    visit = go(settings={"NER_API_KEY": "an-api-key"})
+    visit.page.goto(visit.url)
+    visit.page.fill("#api-key", "an-api-key")
+    visit.page.keyboard.press("Enter")
+    visit.page.get_by_role("button", name="fast").click()
+    visit.page.fill("#admin-key", "an-api-key")
+    visit.page.click("#apply")
+    expect(visit.page.locator("#policy-message")).to_contain_text("an API key was given")
+
+
+# ---- live
+
+
+def test_the_live_figures_are_those_of_the_requests_in_between(go: Go, api: httpx.Client) -> None:
+    visit = go().open()
+    api.patch("/exit-policy", json={"strategy": "budgeted", "layer": 2}).raise_for_status()
+    api.post("/ner", json={"texts": [NEWS] * 200}).raise_for_status()
+    layer, p95, rate = (visit.page.locator("#live .value").nth(index) for index in range(3))
+    expect(layer).to_have_text(re.compile(r"^(1\.9\d|2\.0\d)$"))
+    expect(p95).to_have_text(re.compile(r"^[\d.]+$"))
+    expect(rate).to_have_text(re.compile(r"^0\.\d$"))
+
+
+def test_no_requests_are_explained(go: Go) -> None:
+    visit = go()
+    visit.page.clock.install()
+    metrics = httpx.get(f"{visit.url}metrics", trust_env=False).text
+    visit.page.route("**/metrics", lambda route: route.fulfill(body=metrics))  # as if nobody asked anything
+    visit.open()
+    for _ in range(3):
+        with visit.page.expect_response("**/metrics"):
+            visit.page.clock.run_for(2_100)
+    expect(visit.page.locator("#live-note")).to_have_text(re.compile(r"^no requests in the last \d s$"))
+    expect(visit.page.locator("#live .value")).to_have_text(["–", "–", "0.0"])
+
+
+def test_quantiles_and_differences_are_those_of_prometheus(go: Go) -> None:
+    visit = go().open()
+    found = visit.page.evaluate(
+        """async () => {
+          const { parseMetrics, quantile, between, History } = await import('/console/live.js');
+          const said = (a, b, c) => ['0.1', '0.2', '+Inf']
+            .map((le, i) => `ner_request_duration_seconds_bucket{le="${le}",model_name="m"} ${[a, b, c][i]}`)
+            .concat(`ner_request_duration_seconds_count{model_name="m"} ${c}`).join('\\n');
+          const read = (at, ...counts) => ({ at, ...parseMetrics('# HELP x y\\n' + said(...counts)) });
+          const history = new History();
+          history.add(read(0, 5, 5, 5));
+          history.add(read(1, 1, 1, 1));
+          return {
+            p50: quantile(0.5, new Map([[0.1, 2], [0.2, 10], [Infinity, 10]])),
+            beyond: quantile(0.95, new Map([[0.1, 2], [0.2, 5], [Infinity, 10]])),
+            none: quantile(0.95, new Map([[0.1, 0], [Infinity, 0]])),
+            grown: between(read(0, 10, 10, 10), read(4, 10, 30, 30)),
+            restarted: history.readings.length,
+          };
+        }"""
+    )
+    assert (found["p50"], found["beyond"]) == (pytest.approx(0.1 + 0.1 * 3 / 8), 0.2)
+    assert math.isnan(found["none"]) and math.isnan(found["grown"]["layer"])
+    assert (found["grown"]["requests"], found["grown"]["perSecond"]) == (20, 5)
+    assert found["grown"]["p95Ms"] == pytest.approx(195)
+    assert found["restarted"] == 1
+
+
+def test_a_server_that_is_gone_is_told_apart_from_one_that_refuses(go: Go) -> None:
+    visit = go().open()
+    visit.page.route("**/*", lambda route: route.abort())
+    visit.page.click("#run")
+    visit.page.fill("#text", "Berlin")
+    expect(visit.page.locator("#error")).to_have_text("the server cannot be reached")
+    expect(visit.page.locator("#live-note")).to_have_text("the server cannot be reached")
+    visit.page.unroute("**/*")
+    expect(visit.page.locator("#live-note")).to_contain_text("requests in the last")
+    visit.forgive_lost_connections()
+
+
+def test_a_page_that_came_before_its_server_begins_by_itself(go: Go) -> None:
+    visit = go()
+    visit.page.route("**/models", lambda route: route.abort())
+    visit.page.goto(visit.url)
+    expect(visit.page.locator("#error")).to_have_text("the server cannot be reached")
+    visit.page.unroute("**/models")
+    expect(visit.page.locator("#reading mark").first).to_be_visible()
+    expect(visit.page.locator("#error")).to_be_hidden()
+    visit.forgive_lost_connections()
+
+
+# ---- for everybody
+
+
+def test_everything_can_be_done_from_the_keyboard(go: Go, api: httpx.Client) -> None:
+    visit = go().open()
+    page = visit.page
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    tab_to(page, "text")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("Barack Obama visited Berlin.")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#reading mark")).to_have_count(2)
+    tab_to(page, "speedup")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("End")
+    expect(page.locator("#preview-note")).to_contain_text("budgeted")
+    tab_to(page, "admin-key")
+    page.keyboard.type(ADMIN_KEY)
+    page.keyboard.press("Enter")
+    expect(page.locator("#in-force")).to_contain_text("budgeted")
+    assert api.get("/exit-policy").json()["strategy"] == "budgeted"
+    expect(page.locator("#strategy")).to_be_focused()  # what had the focus is gone
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@at_both_widths
+def test_axe_finds_nothing_to_mend(go: Go, size: tuple[int, int], scheme: str) -> None:
+    visit = go(NESTED, size=size, color_scheme=scheme).open()
+    for strategy in ("learned", "vee", "gated_vote"):
+        if strategy != "learned":
+            visit.preview(strategy=strategy)
+            expect(visit.page.locator("#preview-note")).to_be_visible()
+        found = Axe().run(visit.page, options={})
+        assert found.violations_count == 0, found.generate_report()
+        assert len(found.response["passes"]) > 30
+
+
+@at_both_widths
+def test_a_screen_reader_meets_names_and_a_table(go: Go, size: tuple[int, int]) -> None:
+    visit = go(size=size).open()
+    page = visit.page
+    for name in ("Text", "Live", "Exit policy", "Why each sentence left where it did"):
+        expect(page.get_by_role("region", name=name, exact=True)).to_be_visible()
+    expect(page.get_by_role("textbox", name="Text", exact=True)).to_be_visible()
+    table = page.get_by_role("table", name="What every layer saw in sentence 1")
+    assert table.get_by_role("row").count() >= 3
+    expect(table.get_by_role("rowheader").first).to_have_text("1")
+    expect(table.get_by_role("img", name=re.compile("^mean .*, largest ")).first).to_be_visible()
+    expect(page.get_by_role("link", name=re.compile("left at layer ., see why")).first).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 901, 1280])
+def test_no_width_scrolls_sideways(go: Go, width: int) -> None:
+    visit = go(NESTED, size=(width, 844)).open()
+    visit.ask(FICTION + " " + "Nantucket" * 30)
+    visit.preview(strategy="vee")
+    expect(visit.page.locator("#preview-note")).to_be_visible()
+    assert visit.overflow_px() <= 0
+
+
+def brightness(page: Page) -> int:
+    """Of the page's background: 0 to 765."""
+    colour = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    return sum(map(int, re.findall(r"\d+", colour)[:3]))
+
+
+def test_the_page_is_dark_where_the_reader_prefers_it_or_says_so(go: Go) -> None:
+    dark, light = go(color_scheme="dark").open().page, go(color_scheme="light").open().page
+    assert brightness(dark) < 150 < 600 < brightness(light)
+    light.get_by_role("button", name="Theme: auto").click()
+    light.get_by_role("button", name="Theme: light").click()
+    assert brightness(light) == brightness(dark)
+    light.reload()
+    expect(light.get_by_role("button", name="Theme: dark")).to_be_visible()
+    assert brightness(light) == brightness(dark)
+
+
+def test_nothing_moves_for_readers_who_want_no_motion(go: Go) -> None:
+    moving = go(reduced_motion="no-preference").open().page.locator(".dot").first
+    still = go(reduced_motion="reduce").open().page.locator(".dot").first
+    durations = [dot.evaluate("node => getComputedStyle(node).transitionDuration") for dot in (moving, still)]
+    assert durations == ["0.18s, 0.18s", "0s"]
+
+
+def test_the_examples_replace_the_text(go: Go) -> None:
+    visit = go().open()
+    with visit.page.expect_response("**/ner"):
+        visit.page.get_by_role("button", name="Scripts").click()
+    expect(visit.page.locator("#reading")).to_contain_text("👩🏽‍🚀")
+    assert entities_shown(visit) == entities_of(answer(visit.url, visit.page.input_value("#text")))
