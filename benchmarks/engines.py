@@ -51,7 +51,7 @@ def load(reference: str, store: Path) -> StoredModel:
 
 def add_executor(parser: argparse.ArgumentParser) -> None:
     """The options that `executor_of` reads."""
-    parser.add_argument("--executor", default="auto", help="auto, eager or fused; auto as the server chooses")
+    parser.add_argument("--executor", default="auto", help="auto, cuda, eager or fused; auto as the server chooses")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as the cgroup's quota allows")
 
 

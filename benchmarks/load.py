@@ -260,8 +260,8 @@ def steps(bench: Bench) -> list[Row]:
         found, recovered = figures(seen), recovery_s(seen, 1.5 * seconds)
         lines[competitor] = timeline(seen)
         row = {"kind": "step", "competitor": competitor, "phases": phases, "recovery_s": recovered, **_row(found)}
-        seconds_rows = [{**asdict(second), "p99_ms": _finite(second.p99_ms)} for second in lines[competitor]]
-        rows.append({**row, "errors": errors_of(seen.report), "timeline": seconds_rows})
+        told = [second.to_json() for second in lines[competitor]]
+        rows.append({**row, "errors": errors_of(seen.report), "timeline": told})
     _print_steps(base, phases, lines, rows)
     return rows
 

@@ -267,18 +267,29 @@ def search(keeps_goal: Callable[[float], bool], confirm: Callable[[float], bool]
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """One second of a timeline, by scheduled arrival."""
+    """One second of a timeline, or another stretch of it, by scheduled arrival; `second` is its start."""
 
     second: int
     offered: int
+    p50_ms: float
     p99_ms: float
     refused: int
     failed: int
 
+    @property
+    def keeps_goal(self) -> bool:
+        """p99 within GOAL_MS, nothing refused, nothing failed."""
+        return self.p99_ms <= GOAL_MS and not self.refused and not self.failed
+
+    def to_json(self) -> dict[str, Any]:
+        """A latency is null where half of the requests, or a hundredth, got no answer in time."""
+        row = asdict(self)
+        return {name: None if value == math.inf else value for name, value in row.items()}
+
 
 def timeline(seen: Seen) -> list[Second]:
     """Second by second."""
-    return [_between(seen, second, second + 1) for second in range(math.ceil(seen.seconds))]
+    return [between(seen, second, second + 1) for second in range(math.ceil(seen.seconds))]
 
 
 def recovery_s(seen: Seen, step_end: float) -> float | None:
@@ -287,13 +298,14 @@ def recovery_s(seen: Seen, step_end: float) -> float | None:
     In tenths of a second; None where there is none before the arrivals end.
     """
     for tenth in range(int(10 * (seen.seconds - step_end - 1)) + 1):
-        second = _between(seen, step_end + tenth / 10, step_end + tenth / 10 + 1)
-        if second.p99_ms <= GOAL_MS and not second.refused and not second.failed:
+        second = between(seen, step_end + tenth / 10, step_end + tenth / 10 + 1)
+        if second.keeps_goal:
             return tenth / 10
     return None
 
 
-def _between(seen: Seen, start: float, end: float) -> Second:
+def between(seen: Seen, start: float, end: float) -> Second:
+    """Of what was due from `start` to before `end`."""
     report = seen.report
     rows = zip(report.due, report.done, report.status, strict=True)
     chosen = [(done - due, status) for due, done, status in rows if start <= due < end]
@@ -302,7 +314,7 @@ def _between(seen: Seen, start: float, end: float) -> Second:
     )
     refused = sum(status == 429 for _, status in chosen)
     failed = sum(status not in (200, 429) for _, status in chosen)
-    return Second(int(start), len(chosen), quantile(waits, 0.99), refused, failed)
+    return Second(int(start), len(chosen), quantile(waits, 0.5), quantile(waits, 0.99), refused, failed)
 
 
 def errors_of(report: Report) -> dict[str, int]:

@@ -176,7 +176,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _add_executor(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--executor", default="auto", help="auto, eager or fused; auto as the server chooses")
+    parser.add_argument("--executor", default="auto", help="auto, cuda, eager or fused; auto as the server chooses")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, default=0, help="of a CPU; 0: as many as the cgroup's quota allows")
 

@@ -75,6 +75,11 @@ class Metrics:
         self._timed_out = self._counter("ner_requests_timed_out", "Requests whose time limit passed").labels(model_name)
         self._left = self._counter("ner_requests_client_left", "Requests whose client left first").labels(model_name)
 
+        self._connections = self._gauge("ner_connections", "Open connections")
+        self._refused_connections = self._counter("ner_connections_refused", "Connections cut off", "reason")
+        for reason in ("crowded", "slow", "malformed", "head_too_large"):
+            self._refused_connections.labels(model_name, reason)
+
         self._duration = self._histogram(
             "ner_request_duration_seconds", "POST /ner and /, first byte to answer", _SECONDS
         )
@@ -106,7 +111,7 @@ class Metrics:
             field: self._gauge(f"ner_exit_policy_expected_{field}", f"{text}, by calibration; NaN where not measured")
             for field, text in _EXPECTED.items()
         }
-        self._has_policy = False
+        self._in_force: PolicyVersion | None = None
         self._policy_info = Gauge(
             "ner_exit_policy_info",
             "The strategy in force",
@@ -116,6 +121,25 @@ class Metrics:
         self._policy_changes = self._counter("ner_exit_policy_changes", "Changes of the policy", "source")
         for source in ("api", "autopilot"):
             self._policy_changes.labels(model_name, source)
+        self._autopilot = self._gauge("ner_autopilot_enabled", "1 while the autopilot is on")
+        self._objective = self._gauge("ner_autopilot_objective_p95_seconds", "p95 that it is to keep; NaN while off")
+        self._level = self._gauge(
+            "ner_autopilot_level",
+            "0: the most accurate point that the autopilot may use; each step up one point faster",
+        )
+        moves = self._counter("ner_autopilot_moves", "Moves of the autopilot", "direction")
+        self._moves = {direction: moves.labels(model_name, direction) for direction in ("faster", "slower")}
+        self._shadow_runs = self._counter("ner_shadow_runs", "Early leavers that were run on to full depth").labels(
+            model_name
+        )
+        self._shadow_disagreements = self._counter(
+            "ner_shadow_disagreements", "Of these, the ones with other entities at full depth"
+        ).labels(model_name)
+        self._disagreement_bound = self._gauge(
+            "ner_shadow_disagreement_bound",
+            "Upper bound (95 %) of the share of early leavers, under the policy in force, with other entities at full "
+            "depth; NaN before any run",
+        )
         self._speedup = self._gauge(
             "ner_speedup_layers", "Layers of the model / average exit layer under the policy in force"
         )
@@ -125,8 +149,11 @@ class Metrics:
         info = Gauge("ner_build_info", "What runs", ("model_name", *build), registry=self.registry)
         info.labels(model_name, *build.values()).set(1)
 
-    def render(self, *, engine_up: bool, step_age_s: float, speedup_layers: float | None) -> bytes:
+    def render(
+        self, *, engine_up: bool, step_age_s: float, speedup_layers: float | None, disagreement_bound: float | None
+    ) -> bytes:
         """The exposition text; what changes without an event is passed in."""
+        self._disagreement_bound.set(math.nan if disagreement_bound is None else disagreement_bound)
         self._speedup.set(math.nan if speedup_layers is None else speedup_layers)
         self._engine_up.set(engine_up)
         self._step_age.set(step_age_s)
@@ -135,6 +162,14 @@ class Metrics:
     def set_queue_capacity(self, texts: int) -> None:
         """Said once, at start."""
         self._capacity.set(texts)
+
+    def set_connections(self, open_connections: int) -> None:
+        """A client connected or left."""
+        self._connections.set(open_connections)
+
+    def connection_refused(self, reason: str) -> None:
+        """A connection was cut off: to make room, or for what its client did."""
+        self._refused_connections.labels(self._model, reason).inc()
 
     def request_done(self, endpoint: str, code: int) -> None:
         """An HTTP request was answered."""
@@ -184,6 +219,11 @@ class Metrics:
         self._waiting.set(waiting)
         self._running.set(running)
 
+    def shadow_done(self, disagrees: bool) -> None:
+        """An early leaver was run on to full depth."""
+        self._shadow_runs.inc()
+        self._shadow_disagreements.inc(disagrees)
+
     def policy_changed(self, version: PolicyVersion) -> None:
         """A policy came into force."""
         values = version.policy.to_json()
@@ -194,9 +234,15 @@ class Metrics:
             gauge.set(math.nan if version.expected is None else version.expected[field])
         self._policy_info.clear()
         self._policy_info.labels(self._model, values["strategy"], values.get("measure", "")).set(1)
-        if self._has_policy:  # the first is the one found at start, whoever set it
-            self._policy_changes.labels(self._model, version.updated_by).inc()
-        self._has_policy = True
+        self._autopilot.set(version.objective is not None)
+        self._objective.set(version.objective.p95_ms / 1_000 if version.objective else math.nan)
+        self._level.set(version.level or 0)
+        before, self._in_force = self._in_force, version
+        if before is None:  # the first is the one found at start, whoever set it
+            return
+        self._policy_changes.labels(self._model, version.updated_by).inc()
+        if version.updated_by == "autopilot":
+            self._moves["faster" if (version.level or 0) > (before.level or 0) else "slower"].inc()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, ("model_name", *labels), registry=self.registry)

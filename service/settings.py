@@ -25,8 +25,9 @@ class Settings(BaseSettings):
     model: str = Field("conll2003-minilm", description="a name in the store, name@version, or a model folder")
     model_store: Path = Field(_PROJECT / "model_store", description="folder of models by name and version")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
-    executor: Literal["auto", "eager", "fused"] = Field(
-        "auto", description="what runs the layers: PyTorch (eager), or kernels on bytes for CPUs (fused)"
+    executor: Literal["auto", "cuda", "eager", "fused"] = Field(
+        "auto",
+        description="what runs the layers: PyTorch (eager), kernels on bytes for CPUs (fused), bfloat16 on GPUs (cuda)",
     )
     threads: int = Field(
         0, ge=0, description="processor threads of a CPU device; 0: as many as the cgroup's quota allows"
@@ -37,6 +38,18 @@ class Settings(BaseSettings):
     max_texts: int = Field(1_024, ge=1, description="most texts of one call")
     queue_texts: int = Field(4_096, ge=1, description="most texts admitted and not answered")
     queue_tokens: int = Field(262_144, ge=1, description="most pieces admitted and not answered")
+    queue_bytes: int = Field(
+        64_000_000,
+        ge=1,
+        description="most bytes of bodies worked on; and as many of bodies that have not arrived whole",
+    )
+    max_connections: int = Field(5_000, ge=1, description="most open connections; more than the queue has places")
+    client_timeout_s: float = Field(
+        75.0,
+        gt=0,
+        description="how long a client may take to send a request or to take an answer, or may be idle between two; "
+        "longer than a proxy in front keeps an idle connection, or it uses one that is just being closed",
+    )
     max_step_tokens: int = Field(
         0, ge=0, description="most pieces of one layer step; 0: as many as make the executor fastest"
     )
@@ -45,9 +58,15 @@ class Settings(BaseSettings):
     )
     drain_s: float = Field(5.0, ge=0, description="how long to go on answering after SIGTERM, while /readyz says 503")
 
+    shadow_fraction: float = Field(
+        0.01, ge=0, le=1, description="share of early leavers that run on to full depth in idle time, to be compared"
+    )
+
     state_dir: Path = Field(Path("state"), description="folder for the exit policy, its history and a generated key")
-    api_key: str = Field("", description="if set, requests and reads need it as a bearer token")
-    admin_key: str = Field("", description="guards changes; if unset, one is generated and kept in the state folder")
+    api_key: str = Field("", repr=False, description="if set, requests and reads need it as a bearer token")
+    admin_key: str = Field(
+        "", repr=False, description="guards changes; if unset, one is generated and kept in the state folder"
+    )
 
 
 def read_settings() -> Settings:

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PURE = ("text", "spans", "exits", "models")
 COMPILERS = ("numba", "llvmlite")
-ONLINE, OFFLINE = ("engine", "api"), ("training", "evaluation", "data")
+ONLINE, OFFLINE = ("engine", "autopilot", "api"), ("training", "evaluation", "data")
 NOT_IN_PURE = (
     *("service.settings", "service.metrics", "service.api", "service.engine", "service.training"),
     *("service.evaluation", "service.data", "service.logs", "logging", "fastapi", "prometheus_client", "threading"),
@@ -161,8 +161,22 @@ def test_what_is_offline_never_imports_what_is_online(package: str) -> None:
     assert arrows(f"service.{package}", *(f"service.{name}" for name in ONLINE)) == []
 
 
-def test_the_engine_knows_no_http() -> None:
-    assert arrows("service.engine", "service.api", "service.metrics", "fastapi", "starlette", "uvicorn") == []
+@pytest.mark.parametrize("package", ["service.engine", "service.autopilot"])
+def test_engine_and_autopilot_know_no_http_and_no_metrics(package: str) -> None:
+    assert arrows(package, "service.api", "service.metrics", "fastapi", "starlette", "uvicorn") == []
+
+
+def test_the_autopilot_flies_through_the_engines_controls_and_the_engine_knows_nothing_of_it() -> None:
+    targets = {target for module in of("service.autopilot") for target in imports()[module] if is_in(target, "service")}
+    assert {target.split(".")[1] for target in targets} <= {"autopilot", "engine", "errors"}
+    assert {module.split(".")[1] for module in importers("service.autopilot")} == {"api"}
+
+
+def test_the_control_law_is_pure() -> None:
+    assert imports()["service.autopilot.law"] <= {
+        *("__future__", "__future__.annotations", "math"),
+        *("dataclasses", "dataclasses.dataclass", "dataclasses.replace"),
+    }
 
 
 def test_only_the_command_line_and_the_api_read_settings() -> None:

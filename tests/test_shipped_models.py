@@ -9,12 +9,16 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.evaluation.predict import entities_at_every_exit
 from service.executors.choose import make_executor
 from service.executors.fused import is_fast_here, reason_against
 from service.models.store import find_model, list_models, load_model
 from tests.api.servers_ import ADMIN_KEY, AS_ADMIN, PROJECT, ServerProcess
+from tests.api.test_any_text import check, seeded
+from tests.api.test_any_text import texts as any_text
 
 STORE = PROJECT / "model_store"
 MAX_MODEL_BYTES = 60_000_000
@@ -193,3 +197,9 @@ def test_many_texts_in_one_call_are_answered_as_one_by_one(served: Served) -> No
         alone = served.ner(text=text)
         assert found(alone) == found(result)
         assert alone["exit_layer"] == result["exit_layer"]
+
+
+@seeded
+@given(text=any_text, split=st.booleans())
+def test_any_text_is_answered_with_offsets_into_it(served: Served, text: str, split: bool) -> None:
+    check(served.ner(text=text, split=split), text)

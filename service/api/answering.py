@@ -62,7 +62,7 @@ class AnsweredText:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The texts in the order in which they were asked for, by which policy; timing_ms by stage, then in total."""
+    """The texts in the order in which they were asked for, the policy they left by, and times by stage and in total."""
 
     texts: Seq[AnsweredText]
     captured: CapturedPolicy
@@ -186,6 +186,7 @@ def _read(service: Service, pending: EngineRequest, asked: Asked, received: floa
     stages_s = {stage: max(0.0, seconds) for stage, seconds in stages_s.items()}
     labels = [entity.label for text in texts for entity in text.entities]
     service.metrics.request_answered(finished - received, stages_s, labels)
+    service.traffic.answered(received, finished)
     timing_ms = {stage: round(1_000 * seconds, 3) for stage, seconds in stages_s.items()}
     timing_ms["total"] = round(1_000 * (finished - received), 3)
     return Answer(texts, pending.captured, timing_ms)

@@ -9,10 +9,12 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service import __version__
-from service.api.errors import add_error_handlers
+from service.api.errors import add_error_handlers, described
 from service.api.middleware import RequestMiddleware
 from service.api.routes import about, console, exit_policy, health, hugging_face, ner
 from service.api.state import Service
+
+OF_EVERY_ROUTE = (400, 408, 429, 431, 500)  # whatever it is: a connection may be cut off, and anything may fail
 
 
 def create_app(service: Service) -> FastAPI:
@@ -21,7 +23,9 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.engine.start()
+        service.autopilot.start()
         yield
+        service.autopilot.close()
         service.engine.close()
 
     app: FastAPI = FastAPIOffline(
@@ -31,8 +35,8 @@ def create_app(service: Service) -> FastAPI:
         static_url="/docs-assets",
     )
     app.state.service = service
-    app.add_middleware(RequestMiddleware, metrics=service.metrics, max_body_bytes=service.settings.max_body_bytes)
+    app.add_middleware(RequestMiddleware, service=service)
     add_error_handlers(app)
     for routes in (ner, hugging_face, exit_policy, health, about, console):
-        app.include_router(routes.router)
+        app.include_router(routes.router, responses=described(*OF_EVERY_ROUTE))
     return app

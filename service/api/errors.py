@@ -11,9 +11,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service.api.answering import ClientLeft
 from service.api.keys import KeyMissing, KeyTooWeak
+from service.api.schemas import ErrorOut
 from service.errors import (
     BadInput,
     EngineFailed,
@@ -40,6 +42,7 @@ _STATUS: Sequence[tuple[type[ServiceError], int]] = (  # first match wins, so su
     (EngineFailed, 500),
 )
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _MAX_MESSAGE_CHARS = 1_000
 _MAX_PROBLEMS = 5  # of one request, in its message
 _FRAMEWORK = {  # errors that the framework raises: their type and message here
@@ -55,6 +58,11 @@ def error_body(message: str, error_type: str, request_id: str) -> dict[str, str]
         message = f"{message[:_MAX_MESSAGE_CHARS]} ..."
     message = message.encode("utf-8", "backslashreplace").decode("utf-8")
     return {"error": message, "error_type": error_type, "request_id": request_id}
+
+
+def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Errors that a route can answer with, for its description."""
+    return {status: {"model": ErrorOut} for status in statuses}
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -103,5 +111,15 @@ def _describe(problem: dict[str, Any]) -> str:
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise TypeError("this handler is registered for HTTPException alone")
+    if isinstance(error.__cause__, ServiceError):  # raised while the body was read, which the framework takes for a 400
+        return await _service_error(request, error.__cause__)
     error_type, message = _FRAMEWORK.get(error.status_code, (type(error).__name__, str(error.detail)))
-    return _respond(request, error.status_code, message, error_type, dict(error.headers or {}))
+    headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else dict(error.headers or {})
+    return _respond(request, error.status_code, message, error_type, headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """Of every route of the request's path, where the framework names those of the first."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    routes = request.app.router.routes
+    return ", ".join(m for m in _METHODS if any(route.matches(scopes[m])[0] is Match.FULL for route in routes))

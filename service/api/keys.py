@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from service.errors import ServiceError
+from service.errors import BadInput, ServiceError
+from service.files import write_whole
 
 
 class KeyMissing(ServiceError):
@@ -27,8 +28,8 @@ class KeyTooWeak(ServiceError):
 class Keys:
     """`api_key` empty: reading is open. The admin key opens everything."""
 
-    api_key: str
-    admin_key: str
+    api_key: str = field(repr=False)
+    admin_key: str = field(repr=False)
 
     def check_read(self, given: str | None) -> None:
         """Raise KeyMissing unless `given` may send requests and read."""
@@ -50,18 +51,23 @@ def _same(given: str | None, expected: str) -> bool:
 
 
 def load_admin_key(configured: str, state_dir: Path) -> tuple[str, Path | None]:
-    """-> the admin key, and the file it is kept in when it was generated (mode 0600)."""
+    """-> the admin key, and the file it is kept in when it was generated (mode 0600). Raises OSError, or BadInput."""
     if configured:
         return configured, None
     path = state_dir / "admin_key"
-    if not path.exists() or not path.read_text(encoding="utf-8").strip():
-        state_dir.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(32))
-        os.replace(partial, path)
-    return path.read_text(encoding="utf-8").strip(), path
+    if not path.exists() or not _read_key(path):
+        write_whole(path, secrets.token_urlsafe(32), mode=0o600)
+    if path.stat().st_mode & 0o077:  # a copy or a backup may have left it open to others
+        with suppress(OSError):  # unless it is somebody else's to look after, as a mounted secret is
+            path.chmod(0o600)
+    return _read_key(path), path
+
+
+def _read_key(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is no key: it is not UTF-8 ({error.reason}); remove it, and one is generated") from None
 
 
 _bearer = HTTPBearer(auto_error=False, description="The API key or the admin key")
@@ -76,3 +82,10 @@ async def require_read(request: Request, credentials: _Credentials) -> None:
 async def require_admin(request: Request, credentials: _Credentials) -> None:
     """Dependency of changes."""
     request.app.state.service.keys.check_admin(credentials.credentials if credentials else None)
+
+
+async def check_key(request: Request) -> None:
+    """Check what the request's route asks for before its body is read, which the framework does before dependencies."""
+    for dependency in getattr(request.scope.get("route"), "dependencies", ()):
+        if dependency.dependency in (require_read, require_admin):
+            await dependency.dependency(request, await _bearer(request))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import uuid
+from contextlib import suppress
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.answering import ClientLeft
+from service.api.connections import LINGER_S
 from service.api.errors import error_body
-from service.metrics import Metrics
+from service.api.keys import check_key
+from service.api.state import Service
+from service.errors import Overloaded, TooLarge
 
 log = logging.getLogger(__name__)
 
@@ -19,80 +25,134 @@ _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class RequestMiddleware:
-    """Plain ASGI. The body is read whole, up to its limit, before the app runs; what is longer gets 413 at once.
+    """Plain ASGI. An exception that no handler of the app took is a bug of ours: logged here, and answered with
+    nothing internal."""
 
-    An exception that no handler of the app took is a bug of ours: logged here, and answered with nothing internal.
-    """
-
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, service: Service) -> None:
         self._app = app
-        self._metrics = metrics
-        self._max_body_bytes = max_body_bytes
+        self._service = service
+        self._bodies = BodyBudget(service.settings.queue_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        request_id = _request_id(headers.get(b"x-request-id", b""))
-        scope.setdefault("state", {})["request_id"] = request_id
-
-        is_answered = False
-
-        async def send_counted(message: Message) -> None:
-            nonlocal is_answered
-            if message["type"] == "http.response.start":
-                is_answered = True
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
-                self._metrics.request_done(_endpoint(scope), message["status"])
-            await send(message)
-
-        async def refuse(status: int, message: str, error_type: str) -> None:
-            body = error_body(message, error_type, request_id)
-            await JSONResponse(body, status, headers={"Connection": "close"})(scope, receive, send_counted)
-
-        length = headers.get(b"content-length", b"0")
-        body = None
-        if not length.isdigit() or int(length) <= self._max_body_bytes:
-            try:
-                body = await self._read_body(receive)
-            except ClientDisconnect:
-                self._metrics.client_left()
-                return
-        if body is None:
-            self._metrics.request_too_large()
-            limit = f"the limit of {self._max_body_bytes} bytes (NER_MAX_BODY_BYTES)"
-            await refuse(413, f"the body is over {limit}; send it in parts", "TooLarge")
-            return
-        pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive_again() -> Message:
-            return pending.pop() if pending else await receive()
-
+        exchange = _Exchange(self._service, self._bodies, scope, receive, send)
         try:
-            await self._app(scope, receive_again, send_counted)
+            await self._app(scope, exchange.receive, exchange.send)
         except Exception:
-            log.exception("request failed", extra={"data": {"request_id": request_id}})
-            if is_answered:
+            log.exception("request failed", extra={"data": {"request_id": exchange.request_id}})
+            if exchange.is_answered:
                 raise
             message = "the service failed on this request; the log has the details under its id"
-            await refuse(500, message, "InternalError")
+            body = error_body(message, "InternalError", exchange.request_id)
+            await JSONResponse(body, 500, headers={"Connection": "close"})(scope, exchange.receive, exchange.send)
+        finally:
+            exchange.end()
 
-    async def _read_body(self, receive: Receive) -> bytes | None:
-        """The whole body; None when it is over the limit. Raises ClientDisconnect."""
+
+class BodyBudget:
+    """How many bytes of bodies may be worked on at a time."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+
+    def take(self, num_bytes: int) -> None:
+        """Raises Overloaded where the budget does not allow for them."""
+        if self._taken and self._taken + num_bytes > self._limit:
+            raise Overloaded(
+                f"requests of {self._taken} bytes are being worked on; {num_bytes} more are over the limit of "
+                f"{self._limit} (NER_QUEUE_BYTES); send it again later"
+            )
+        self._taken += num_bytes
+
+    def give_back(self, num_bytes: int) -> None:
+        """What was taken."""
+        self._taken -= num_bytes
+
+
+class _Exchange:
+    """One request and its answer, between the server and the app.
+
+    The body is read when the app asks for it, by when its route is known: after the route's key was checked, whole, and
+    within its limit. What is answered without having been read is not worth reading: the connection is closed.
+    """
+
+    def __init__(self, service: Service, bodies: BodyBudget, scope: Scope, receive: Receive, send: Send) -> None:
+        self._service = service
+        self._bodies = bodies
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        headers = dict(scope["headers"])
+        self.request_id = _request_id(headers.get(b"x-request-id", b""))
+        scope.setdefault("state", {})["request_id"] = self.request_id
+        length = headers.get(b"content-length", b"0")
+        self._length = int(length) if length.isdigit() else 0  # as the client says; counted all the same
+        self._is_unread = self._length > 0 or b"transfer-encoding" in headers
+        self._has_read = False
+        self._taken = 0
+        self.is_answered = False
+
+    async def receive(self) -> Message:
+        """The whole body, once; then whatever the server says. Raises what the request is refused with."""
+        if self._has_read:
+            return await self._receive()
+        await check_key(Request(self._scope))
+        body = await self._read_body()
+        self._has_read, self._is_unread = True, False
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(self, message: Message) -> None:
+        """Count the answer, and put the request's id on it."""
+        if message["type"] == "http.response.start":
+            self.is_answered = True
+            headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
+            if self._is_unread or self._service.is_draining:
+                headers.append((b"connection", b"close"))
+            self._service.metrics.request_done(_endpoint(self._scope), message["status"])
+            await self._send({**message, "headers": headers})
+        elif self._is_unread and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            await self._discard_body()
+            await self._send({"type": "http.response.body"})
+        else:
+            await self._send(message)
+
+    def end(self) -> None:
+        """Nothing of the request is needed any more."""
+        self._bodies.give_back(self._taken)
+
+    async def _read_body(self) -> bytes:
+        limit = self._service.settings.max_body_bytes
         chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
+        size, is_whole = 0, False
+        while not is_whole and max(size, self._length) <= limit:
+            message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > self._max_body_bytes:
-                return None
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return b"".join(chunks)
+                self._service.metrics.client_left()
+                raise ClientLeft("the client left before its request was there")
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            is_whole = not message.get("more_body", False)
+        if max(size, self._length) > limit:
+            self._service.metrics.request_too_large()
+            raise TooLarge(f"the body is over the limit of {limit} bytes (NER_MAX_BODY_BYTES); send it in parts")
+        try:
+            self._bodies.take(size)
+        except Overloaded as refusal:
+            self._service.metrics.request_refused(refusal)
+            raise
+        self._taken = size
+        return b"".join(chunks)
+
+    async def _discard_body(self) -> None:
+        """Read past it for a while: a client that is cut off while it sends may never see its answer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while (await self._receive()).get("more_body", False):
+                    pass
 
 
 def _request_id(given: bytes) -> str:
@@ -100,6 +160,9 @@ def _request_id(given: bytes) -> str:
 
 
 def _endpoint(scope: Scope) -> str:
-    """The route's path, so that the label stays bounded; "other" where no route matched."""
-    route = scope.get("route")
-    return getattr(route, "path", "other")
+    """The route's path, so that the label stays bounded; "other" where no route matched.
+
+    "/" is where entities are asked for in Hugging Face's format; the page that GET has there is called by its name.
+    """
+    path: str = getattr(scope.get("route"), "path", "other")
+    return "console" if path == "/" and scope["method"] in ("GET", "HEAD") else path

@@ -26,7 +26,13 @@ class NerRequest(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         strict=True,
-        json_schema_extra={"examples": [{"text": "Ada Lovelace worked with Charles Babbage in London."}]},
+        json_schema_extra={
+            "examples": [{"text": "Ada Lovelace worked with Charles Babbage in London."}],
+            "oneOf": [
+                {"required": ["text"], "properties": {"text": {"type": "string"}}},
+                {"required": ["texts"], "properties": {"texts": {"type": "array"}}},
+            ],
+        },
     )
 
     text: Text | None = Field(None, description="one text")
@@ -166,6 +172,12 @@ class HuggingFaceEntity(BaseModel):
     end: int
     entity: str | None = Field(None, description="with aggregation_strategy none: B- or I- and the label")
     index: int | None = Field(None, description="with aggregation_strategy none: which word of the text, from 1")
+
+
+class Health(BaseModel):
+    """How it is."""
+
+    status: Literal["alive", "ready", "draining", "stuck"]
 
 
 class ErrorOut(BaseModel):

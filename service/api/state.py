@@ -8,6 +8,8 @@ from typing import Any
 from fastapi import Request
 
 from service.api.keys import Keys
+from service.autopilot.pilot import Autopilot
+from service.autopilot.traffic import Traffic
 from service.engine.controls import Controls
 from service.engine.engine import Engine
 from service.metrics import Metrics
@@ -33,6 +35,8 @@ class Service:
     controls: Controls
     metrics: Metrics
     keys: Keys
+    traffic: Traffic
+    autopilot: Autopilot
     environment: dict[str, Any] = field(default_factory=dict)
     is_draining: bool = False
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from service.engine.runner import Runner
 from service.engine.scheduler import Scheduler, Step
 from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.engine.shadows import Shadows
 from service.errors import BadInput, EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,20 @@ class EngineLimits:
     step_overdue_s: float = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What the engine has to do at a moment.
+
+    admitted_pieces  of all requests since the start
+    open_pieces      of requests that are not answered yet
+    waiting_s        how long the request has waited that waits longest for its first step; 0 where none does
+    """
+
+    admitted_pieces: int
+    open_pieces: int
+    waiting_s: float
+
+
 class EngineObserver(Protocol):
     """Whom the engine tells what happened; metrics implement it."""
 
@@ -55,6 +70,7 @@ class Engine:
 
     A step is three lines: schedule, run, settle. An exception in a step fails the request that it is about and nobody
     else's. `capture` yields the live policy, with a request's changes to it; asked when its first sequence starts.
+    Only when no request has a step to run, a shadow has one.
     """
 
     def __init__(
@@ -64,15 +80,20 @@ class Engine:
         capture: Callable[[Mapping[str, Any] | None], CapturedPolicy],
         limits: EngineLimits,
         observer: EngineObserver,
+        shadows: Shadows | None = None,
         prepare: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`prepare` is run by `start`, in the worker's thread, before anything else runs there."""
+        """`prepare` is run by `start`, in the worker's thread, before anything else runs there.
+
+        Without `shadows` none are run.
+        """
         self._runner = runner
         self._capture = capture
         self._limits = limits
         self._observer = observer
         self._clock = clock
+        self._shadows = shadows or Shadows()
         self._scheduler = Scheduler(runner.num_layers, limits.max_step_pieces)
         self._changed = threading.Condition()  # guards the fields below
         self._admitted: list[Request] = []
@@ -81,6 +102,7 @@ class Engine:
         self._reported = (0, 0)  # waiting and running, as the observer knows them
         self._texts = 0
         self._pieces = 0
+        self._admitted_pieces = 0
         self._is_closing = False
         self._has_failed = False
         self._step_started: float | None = None
@@ -93,13 +115,19 @@ class Engine:
         self._worker.start()
         self._prepared.result()
 
-    def close(self) -> None:
-        """Finish what was admitted, then stop; later submissions get NotReady."""
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Finish what was admitted, then stop; later submissions get NotReady. A step that hangs is a failure."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
         if self._worker.ident is not None:
-            self._worker.join()
+            self._worker.join(timeout_s)
+            if self._worker.is_alive():
+                log.error(
+                    "the engine did not end within %g s; its step has run for %.1f s", timeout_s, self.step_age_s()
+                )
+                self._has_failed = True
+        self._shadows.drop()
         for request in tuple(self._open):  # a worker that never started, or that is gone
             self._answer(request, NotReady("the service ended before the request ran; send it to another instance"))
         self._report_queue()
@@ -123,6 +151,13 @@ class Engine:
     def has_room(self) -> bool:
         """Whether another text could be admitted at all: asked before the work of tokenising it."""
         return self._texts < self._limits.queue_texts and self._pieces < self._limits.queue_pieces
+
+    def load(self) -> EngineLoad:
+        """What there is to do just now."""
+        with self._changed:
+            waiting = [request.submitted for request in self._open if request.captured is None]
+            waiting_s = max(0.0, self._clock() - min(waiting)) if waiting else 0.0
+            return EngineLoad(self._admitted_pieces, self._pieces, waiting_s)
 
     def submit(self, request: Request) -> None:
         """Admit a request, whole or not at all; its future is always answered. Raises Overloaded or NotReady."""
@@ -157,6 +192,7 @@ class Engine:
                 f"(NER_QUEUE_TEXTS) and {self._limits.queue_pieces} tokens (NER_QUEUE_TOKENS); send it again later"
             )
         self._texts, self._pieces = texts, pieces
+        self._admitted_pieces += request.num_pieces
         self._open.add(request)
 
     def _work(self) -> None:
@@ -181,7 +217,9 @@ class Engine:
     def _run_steps(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._admitted or self._scheduler.has_work or self._is_closing)
+                self._changed.wait_for(
+                    lambda: self._admitted or self._scheduler.has_work or self._is_closing or self._shadows.has_work
+                )
                 for request in self._admitted:
                     self._scheduler.add(request.sequences)
                 self._admitted.clear()
@@ -190,6 +228,8 @@ class Engine:
             step = self._scheduler.next_step()
             if step is not None:
                 self._run(step)
+            elif self._shadows.has_work:
+                self._run_shadow()
 
     def _abandon(self) -> None:
         """Answer every open request with an error, and begin with nothing waiting."""
@@ -198,6 +238,7 @@ class Engine:
             self._admitted.clear()
             self._scheduler = Scheduler(self._runner.num_layers, self._limits.max_step_pieces)
         self._step_started = None
+        self._shadows.drop()
         for request in abandoned:
             for sequence in request.sequences:
                 sequence.release()
@@ -216,6 +257,15 @@ class Engine:
         self._report_queue()
         pieces = sum(sequence.input.num_pieces for sequence in sequences)
         self._tell(self._observer.step_done, step.layer, len(sequences), pieces, self._clock() - started)
+
+    def _run_shadow(self) -> None:
+        """One layer of one shadow; where that fails, nobody but the statistics has lost anything."""
+        self._step_started = self._clock()
+        try:
+            self._shadows.run_layer(self._runner)
+        except Exception:
+            log.warning("a shadow run failed and was dropped", exc_info=True)
+        self._step_started = None
 
     def _advance(self, layer: int, sequences: Seq[Sequence]) -> None:
         """Run one layer; who leaves is answered, who stays waits before the next one, whom it fails on fails alone."""
@@ -292,6 +342,7 @@ class Engine:
         decoded = self._in_parts(sequences, self._runner.read_spans)
         for sequence, spans in decoded:
             sequence.spans = spans
+            self._shadows.offer(sequence, self._runner.num_layers)
             sequence.release()
             self._tell(self._observer.sequence_left, sequence, self._runner.num_layers)
         now = self._clock()

@@ -6,16 +6,17 @@ from types import ModuleType
 from typing import Literal, get_args
 
 from service.errors import BadInput
+from service.executors import cuda
 from service.executors.eager import EagerExecutor
 from service.executors.executor import Executor
 from service.models.device import available_cores, choose_device
 from service.models.multi_exit import MultiExitModel
 
-ExecutorName = Literal["auto", "eager", "fused"]
+ExecutorName = Literal["auto", "cuda", "eager", "fused"]
 
 
 def make_executor(name: str, model: MultiExitModel, *, device: str = "auto", threads: int = 0) -> Executor:
-    """The named executor; auto is the faster one of those that can run this model here.
+    """The named executor; auto is the faster one of those that can run this model here, as far as that was measured.
 
     threads: of a CPU, 0 for as many as there is processor time for. Raises BadInput for one that cannot run it.
     """
@@ -24,6 +25,10 @@ def make_executor(name: str, model: MultiExitModel, *, device: str = "auto", thr
     chosen = choose_device(device)
     if name == "eager" or (name == "auto" and chosen.type != "cpu"):
         return EagerExecutor(model, chosen, threads)
+    if name == "cuda":
+        if reason := cuda.reason_against(model.config, chosen):
+            raise BadInput(f"executor cuda cannot run this model here: {reason}; use executor auto or eager")
+        return cuda.CudaExecutor(model, cuda.Gpu(chosen))
     if chosen.type != "cpu":
         raise BadInput(f"executor fused runs on a CPU, not on {chosen.type}; use device cpu, or executor auto or eager")
     fused = import_fused()

@@ -15,6 +15,8 @@ from service.exits.rule import ExitRule
 Preset = Literal["accurate", "balanced", "fast"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 Interval = tuple[float, float]
+LOSS_UNIT = "F1 x 100 below full depth"
+LEAST_STEP = 1.1  # a level of the ladder is faster than the one before it by this factor: less is not worth a move
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,22 @@ class Calibration:
         """The point for a goal; the message of BadInput names what is possible."""
         return GOALS[goal](self.points, goal, wish)
 
+    def ladder(self, max_f1_loss: float) -> tuple[OperatingPoint, ...]:
+        """The front's points that lose at most so much, thinned to levels: most accurate first, each one faster.
+
+        The last is the fastest that the loss allows. Full depth is a level only where the front has it: mostly a
+        shallower point is as accurate, and nobody should wait for a slower one that is not better. Raises BadInput
+        where not even the most accurate point loses so little.
+        """
+        _number("max_f1_loss", max_f1_loss, min(point.f1_loss for point in self.points), math.inf, LOSS_UNIT)
+        levels: list[OperatingPoint] = []
+        for point in sorted(self.points, key=lambda point: (-point.f1, -point.speedup_latency)):
+            if point.f1_loss <= max_f1_loss and (not levels or point.speedup_latency > levels[-1].speedup_latency):
+                if len(levels) > 1 and levels[-1].speedup_latency < LEAST_STEP * levels[-2].speedup_latency:
+                    levels.pop()  # only the last may be a small step, and only until a faster one takes its place
+                levels.append(point)
+        return tuple(levels)
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types."""
         return {
@@ -135,7 +153,7 @@ def _fastest_enough(points: Sequence[OperatingPoint], goal: str, wish: object) -
 
 def _accurate_enough(points: Sequence[OperatingPoint], goal: str, wish: object) -> OperatingPoint:
     lowest = min(point.f1_loss for point in points)
-    loss = _number(goal, wish, lowest, math.inf, "F1 x 100 below full depth")
+    loss = _number(goal, wish, lowest, math.inf, LOSS_UNIT)
     return max((p for p in points if p.f1_loss <= loss), key=lambda p: (p.speedup_latency, p.f1))
 
 

@@ -32,17 +32,19 @@ class Cells:
 
     sequence (cells,) index of the sequence
     counts   cells of every sequence: Z of Eq. 7
+    sizes    (sequences,) the same, on the device
     """
 
     sequence: Tensor
     counts: tuple[int, ...]
+    sizes: Tensor
 
     @classmethod
     def of(cls, num_words: Sequence[int], device: torch.device) -> Cells:
         """The cells of sequences of so many words, one after another."""
         counts = tuple(num_cells(words) for words in num_words)
-        owners = torch.arange(len(counts), device=device)
-        return cls(owners.repeat_interleave(torch.tensor(counts, device=device)), counts)
+        sizes = torch.tensor(counts, device=device)
+        return cls(torch.arange(len(counts), device=device).repeat_interleave(sizes), counts, sizes)
 
     def sum(self, per_cell: Tensor) -> Tensor:
         """(cells,) -> (sequences,) float64 sum over every sequence's cells, cell by cell."""
@@ -51,7 +53,7 @@ class Cells:
 
     def mean(self, per_cell: Tensor) -> Tensor:
         """(cells,) -> (sequences,) float64 mean over every sequence's cells."""
-        return self.sum(per_cell) / torch.tensor(self.counts, device=per_cell.device, dtype=torch.float64)
+        return self.sum(per_cell) / self.sizes
 
     def max(self, per_cell: Tensor) -> Tensor:
         """(cells,) -> (sequences,) float64 largest over every sequence's cells, and never below 0."""
@@ -98,7 +100,7 @@ class Reading:
     num_words  of every sequence
     nested     whether decoded entities may contain each other
 
-    An executor that has worked out summary or candidates itself hands them in, and may then leave the table out.
+    An executor that has worked out cells, summary or candidates itself hands them in, and may then leave the table out.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Reading:
         num_words: Sequence[int],
         *,
         nested: bool,
+        cells: Cells | None = None,
         summary: Figures | None = None,
         candidates: Candidates | None = None,
     ) -> None:
@@ -114,6 +117,8 @@ class Reading:
         self._given = summary, candidates
         self.num_words = tuple(num_words)
         self.nested = nested
+        if cells is not None:
+            self.cells = cells
         if summary is not None:
             self.summary = summary
         if candidates is not None:
@@ -189,8 +194,8 @@ class Reading:
         return best.values, best.indices
 
     @cached_property
-    def summary(self) -> Figures:
-        """(sequences, SUMMARY) on the host."""
+    def figures(self) -> Tensor:
+        """(sequences, SUMMARY) where the table is."""
         cells, (log_prob, label) = self.cells, self.best
         unsure = 1.0 - log_prob.exp()  # (cells,) probability of everything but the most probable label
         figures = (
@@ -201,7 +206,12 @@ class Reading:
             cells.max(unsure.masked_fill(label > 0, 0.0)),
             cells.max(unsure.masked_fill(label == 0, 0.0)),
         )
-        found: Figures = torch.stack(figures, dim=1).cpu().numpy()  # a device-to-host copy
+        return torch.stack(figures, dim=1)
+
+    @cached_property
+    def summary(self) -> Figures:
+        """(sequences, SUMMARY) on the host."""
+        found: Figures = self.figures.cpu().numpy()  # a device-to-host copy
         return found
 
     @cached_property

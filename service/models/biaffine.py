@@ -101,5 +101,5 @@ class _Neighbours(nn.Module):
 
 def _sequence_means(words: Tensor, packed: Packed) -> Tensor:
     """(words, hidden) -> (sequences, hidden): summed word by word, so that batch mates change no bit of it."""
-    sums = words.new_zeros(packed.words.batch, words.shape[1]).index_add(0, packed.word_sequence, words)
-    return sums / packed.words.counts
+    counts = packed.words.counts
+    return torch.segment_reduce(words, "sum", lengths=counts.squeeze(1), unsafe=True) / counts

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -34,6 +35,11 @@ class Ragged:
     def counts(self) -> Tensor:
         """(batch, 1) rows of every sequence."""
         return torch.tensor(self.lengths, device=self.device)[:, None]
+
+    @cached_property
+    def cu_seqlens(self) -> Tensor:
+        """(batch + 1,) int32 where each sequence's rows begin, and where the last one's end."""
+        return torch.tensor(list(accumulate(self.lengths, initial=0)), device=self.device, dtype=torch.int32)
 
     @cached_property
     def is_rectangular(self) -> bool:
@@ -96,16 +102,21 @@ class Packed:
         return tuple(num_cells(length) for length in self.words.lengths)
 
     @cached_property
+    def cell_sizes(self) -> Tensor:
+        """(sequences,) `cell_counts` on the device."""
+        return torch.tensor(self.cell_counts, device=self.piece_ids.device)
+
+    @cached_property
     def cell_sequence(self) -> Tensor:
         """(cells,) which sequence a cell of the packed table belongs to."""
-        counts = torch.tensor(self.cell_counts, device=self.piece_ids.device)
+        counts = self.cell_sizes
         return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
 
     def label_slots(self, scored: int) -> Tensor:
         """(cells, scored) place of every cell's scores in a flattened (batch, longest, scored, longest) table."""
         if scored not in self._label_slots:
             longest = self.words.longest
-            first, last = self._cell_words
+            first, last = self.cell_words
             rows = (self.cell_sequence * longest + first) * scored  # of a cell's first label
             labels = torch.arange(scored, device=rows.device)
             self._label_slots[scored] = (rows[:, None] + labels) * longest + last[:, None]
@@ -114,18 +125,36 @@ class Packed:
     def cell_widths(self, buckets: int) -> Tensor:
         """(cells,) words of every cell's span but one, at most buckets - 1."""
         if buckets not in self._cell_widths:
-            first, last = self._cell_words
+            first, last = self.cell_words
             self._cell_widths[buckets] = (last - first).clamp_max(buckets - 1)
         return self._cell_widths[buckets]
 
     @cached_property
-    def _cell_words(self) -> tuple[Tensor, Tensor]:
+    def cell_words(self) -> tuple[Tensor, Tensor]:
         """(cells,) first and (cells,) last word of every cell, counted within its sequence."""
         pairs = [cell_words(length) for length in self.words.lengths]
         first = np.concatenate([first for first, _ in pairs])
         last = np.concatenate([last for _, last in pairs])
         device = self.piece_ids.device
         return torch.from_numpy(first).to(device), torch.from_numpy(last).to(device)
+
+    def sent(self, send: Callable[[Tensor], Tensor]) -> Packed:
+        """The same on another device: all that layers and exits look up is worked out here, and sent as one array."""
+        given = ("piece_ids", "shape_ids", "positions", "first_piece", "last_piece")
+        derived = ("word_sequence", "cell_sizes", "cell_sequence")
+        first, last = self.cell_words
+        parts: dict[str, Tensor] = {name: getattr(self, name) for name in given + derived}
+        parts |= {"first": first, "last": last, "slots": self.words.slots, "counts": self.words.counts.squeeze(1)}
+        parts["cu_seqlens"] = self.pieces.cu_seqlens.long()
+        arrived = send(torch.cat(list(parts.values())))
+        there = dict(zip(parts, arrived.split([len(part) for part in parts.values()]), strict=True))
+        pieces, words = (Ragged(rows.lengths, arrived.device) for rows in (self.pieces, self.words))
+        packed = Packed(**{name: there[name] for name in given}, pieces=pieces, words=words)
+        # into the caches of what would otherwise be worked out there, where it would make the host wait for a GPU
+        vars(pieces).update(cu_seqlens=there["cu_seqlens"].int())
+        vars(words).update(slots=there["slots"], counts=there["counts"][:, None])
+        vars(packed).update({name: there[name] for name in derived}, cell_words=(there["first"], there["last"]))
+        return packed
 
 
 def pack(sequences: Sequence[SequenceInput], device: torch.device) -> Packed:

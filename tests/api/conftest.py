@@ -30,12 +30,6 @@ def _no_settings_from_outside() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model of four layers."""
-    return save_tiny_model(tmp_path_factory.mktemp("store") / "tiny" / "1")
-
-
-@pytest.fixture(scope="session")
 def calibrated_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model with CALIBRATION."""
     return put_calibration(save_tiny_model(tmp_path_factory.mktemp("store") / "tiny" / "1"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,14 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from starlette.testclient import TestClient
 
-from service.api.app import create_app
-from service.api.server import build_service
+from service.api.server import Server, build_service
 from service.api.state import Service
+from service.autopilot.pilot import Autopilot
 from service.engine.engine import Engine, EngineLimits
 from service.engine.runner import ModelRunner, Runner
 from service.engine.sequence import Sequence as EngineSequence
@@ -52,6 +50,7 @@ def use_runner(service: Service, runner: Runner, **limits: Any) -> None:
     """Give a service that has not started an engine around `runner`."""
     capture = service.controls.capture
     service.engine = Engine(runner, capture=capture, limits=EngineLimits(**limits), observer=service.metrics)
+    service.autopilot = Autopilot(service.controls, service.traffic, service.engine.load, time.monotonic)
 
 
 def samples(client: TestClient) -> list[Sample]:
@@ -68,6 +67,14 @@ def sample(client: TestClient, name: str, **labels: str) -> float:
     return float(found[0].value)
 
 
+def value(service: Service, name: str, **labels: str) -> float:
+    """Of the one series of a name and labels, read where it is kept."""
+    found = service.metrics.registry.get_sample_value(name, {"model_name": service.model_reference, **labels})
+    if found is None:
+        raise LookupError(f"there is no {name} with {labels}")
+    return found
+
+
 def wait_until(condition: Callable[[], object]) -> None:
     """Poll until `condition` holds; fails after PATIENCE_S."""
     deadline = time.monotonic() + PATIENCE_S
@@ -80,17 +87,17 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 @contextmanager
 def listening(service: Service) -> Iterator[str]:
-    """Serve in this process, for clients that want a connection; -> the URL."""
-    server = uvicorn.Server(uvicorn.Config(create_app(service), log_config=None))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            wait_until(lambda: server.started)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
+    """Run the real server around `service`, on a free port and in a thread of this process; -> its URL."""
+    service.settings.port = 0
+    server = Server(service, time.monotonic())
+    thread = threading.Thread(target=server.run, name="server")
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE_S)
 
 
 class GatedRunner:

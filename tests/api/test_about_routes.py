@@ -60,6 +60,9 @@ def test_info_tells_machine_limits_and_versions(client: TestClient) -> None:
         "max_texts": 1_024,
         "queue_texts": 4_096,
         "queue_tokens": 262_144,
+        "queue_bytes": 64_000_000,
+        "max_connections": 5_000,
+        "client_timeout_s": 75.0,
         "timeout_ms": 10_000,
     }
     assert "calibration" not in info
@@ -121,7 +124,7 @@ def test_the_schema_describes_every_endpoint_and_the_errors(client: TestClient) 
         *("/models", "/info", "/metrics", "/livez", "/readyz", "/health"),
     }
     described = schema["paths"]["/ner"]["post"]["responses"]
-    assert described.keys() == {"200", "400", "401", "413", "422", "429", "500", "503", "504"}
+    assert described.keys() == {"200", "400", "401", "408", "413", "422", "429", "431", "500", "503", "504"}
     for status, response in described.items():
         if status != "200":
             assert response["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ErrorOut"}

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from service.api.app import create_app
 from service.api.state import Service
 from service.engine.sequence import Request
-from tests.api.servers_ import GatedRunner, use_runner, wait_until
+from tests.api.servers_ import GatedRunner, use_runner, value, wait_until
 
 Build = Callable[..., Service]
 FORMATS = {
@@ -69,11 +69,6 @@ def leave_while_it_runs(service: Service, gated: GatedRunner, path: str = "/ner"
         service.engine.close()
 
 
-def value(service: Service, name: str, **labels: str) -> float | None:
-    """Of one series."""
-    return service.metrics.registry.get_sample_value(name, {"model_name": "tiny@1", **labels})
-
-
 def test_the_engine_is_told_and_drops_it_at_the_next_layer(
     service: Service, gated: GatedRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,5 +104,5 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_counted_as_such(servi
         leave.set()
         return await call(create_app(service), "/ner", body=b'{"text": "An', is_whole=False, leave=leave)
 
-    assert asyncio.run(scenario()) == []
+    assert asyncio.run(scenario())[0]["status"] == 499  # sent to nobody
     assert value(service, "ner_requests_client_left_total") == 1

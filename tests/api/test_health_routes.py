@@ -52,7 +52,7 @@ def test_a_server_whose_step_is_overdue_is_neither_alive_nor_ready(start_gated: 
         gated.gate.set()
         assert stuck.result().status_code == 200
     wait_until(lambda: client.get("/livez").status_code == 200)
-    assert sample(client, "ner_engine_up") == 1
+    wait_until(lambda: sample(client, "ner_engine_up") == 1)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -10,6 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.state import Service
+from service.logs import JsonFormatter
 from tests.api.servers_ import AS_ADMIN, BrokenRunner, sample, use_runner
 
 Start = Callable[..., TestClient]
@@ -65,8 +66,12 @@ def test_the_error_type_of_a_path_or_method_that_is_not_there_says_so(guarded: T
     assert guarded.get("/ner").json()["error_type"] == "MethodNotAllowed"
 
 
-def test_a_wrong_method_is_told_the_right_one(guarded: TestClient) -> None:
-    assert guarded.get("/ner").headers["Allow"] == "POST"
+@pytest.mark.parametrize(
+    ("path", "methods"), [("/ner", "POST"), ("/exit-policy", "GET, PATCH"), ("/livez", "GET"), ("/", "GET, POST")]
+)
+def test_a_wrong_method_is_told_all_the_right_ones(guarded: TestClient, path: str, methods: str) -> None:
+    response = guarded.put(path)
+    assert (response.status_code, response.headers["Allow"]) == (405, methods)
 
 
 def test_a_missing_key_is_told_how_keys_travel(guarded: TestClient) -> None:
@@ -102,8 +107,11 @@ def test_the_engine_goes_on_after_a_failing_step(start: Start, build: Build) -> 
 
 
 class _BrokenTextEncoder:
+    def __init__(self, fault: type[Exception] = RuntimeError) -> None:
+        self._fault = fault
+
     def encode_batch(self, texts: list[str], *, split: bool) -> list[object]:
-        raise RuntimeError(f"inner detail 4711, {split}")
+        raise self._fault(f"inner detail 4711, {texts}, {split}")
 
 
 def test_a_bug_of_ours_is_a_500_like_any_other_answer(
@@ -120,6 +128,18 @@ def test_a_bug_of_ours_is_a_500_like_any_other_answer(
     assert record.__dict__["data"] == {"request_id": "find-me"}
     assert "inner detail 4711" in caplog.text
     assert sample(client, "ner_requests_total", endpoint="/ner", code="500") == 1
+
+
+@pytest.mark.parametrize("fault", [ValueError, KeyError, TypeError, UnicodeError, AssertionError])
+def test_a_fault_that_quotes_the_text_is_logged_without_it(
+    start: Start, build: Build, caplog: pytest.LogCaptureFixture, fault: type[Exception]
+) -> None:
+    service = build()
+    service.text_encoder = _BrokenTextEncoder(fault)  # type: ignore[assignment]
+    assert start(service).post("/ner", json={"text": "Zanzibarbara"}).status_code == 500
+    lines = [JsonFormatter().format(record) for record in caplog.records]
+    assert any(fault.__name__ in line and "encode_batch" in line for line in lines)
+    assert not any("Zanzibarbara" in line for line in lines)
 
 
 def test_a_server_that_is_going_down_is_a_503(start: Start, build: Build) -> None:

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from service.api.app import create_app
 from service.api.keys import KeyMissing, Keys, load_admin_key
 from service.api.state import Service
+from service.errors import BadInput
 from tests.api.servers_ import AS_ADMIN, tiny_service
 
 Start = Callable[..., TestClient]
@@ -84,6 +85,17 @@ def test_a_change_needs_the_admin_key_even_where_reading_is_open(client: TestCli
     assert status(client, "PATCH", "/exit-policy", AS_CLIENT) == 401
 
 
+def test_no_page_of_another_site_may_read_or_send(client: TestClient) -> None:
+    origin = {"Origin": "https://elsewhere.example"}
+    asked = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    answers = [client.options(path, headers=asked) for path in ("/ner", "/exit-policy", "/info")]
+    answers += [client.get("/info", headers=origin), client.post("/ner", json={"text": "a"}, headers=origin)]
+    assert [answer.status_code for answer in answers] == [405, 405, 405, 200, 200]
+    assert not [name for answer in answers for name in answer.headers if name.lower().startswith("access-control")]
+    simple = {**origin, "Content-Type": "text/plain"}  # what a page may send without having asked
+    assert client.post("/ner", content=b'{"text": "a"}', headers=simple).status_code == 422
+
+
 def test_the_scheme_is_read_in_any_case(guarded: TestClient) -> None:
     assert status(guarded, "GET", "/info", {"Authorization": f"bearer {API_KEY}"}) == 200
 
@@ -130,6 +142,55 @@ def test_a_configured_admin_key_is_written_nowhere(tmp_path: Path) -> None:
 def test_two_generated_keys_differ(tmp_path: Path) -> None:
     keys = {load_admin_key("", tmp_path / name)[0] for name in ("a", "b")}
     assert len(keys) == 2
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000, b"{}"])
+def test_without_a_key_nothing_is_said_of_the_body(guarded: TestClient, body: bytes) -> None:
+    for method, path in (("POST", "/ner"), ("PATCH", "/exit-policy")):
+        response = guarded.request(method, path, content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code == 401
+
+
+def test_every_path_that_is_described_with_a_key_checks_it(guarded: TestClient) -> None:
+    paths = guarded.get("/openapi.json").json()["paths"]
+    locked = {
+        (m.upper(), p) for p, methods in paths.items() for m, described in methods.items() if "security" in described
+    }
+    assert locked >= {*READS, ("PATCH", "/exit-policy")}
+    for method, path in locked:
+        assert guarded.request(method, path, content=b"{").status_code == 401
+
+
+def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+    monkeypatch.setattr("hmac.compare_digest", lambda *both: compared.append(both) or both[0] == both[1])
+    keys = Keys(api_key="read", admin_key="change")
+    keys.check_read("read")
+    keys.check_admin("change")
+    for check in (keys.check_read, keys.check_admin):
+        with pytest.raises(KeyMissing):
+            check("neither")
+    assert compared.count((b"neither", b"read")) == compared.count((b"neither", b"change")) == 2
+
+
+def test_keys_are_not_shown_with_what_holds_them(build: Build) -> None:
+    service = build(api_key="an-api-key", admin_key="an-admin-key")
+    assert "key" in repr(service)
+    assert "an-api-key" not in repr(service) and "an-admin-key" not in repr(service)
+
+
+def test_a_key_file_that_others_can_read_is_closed_to_them(tmp_path: Path) -> None:
+    key, path = load_admin_key("", tmp_path)
+    assert path is not None
+    path.chmod(0o644)
+    assert load_admin_key("", tmp_path) == (key, path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_key_file_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "admin_key").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadInput, match=r"admin_key is no key: .*remove it"):
+        load_admin_key("", tmp_path)
 
 
 def test_an_empty_key_file_is_filled_again(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.app import create_app
-from tests.api.servers_ import GatedRunner, sample, tiny_service, wait_until
+from tests.api.servers_ import AS_ADMIN, GatedRunner, sample, tiny_service, wait_until
 
 Start = Callable[..., TestClient]
 JSON = {"Content-Type": "application/json"}
@@ -56,7 +56,9 @@ def test_a_body_without_a_length_is_counted_as_it_comes(small: TestClient) -> No
 
 
 def test_the_limit_of_the_body_holds_for_every_endpoint(small: TestClient) -> None:
-    assert small.patch("/exit-policy", content=body_of(MAX_BODY_BYTES + 1), headers=JSON).status_code == 413
+    response = small.patch("/exit-policy", content=body_of(MAX_BODY_BYTES + 1), headers=JSON | AS_ADMIN)
+    assert response.status_code == 413
+    assert sample(small, "ner_requests_total", endpoint="/exit-policy", code="413") == 1
 
 
 def test_a_text_of_the_limit_is_taken_and_one_character_more_is_not(small: TestClient) -> None:

@@ -46,6 +46,13 @@ SERIES = {
     "ner_exit_policy_info": {"strategy", "measure"},
     "ner_exit_policy_changes_total": {"source"},
     "ner_speedup_layers": set(),
+    "ner_autopilot_enabled": set(),
+    "ner_autopilot_level": set(),
+    "ner_autopilot_objective_p95_seconds": set(),
+    "ner_autopilot_moves_total": {"direction"},
+    "ner_shadow_runs_total": set(),
+    "ner_shadow_disagreements_total": set(),
+    "ner_shadow_disagreement_bound": set(),
     "ner_entities_total": {"label"},
     "ner_engine_up": set(),
     "ner_engine_last_step_age_seconds": set(),
@@ -106,6 +113,7 @@ def test_every_known_value_of_a_label_is_there_from_the_first_scrape(client: Tes
     assert values("ner_exit_policy_changes_total", "source") == {"api", "autopilot"}
     assert values("ner_entities_total", "label") == set(TINY_LABELS)
     assert values("ner_requests_rejected_total", "reason") == {"queue_full", "too_large", "not_ready"}
+    assert values("ner_autopilot_moves_total", "direction") == {"faster", "slower"}
     assert values("ner_requests_total", "endpoint") >= {"/ner", "/"}
 
 
@@ -206,3 +214,10 @@ def test_a_refused_change_is_not_counted(client: TestClient) -> None:
     client.patch("/exit-policy?dry_run=true", json={"tau": -0.5}, headers=AS_ADMIN)
     assert sample(client, "ner_exit_policy_changes_total", source="api") == 0
     assert sample(client, "ner_exit_policy_version") == 1
+
+
+def test_looking_at_the_console_is_no_request_for_entities(client: TestClient) -> None:
+    before = sample(client, "ner_requests_total", endpoint="/", code="200")
+    assert client.get("/").status_code == 200
+    assert sample(client, "ner_requests_total", endpoint="/", code="200") == before
+    assert sample(client, "ner_requests_total", endpoint="console", code="200") == 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import __main__ as command_line
+from service.api.server import Server
 from service.engine.engine import Engine
 from tests.api.servers_ import PATIENCE_S, ServerProcess, wait_until
 
@@ -63,6 +66,7 @@ class Life:
     in_flight: httpx.Response
     sent_while_draining: httpx.Response
     clients_left: float
+    told_to_nonsense: list[bytes]
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +119,19 @@ def leave_early(client: httpx.Client) -> float:
     return metric(client, "ner_requests_client_left_total")
 
 
-def say_nonsense(client: httpx.Client) -> None:
-    """Send what is no HTTP."""
-    address = urlsplit(str(client.base_url))
-    with socket.create_connection((address.hostname, address.port)) as connection:
-        connection.sendall(f"{MARKER} {API_KEY}\r\n\r\n".encode())
-        connection.recv(1_000)
+def say_nonsense(client: httpx.Client) -> list[bytes]:
+    """Send what is no HTTP, a head that is too large, and one that wishes for another protocol; -> the first words."""
+    address, told = urlsplit(str(client.base_url)), []
+    secret = f"X: {MARKER} {API_KEY}\r\n"
+    for sent in (
+        f"{secret}\r\n\r\n",
+        f"GET /{MARKER} HTTP/1.1\r\n{secret * 10_000}",
+        f"GET /{MARKER} HTTP/1.1\r\n{secret}Connection: Upgrade\r\nUpgrade: {MARKER}\r\n\r\n",
+    ):
+        with socket.create_connection((address.hostname, address.port)) as connection:
+            connection.sendall(sent.encode())
+            told.append(connection.recv(12))
+    return told
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +142,7 @@ def life(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
         with open_client(server.wait_ready()) as client, ThreadPoolExecutor() as pool:
             key_file = Path(environment["NER_STATE_DIR"]) / "admin_key"
             statuses = call_in_every_way(client)
-            say_nonsense(client)
+            told = say_nonsense(client)
             clients_left = leave_early(client)
             as_admin = {"Authorization": f"Bearer {key_file.read_text(encoding='utf-8').strip()}"}
             client.patch("/exit-policy", json=POLICY, headers=as_admin).raise_for_status()
@@ -162,6 +173,7 @@ def life(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
             in_flight=answers[0],
             sent_while_draining=answers[1],
             clients_left=clients_left,
+            told_to_nonsense=told,
         )
     finally:
         server.kill()
@@ -246,6 +258,7 @@ def test_calls_get_the_statuses_of_the_wire_over_a_real_connection(life: Life) -
 
 
 def test_no_text_and_no_key_is_ever_logged(life: Life) -> None:
+    assert life.told_to_nonsense == [b"HTTP/1.1 400", b"HTTP/1.1 431", b"HTTP/1.1 404"]
     assert MARKER not in life.log
     assert life.generated_key.read_text(encoding="utf-8").strip() not in life.log
 
@@ -281,7 +294,8 @@ def test_a_drained_server_ends_well_and_soon(life: Life) -> None:
 
 
 def test_policy_version_and_history_survive_a_restart(life: Life, starts: Starts) -> None:
-    observed = {"average_exit_layer": None, "sequences": 0, "since": life.policy["updated_at"]}
+    shadow = {"runs": 0, "disagreements": 0, "disagreement_rate": None, "disagreement_interval": None}
+    observed = {"average_exit_layer": None, "sequences": 0, "since": life.policy["updated_at"], "shadow": shadow}
     assert starts.policy == {**life.policy, "observed": observed}
     assert starts.policy.items() >= {**POLICY, "version": 2}.items()
     assert starts.history == life.history
@@ -348,6 +362,22 @@ def test_a_port_that_is_taken_ends_the_start(serve_here: Callable[..., int], cap
     assert end.value.code not in (0, None)
     assert "address already in use" in caplog.text
     assert "ready" not in [record.getMessage() for record in caplog.records]
+
+
+def test_a_step_that_hangs_at_the_end_ends_the_process_with_an_error(
+    serve_here: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    never = threading.Event()
+    monkeypatch.setattr(Engine, "_run_steps", lambda _: never.wait())
+    monkeypatch.setattr(Engine.close, "__defaults__", (0.1,))
+    monkeypatch.setattr(Server, "main_loop", lambda _: asyncio.sleep(0))  # as after SIGTERM and the time to drain
+    assert serve_here(NER_PORT="0") == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: the engine failed too often, or hung")
+    assert "the engine did not end within 0.1 s" in caplog.text
+    never.set()
 
 
 def test_an_engine_that_gave_up_ends_the_process_with_an_error(

@@ -26,15 +26,9 @@ from tests.api.servers_ import (
     use_runner,
     wait_until,
 )
-from tests.models_ import TEXTS, save_tiny_model
+from tests.models_ import TEXTS
 
 API_KEY = "the-api-key"
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model."""
-    return save_tiny_model(tmp_path_factory.mktemp("store") / "tiny" / "1")
 
 
 @pytest.fixture(scope="module")

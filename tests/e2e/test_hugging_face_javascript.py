@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from tests.api.servers_ import ENTITY_TEXT, PATIENCE_S, GatedRunner, listening, tiny_service, use_runner, wait_until
-from tests.models_ import save_tiny_model
 
 SCRIPT = Path(__file__).parent / "javascript" / "hugging_face.js"
 API_KEY = "the-api-key"
@@ -28,12 +27,6 @@ def ask(url: str, *inputs: Any, token: str = API_KEY, **parameters: Any) -> list
     assert run.returncode == 0, run.stderr
     outcomes: list[dict[str, Any]] = json.loads(run.stdout)
     return outcomes
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model."""
-    return save_tiny_model(tmp_path_factory.mktemp("store") / "tiny" / "1")
 
 
 @pytest.fixture(scope="module")

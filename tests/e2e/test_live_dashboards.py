@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.api.servers_ import ADMIN_KEY, AS_ADMIN, ServerProcess, wait_until
-from tests.e2e.panels_ import DASHBOARDS, ask, empty_panels, filled, load, panels_of, query
+from tests.e2e.panels_ import AWAITED, DASHBOARDS, ask, empty_panels, filled, load, panels_of, query
 from tests.e2e.prometheus_ import prometheus_scraping, rules
 
 TEXTS = (
@@ -23,10 +23,6 @@ TEXTS = (
     "Shares of Siemens rose. Analysts in Frankfurt had expected less.",
     "It rained.",
 )
-AWAITED = [  # panels of the autopilot and of shadow runs, which the service does not have yet
-    *("Autopilot", "Autopilot level", "Autopilot moves"),
-    *("Shadow disagreement", "Shadow disagreement", "Shadow runs"),
-]
 
 
 class Watched(NamedTuple):

@@ -22,6 +22,7 @@ from torch import Tensor
 from service.engine.engine import Engine, EngineLimits
 from service.engine.runner import Runner
 from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.engine.shadows import Shadows
 from service.executors.eager import EagerExecutor
 from service.exits.catalog import PolicyCatalog
 from service.exits.policies.vee import Vee
@@ -179,6 +180,7 @@ def make_engine(
     observer: Recorder | None = None,
     clock: Callable[[], float] = lambda: 0.0,
     rule: ExitRule | None = None,
+    shadows: Shadows | None = None,
     prepare: Callable[[], None] = lambda: None,
 ) -> Engine:
     """An engine that has not started; a request's own changes name a whole policy. rule: of learned policies."""
@@ -189,8 +191,15 @@ def make_engine(
             return live()
         return CapturedPolicy(catalog.policy(override), live().version, is_override=True)
 
-    observer = observer or Recorder()
-    return Engine(runner, capture=capture, limits=limits, observer=observer, prepare=prepare, clock=clock)
+    return Engine(
+        runner,
+        capture=capture,
+        limits=limits,
+        observer=observer or Recorder(),
+        shadows=shadows,
+        prepare=prepare,
+        clock=clock,
+    )
 
 
 def wait_for(requests: Iterable[Request]) -> None:

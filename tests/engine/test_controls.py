@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,12 @@ import pytest
 from service.engine.controls import Controls, PolicyVersion
 from service.engine.sequence import CapturedPolicy
 from service.errors import BadInput, EngineFailed, PolicyConflict
-from service.exits.operating_points import Calibration
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.learned import Learned
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
+from tests.engine.controls_ import change, refusal, start
 from tests.engine.scripted_ import DEADLINE_S
 from tests.exits.calibrations_ import (
     ACCURATE,
@@ -34,7 +32,6 @@ from tests.exits.calibrations_ import (
     VEE_BY_MEAN_KL,
 )
 
-START = datetime(2024, 5, 1, 12, tzinfo=UTC)
 STATE_FILE = "exit_policy.json"
 UNUSABLE = {
     "torn": b'{"model": "tiny@1", "current": {"policy": {"strat',
@@ -51,29 +48,6 @@ UNUSABLE = {
 }
 
 
-def minutes() -> Callable[[], datetime]:
-    """A wall clock that moves on by a minute whenever it is read."""
-    ticks = iter(range(10_000))
-    return lambda: START + timedelta(minutes=next(ticks))
-
-
-def start(
-    folder: Path,
-    *,
-    model: str = "tiny@1",
-    calibration: Calibration | None = None,
-    on_change: Callable[[PolicyVersion], None] = lambda _: None,
-) -> Controls:
-    return Controls(
-        model=model,
-        num_layers=4,
-        calibration=calibration,
-        state_dir=folder,
-        now=minutes(),
-        on_change=on_change,
-    )
-
-
 @pytest.fixture
 def controls(tmp_path: Path) -> Controls:
     return start(tmp_path)
@@ -82,19 +56,6 @@ def controls(tmp_path: Path) -> Controls:
 @pytest.fixture
 def calibrated(tmp_path: Path) -> Controls:
     return start(tmp_path, calibration=CALIBRATION)
-
-
-def change(controls: Controls, **changes: Any) -> dict[str, Any]:
-    return controls.change(changes, source="api")
-
-
-def refusal(controls: Controls, changes: dict[str, Any]) -> str:
-    """What is said to a change that cannot be; nothing has changed by it."""
-    before, history = controls.describe(), controls.history()
-    with pytest.raises(BadInput) as error:
-        controls.change(changes, source="api")
-    assert (controls.describe(), controls.history()) == (before, history)
-    return str(error.value)
 
 
 # versions and history
@@ -108,10 +69,11 @@ def test_the_first_start_takes_the_default_policy_as_version_one(controls: Contr
 def test_a_policy_on_the_wire_has_its_parameters_and_everything_around_them(controls: Controls) -> None:
     described = controls.describe()
     assert {name: described.pop(name) for name in Vee().to_json()} == Vee().to_json()
-    observed = {"average_exit_layer": None, "sequences": 0, "since": "2024-05-01T12:00:00.000+00:00"}
-    assert described.pop("observed") == observed
-    around = {"version": 1, "updated_at": observed["since"], "updated_by": "start", "preset": None, "expected": None}
-    assert described == around
+    since = "2024-05-01T12:00:00.000+00:00"
+    shadow = {"runs": 0, "disagreements": 0, "disagreement_rate": None, "disagreement_interval": None}
+    observed = {"average_exit_layer": None, "sequences": 0, "since": since, "shadow": shadow}
+    around = {"version": 1, "updated_at": since, "updated_by": "start", "preset": None, "expected": None}
+    assert described == {**around, "observed": observed, "autopilot": None}
 
 
 def test_versions_count_up_and_a_change_answers_with_the_whole_policy(controls: Controls) -> None:

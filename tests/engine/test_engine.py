@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.engine import MAX_WORKER_FAILURES, EngineLimits
+from service.engine.engine import MAX_WORKER_FAILURES, EngineLimits, EngineLoad
 from service.engine.scheduler import Scheduler
 from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.errors import BadInput, EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
@@ -206,6 +206,37 @@ def test_a_failure_a_departure_and_a_late_answer_give_their_room_back(limits: En
     assert exit_layers(request) == [2]
 
 
+# load
+
+
+def test_the_load_is_what_was_admitted_what_is_open_and_who_waits_longest() -> None:
+    clock = Clock()
+    loads: list[EngineLoad] = []
+    runner = ScriptedRunner(on_step=lambda *_: loads.append(engine.load()))
+    engine = make_engine(runner, clock=clock, limits=ONE_AT_A_TIME)
+    assert engine.load() == EngineLoad(0, 0, 0.0)
+    first, second = scripted_request(2), scripted_request(2, num_pieces=5)
+    second.submitted = 1.0
+    engine.submit(first)
+    engine.submit(second)
+    clock.now = 3.0
+    assert engine.load() == EngineLoad(8, 8, 3.0)
+    engine.start()
+    wait_for([first, second])
+    engine.close()
+    assert loads[0] == EngineLoad(8, 8, 2.0)  # the first has begun
+    assert engine.load() == EngineLoad(8, 0, 0.0)
+
+
+def test_a_request_that_was_refused_or_left_is_no_load() -> None:
+    engine, gone = make_engine(ScriptedRunner(), limits=EngineLimits(queue_texts=1)), scripted_request(2)
+    engine.submit(gone)
+    with pytest.raises(Overloaded):
+        engine.submit(scripted_request(2))
+    engine.cancel(gone)
+    assert engine.load() == EngineLoad(3, 0, 0.0)
+
+
 # failures
 
 
@@ -267,6 +298,20 @@ def test_a_policy_that_cannot_decide_fails_its_own_sequence_alone() -> None:
     request = scripted_request(2)
     answer(make_engine(ScriptedRunner(), live=lambda: undecided), request, decided)
     assert isinstance(error_of(request), EngineFailed) and exit_layers(decided) == [2]
+
+
+def test_a_step_that_hangs_does_not_keep_the_engine_from_closing(caplog: pytest.LogCaptureFixture) -> None:
+    arrived, gate = threading.Event(), threading.Event()
+    engine = make_engine(ScriptedRunner(on_step=lambda *_: (arrived.set(), gate.wait(DEADLINE_S))))
+    hanging, waiting = scripted_request(2), scripted_request(3)
+    engine.submit(hanging)
+    engine.start()
+    assert arrived.wait(DEADLINE_S)
+    engine.submit(waiting)
+    engine.close(timeout_s=0.01)
+    assert engine.has_failed and "did not end within 0.01 s" in caplog.text
+    assert isinstance(error_of(hanging), NotReady) and isinstance(error_of(waiting), NotReady)
+    gate.set()
 
 
 def test_a_fault_of_the_worker_costs_the_open_requests_and_nobody_after_them(monkeypatch: pytest.MonkeyPatch) -> None:

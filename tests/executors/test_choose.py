@@ -11,6 +11,7 @@ import torch
 import service.executors
 from service.errors import BadInput
 from service.executors import choose
+from service.executors import cuda as cuda_module
 from service.executors import fused as fused_module
 from service.executors.choose import make_executor
 from service.executors.fused import reason_against
@@ -92,11 +93,11 @@ def test_a_model_that_the_kernels_cannot_run_is_refused_with_the_reason_and_run_
     assert made("auto", model)["executor"] == made("eager", model)["executor"] == "eager"
 
 
-@pytest.mark.parametrize("name", ["", "Fused", "cuda", "int8"])
+@pytest.mark.parametrize("name", ["", "Fused", "gpu", "int8"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(BadInput) as caught:
         make_executor(name, kernel_model())
-    assert repr(name) in str(caught.value) and "['auto', 'eager', 'fused']" in str(caught.value)
+    assert repr(name) in str(caught.value) and "['auto', 'cuda', 'eager', 'fused']" in str(caught.value)
 
 
 def test_an_unknown_device_is_refused() -> None:
@@ -106,12 +107,27 @@ def test_an_unknown_device_is_refused() -> None:
 
 @pytest.mark.usefixtures("fast_processor")
 @pytest.mark.parametrize("device", ["auto", "cuda"])
-def test_on_a_gpu_there_is_only_the_eager_executor(cuda: list[str], device: str) -> None:
+def test_on_a_gpu_the_eager_executor_runs_unless_told_otherwise(cuda: list[str], device: str) -> None:
     for name in ("auto", "eager"):
         make_executor(name, shared_model("as shipped"), device=device)
     assert cuda == ["cuda", "cuda"]
     with pytest.raises(BadInput, match=r"runs on a CPU.*use device cpu"):
         make_executor("fused", shared_model("as shipped"), device=device)
+
+
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_on_a_gpu_the_executor_for_gpus_may_be_asked_for(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(cuda_module, "Gpu", lambda given: given.type)
+    monkeypatch.setattr(cuda_module, "CudaExecutor", lambda model, gpu: (model, gpu))
+    model = shared_model("as shipped")
+    assert make_executor("cuda", model, device=device) == (model, "cuda")
+
+
+def test_the_executor_for_gpus_is_refused_on_a_cpu() -> None:
+    with pytest.raises(BadInput, match=r"executor cuda .*needs a CUDA device, not cpu; use executor auto or eager"):
+        make_executor("cuda", shared_model("as shipped"), device="cpu")
 
 
 @pytest.mark.usefixtures("fast_processor", "cuda")

@@ -71,6 +71,43 @@ def test_equal_points_are_told_apart_by_their_other_figure() -> None:
         assert Calibration(points).choose("max_f1_loss", 9) is accurate
 
 
+# the ladder
+
+
+def speeds(*figures: tuple[float, float], max_f1_loss: float) -> list[float]:
+    """Of the ladder over points of these F1 and speeds."""
+    points = tuple(point(Vee(patience=number), f1, 2.0, speed) for number, (f1, speed) in enumerate(figures, 1))
+    return [level.speedup_latency for level in Calibration(points).ladder(max_f1_loss)]
+
+
+def test_a_ladder_leads_from_the_most_accurate_point_to_the_fastest_that_the_loss_allows() -> None:
+    assert [level.parameters for level in CALIBRATION.ladder(1.0)] == [ACCURATE.to_json(), BALANCED.to_json()]
+    assert [level.parameters for level in CALIBRATION.ladder(100)] == [
+        policy.to_json() for policy in (ACCURATE, BALANCED, FAST)
+    ]
+    assert [level.parameters for level in CALIBRATION.ladder(0)] == [ACCURATE.to_json()]
+
+
+def test_full_depth_is_the_first_level_where_nothing_is_as_accurate() -> None:
+    points = (point(Vee(), 82.0, 2.0, 2.0), point(FullDepth(), 83.0, 4.0, 1.0))
+    assert Calibration(points).ladder(2)[0].parameters == FullDepth().to_json()
+
+
+def test_a_point_that_is_no_faster_is_no_level() -> None:
+    assert speeds((83, 2.0), (82, 1.5), (81, 2.0), (80, 3.0), max_f1_loss=9) == [2.0, 3.0]
+
+
+def test_small_steps_are_thinned_and_the_fastest_point_stays() -> None:
+    tenths = [(83 - step / 10, 1 + step / 20) for step in range(11)]
+    assert speeds(*tenths, max_f1_loss=9) == pytest.approx([1.0, 1.1, 1.25, 1.4, 1.5])
+    assert speeds((83, 1.0), (82, 1.01), max_f1_loss=9) == [1.0, 1.01]
+
+
+def test_no_ladder_for_a_loss_that_no_point_keeps() -> None:
+    with pytest.raises(BadInput, match=r"max_f1_loss is -1; this model's operating points reach -0\.12 or more"):
+        CALIBRATION.ladder(-1)
+
+
 figures = st.floats(-5, 95).map(lambda value: round(value, 3))
 fronts = st.lists(
     st.builds(

@@ -47,6 +47,28 @@ def test_the_mask_and_the_slots_tell_rows_from_padding(lengths: list[int]) -> No
     assert ragged.is_rectangular == bool(ragged.mask.all())
 
 
+@seeded
+@given(LENGTHS)
+def test_what_is_sent_is_one_array_and_has_all_that_layers_and_exits_look_up(num_words: list[int]) -> None:
+    packed, arrays = packed_of(num_words), []
+    sent = packed.sent(lambda array: arrays.append(array) or array.clone())
+    assert len(arrays) == 1 and (sent.pieces, sent.words) != (packed.pieces, packed.words)
+    for found, expected in ((sent, packed), (sent.pieces, packed.pieces), (sent.words, packed.words)):
+        there = vars(found).copy()  # with what is otherwise worked out on demand
+        tensors = {name for name, value in there.items() if isinstance(value, torch.Tensor)}
+        assert all(torch.equal(there[name], getattr(expected, name)) for name in tensors)
+        assert all(there[name].dtype == getattr(expected, name).dtype for name in tensors)
+    assert {"word_sequence", "cell_sequence", "cell_sizes", "cell_words", "first_piece"} <= vars(sent).keys()
+    assert {"slots", "counts"} <= vars(sent.words).keys() and "cu_seqlens" in vars(sent.pieces)
+    assert all(map(torch.equal, sent.cell_words, packed.cell_words))
+    assert torch.equal(sent.label_slots(3), packed.label_slots(3))
+
+
+def test_boundaries_are_where_sequences_begin_and_the_last_one_ends() -> None:
+    bounds = Ragged((2, 3, 1), CPU).cu_seqlens
+    assert (bounds.tolist(), bounds.dtype) == ([0, 2, 5, 6], torch.int32)
+
+
 def test_pad_keeps_gradients() -> None:
     ragged = Ragged((2, 3), CPU)
     rows = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), requires_grad=True)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Header, Query, Request
 from fastapi.responses import JSONResponse
 
+from service.api.errors import described
 from service.api.keys import require_admin, require_read
 from service.api.state import service_of
 from service.errors import PolicyConflict
@@ -21,16 +22,22 @@ _EXAMPLES = {
     "preset": {"value": {"preset": "fast"}},
     "strategy": {"value": {"strategy": "budgeted", "layer": 3}},
     "rollback": {"value": {"rollback_to": 1}},
+    "autopilot": {"value": {"autopilot": {"p95_ms": 100, "max_f1_loss": 1.0}}},
 }
 
 
-@router.get("", dependencies=[Depends(require_read)])
+@router.get("", responses=described(401), dependencies=[Depends(require_read)])
 async def read_policy(request: Request) -> JSONResponse:
     """The policy in force: parameters, expected and observed depth."""
     return _with_etag(service_of(request).controls.describe())
 
 
-@router.patch("", dependencies=[Depends(require_admin)])
+@router.patch(
+    "",
+    responses=described(401, 403, 412, 413, 422),
+    openapi_extra={"requestBody": {"content": {"application/merge-patch+json": {"schema": {"type": "object"}}}}},
+    dependencies=[Depends(require_admin)],
+)
 def change_policy(
     request: Request,
     changes: Annotated[dict[str, Any], Body(openapi_examples=_EXAMPLES)],
@@ -45,13 +52,13 @@ def change_policy(
     return JSONResponse(described) if dry_run else _with_etag(described)  # that version may yet be somebody else's
 
 
-@router.get("/history", dependencies=[Depends(require_read)])
+@router.get("/history", responses=described(401), dependencies=[Depends(require_read)])
 async def read_history(request: Request) -> list[dict[str, Any]]:
     """Every change, newest first."""
     return service_of(request).controls.history()
 
 
-@router.get("/operating-points", dependencies=[Depends(require_read)])
+@router.get("/operating-points", responses=described(401), dependencies=[Depends(require_read)])
 async def read_operating_points(request: Request) -> list[dict[str, Any]]:
     """The calibrated front, cheapest first; empty for a model that has not been calibrated."""
     return service_of(request).controls.operating_points()

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from service.api.schemas import Health
 from service.api.state import service_of
 
 router = APIRouter()
 
+_UNWELL: dict[int | str, dict[str, Any]] = {503: {"model": Health}}
 
-@router.get("/livez")
+
+@router.get("/livez", response_model=Health, responses=_UNWELL)
 async def livez(request: Request) -> JSONResponse:
     """200 while the engine can make progress; an idle engine can, one whose step is overdue cannot."""
     return _status("alive" if service_of(request).engine.is_alive else "stuck", service_of(request).engine.is_alive)
 
 
-@router.get("/readyz")
-@router.get("/health")
+@router.get("/readyz", response_model=Health, responses=_UNWELL)
+@router.get("/health", response_model=Health, responses=_UNWELL)
 async def readyz(request: Request) -> JSONResponse:
     """200 from the end of the warm-up to the first SIGTERM."""
     service = service_of(request)

@@ -46,6 +46,8 @@ def _word_items(answered: AnsweredText) -> Iterator[Item]:
 
     `score` is the entity's; the words count from 1, as a pipeline's do behind its special piece.
     """
+    if not answered.entities:
+        return
     starts, ends = _words(answered)
     for entity in answered.entities:
         first, last = np.searchsorted(starts, (entity.start, entity.end)).tolist()
@@ -58,8 +60,6 @@ def _word_items(answered: AnsweredText) -> Iterator[Item]:
 def _words(answered: AnsweredText) -> tuple[IntArray, IntArray]:
     """Character offsets of the text's words. Those that two windows share count once: where they are owned."""
     owned = [(sequence.input, slice(*sequence.input.owned)) for sequence in answered.sequences]
-    if not owned:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
     return (
         np.concatenate([sequence.word_starts[words] for sequence, words in owned]),
         np.concatenate([sequence.word_ends[words] for sequence, words in owned]),

@@ -1,0 +1,289 @@
+"""Connections: how many there may be, how long each may keep us waiting, how much it may send before it makes sense.
+
+What a request then gets is the middleware's.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from asyncio import BaseTransport
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.api.errors import error_body
+from service.metrics import Metrics
+
+MAX_HEAD_BYTES = 65_536  # of request line and headers, and of what comes between two pieces of a body
+MAX_PIPELINED = 64  # requests sent ahead of their answers, which few clients do
+GRACE_S = 0.5  # a request sent before the server ended has so long to arrive
+LINGER_S = 1.0  # a client still sending when it is refused has so long to read why, before it is cut off
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer that needs no application, and ends the connection. `reason` labels it in the metrics."""
+
+    reason: str
+    status: int
+    error_type: str
+    message: str
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    def to_bytes(self, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """The answer as it is sent."""
+        request_id = uuid.uuid4().hex
+        body = json.dumps(error_body(self.message, self.error_type, request_id)).encode()
+        headers = [
+            *default_headers,
+            *self.headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", request_id.encode()),
+            (b"connection", b"close"),
+        ]
+        return STATUS_LINE[self.status] + b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + body
+
+
+MALFORMED = Refusal("malformed", 400, "NotHTTP", "what was sent is not HTTP/1.1, or not without doubt; send it anew")
+HEAD_TOO_LARGE = Refusal(
+    "head_too_large", 431, "HeadTooLarge", f"the request's line and headers are over {MAX_HEAD_BYTES} bytes; send fewer"
+)
+TOO_SLOW = Refusal(
+    "slow", 408, "TooSlow", "the request did not arrive in time (NER_CLIENT_TIMEOUT_S); send it in one go"
+)
+CROWDED = Refusal(
+    "crowded",
+    429,
+    "Overloaded",
+    "too many connections are open or send at a time, and this one kept the service waiting longest; try again later",
+    ((b"retry-after", b"1"),),
+)
+
+
+class Connections:
+    """All open connections, and those among them whose client's turn it is, longest first.
+
+    It is the client's turn until its request has arrived whole, while it takes its answer, and between two requests.
+    Who then keeps the service waiting for longer than `client_timeout_s` is cut off; and where there are more
+    connections than `limit`, or more than `max_bytes` of unfinished requests, whoever has kept it waiting longest makes
+    room. So a client that sends its request and takes its answer is served, however many others dawdle.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        limit: int,
+        max_bytes: int,
+        client_timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.metrics = metrics
+        self._limit = limit
+        self._max_bytes = max_bytes
+        self._client_timeout_s = client_timeout_s
+        self._clock = clock
+        self._bytes: dict[Connection, int] = {}  # of every open connection: what is there of an unfinished request
+        self._total_bytes = 0
+        self._waiting: dict[Connection, float] = {}  # since when, in that order
+
+    def opened(self, connection: Connection) -> None:
+        """A client has connected."""
+        self._bytes[connection] = 0
+        self.metrics.set_connections(len(self._bytes))
+        self.await_client(connection)
+        if len(self._bytes) > self._limit:
+            self._cut(next(iter(self._waiting)), CROWDED)
+
+    def closed(self, connection: Connection) -> None:
+        """A connection has ended, or is about to."""
+        if connection in self._bytes:
+            self._total_bytes -= self._bytes.pop(connection)
+            self._waiting.pop(connection, None)
+            self.metrics.set_connections(len(self._bytes))
+
+    def await_client(self, connection: Connection) -> None:
+        """From now on it is the client's turn."""
+        if connection in self._bytes:
+            self._waiting.pop(connection, None)
+            self._waiting[connection] = self._clock()
+
+    def serve_client(self, connection: Connection) -> None:
+        """From now on it is the service's turn: a request has arrived whole."""
+        if self._waiting.pop(connection, None) is not None:
+            self._total_bytes -= self._bytes[connection]
+            self._bytes[connection] = 0
+
+    def received(self, connection: Connection, num_bytes: int) -> None:
+        """Another piece of an unfinished request is here."""
+        if connection not in self._waiting:  # sent ahead of an answer, and read no further before it
+            return
+        self._bytes[connection] += num_bytes
+        self._total_bytes += num_bytes
+        while self._total_bytes > self._max_bytes:
+            self._cut(next(holder for holder in self._waiting if self._bytes[holder]), CROWDED)
+
+    def cut_late(self) -> None:
+        """Cut off who has kept the service waiting for too long; called a few times a second."""
+        latest = self._clock() - self._client_timeout_s
+        while self._waiting and next(iter(self._waiting.values())) < latest:
+            self._cut(next(iter(self._waiting)), TOO_SLOW)
+
+    def _cut(self, connection: Connection, refusal: Refusal) -> None:
+        self.closed(connection)
+        self.metrics.connection_refused(refusal.reason)
+        connection.cut(refusal)
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection: uvicorn's, which tells `Connections` whose turn it is.
+
+    What is no request it answers for itself, with the one error body.
+    """
+
+    def __init__(self, connections: Connections, **wiring: Any) -> None:
+        super().__init__(**wiring)
+        self._connections = connections
+        self._is_in_head = False
+        self._bytes_without_progress = 0
+        self._refusal: Refusal | None = None  # once there is one, nothing that still comes is read
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        super().connection_made(transport)  # type: ignore[arg-type] # uvicorn narrows it, too
+        self._connections.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._connections.closed(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, as far as it is HTTP and of a size that makes sense."""
+        if self._refusal is not None:
+            return
+        self._unset_keepalive_if_required()
+        refusal = self._parse(data)
+        if self._is_in_head:
+            self._connections.received(self, len(data))
+        if refusal is not None and not self.transport.is_closing():
+            self._refuse(refusal)
+
+    def _parse(self, data: bytes) -> Refusal | None:
+        """-> why nothing more should be read, if so."""
+        self._bytes_without_progress += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:  # a wish, such as `Upgrade: h2c`, is passed over
+            lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
+            lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+            return self._parse(b"\r\n".join([*lines, b"", data[upgrade.args[0] :]]))
+        except httptools.HttpParserError:
+            return self._refusal or MALFORMED
+        return HEAD_TOO_LARGE if self._bytes_without_progress > MAX_HEAD_BYTES else None
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        self._is_in_head = True
+        self._bytes_without_progress = 0
+        self._take_turns()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; what comes behind a body, as a trailer, is none."""
+        if self._is_in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is there: from here on the application runs. What is raised here, the parser passes on."""
+        self._is_in_head = False
+        self._bytes_without_progress = 0
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            self._refusal = HEAD_TOO_LARGE
+            raise ValueError(HEAD_TOO_LARGE.reason)
+        if self.parser.get_method() == b"CONNECT" or len(self.pipeline) >= MAX_PIPELINED:
+            raise ValueError(MALFORMED.reason)
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+            self._take_turns()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        super().on_body(body)
+        self._bytes_without_progress = 0
+        if not self.cycle.response_started:
+            self._connections.received(self, len(body))
+
+    def on_message_complete(self) -> None:
+        """The last byte of a request."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+            self._take_turns()
+
+    def on_response_complete(self) -> None:
+        """The last byte of an answer was given to the transport."""
+        super().on_response_complete()
+        self._take_turns()
+
+    def pause_writing(self) -> None:
+        """The client does not take its answer."""
+        super().pause_writing()
+        self._take_turns()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        super().resume_writing()
+        self._take_turns()
+
+    def shutdown(self) -> None:
+        """The server ends: who has asked is answered, and what was sent just now has a moment to arrive."""
+        self.loop.call_later(GRACE_S, super().shutdown)
+
+    def cut(self, refusal: Refusal) -> None:
+        """End the connection: with `refusal`, unless the client owes no request or has an answer under way."""
+        cycle = self.cycle
+        if self._refusal is not None or self.pipeline or self.transport.get_write_buffer_size():
+            self.transport.abort()
+            return
+        is_idle = cycle is not None and cycle.response_complete and not self._is_in_head
+        if not is_idle and not (cycle is not None and cycle.response_started and not cycle.response_complete):
+            self._answer(refusal)
+        self._refusal = refusal
+        self.transport.close()
+
+    def _take_turns(self) -> None:
+        cycle = self.cycle
+        is_ours = cycle is not None and not (cycle.response_complete or cycle.more_body or self.flow.write_paused)
+        if is_ours:
+            self._connections.serve_client(self)
+        else:
+            self._connections.await_client(self)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Read nothing more. A whole request before it still gets its answer; then, or at once, the connection ends."""
+        self._refusal = refusal
+        self._connections.metrics.connection_refused(refusal.reason)
+        cycle = self.cycle
+        if self.pipeline:
+            self.transport.abort()
+        elif cycle is None or cycle.response_complete or (cycle.more_body and not cycle.response_started):
+            self._answer(refusal)
+            self.transport.write_eof()
+            self.loop.call_later(LINGER_S, self.transport.abort)
+        else:
+            cycle.keep_alive = False
+
+    def _answer(self, refusal: Refusal) -> None:
+        """Answer instead of the application, which learns that nobody listens to it any more."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.body.clear()
+            self.cycle.message_event.set()
+        self._connections.metrics.request_done("other", refusal.status)
+        self.transport.write(refusal.to_bytes(self.server_state.default_headers))

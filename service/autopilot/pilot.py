@@ -1,0 +1,90 @@
+"""The thread that flies: looks at the traffic, asks the control law, has the controls change the policy."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from service.autopilot.law import ControlLaw, State
+from service.autopilot.traffic import Traffic
+from service.engine.controls import Controls, PolicyVersion
+from service.engine.engine import EngineLoad
+from service.engine.objective import Ladder
+from service.errors import PolicyConflict
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 0.1  # between two looks
+PAUSE_S = 5.0  # behind a move that could not be made, for instance because the disk is full
+
+
+class Autopilot:
+    """Moves the policy while an objective is set; a version that somebody else made is where it begins anew."""
+
+    def __init__(
+        self, controls: Controls, traffic: Traffic, load: Callable[[], EngineLoad], clock: Callable[[], float]
+    ) -> None:
+        """load: what the engine has to do at the moment; clock: monotonic seconds, the traffic's."""
+        self._controls = controls
+        self._traffic = traffic
+        self._load = load
+        self._clock = clock
+        self._version = 0  # that the fields below belong to
+        self._state = State(level=0)
+        self._moved = clock()  # when the policy changed last
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._fly, name="autopilot", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let it end; the policy stays as it is."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _fly(self) -> None:
+        pause_s = PERIOD_S
+        while not self._stop.wait(pause_s):
+            pause_s = PERIOD_S
+            try:
+                self.look()
+            except Exception:  # whatever it was, a peak is no time to be without autopilot
+                log.exception("the autopilot could not do what it wanted; it goes on in %g s", PAUSE_S)
+                pause_s = PAUSE_S
+
+    def look(self) -> None:
+        """Look once, and move if need be."""
+        current, highest_level = self._controls.current, self._controls.highest_level()
+        if current.ladder is None or highest_level is None:
+            return
+        seen = self._traffic.look(self._load(), self._moved, highest_level)
+        if current.version != self._version:
+            self._begin(current, current.ladder)
+            return
+        law = ControlLaw(current.ladder.speeds, current.ladder.objective.p95_ms / 1_000)
+        state = law.next(self._state, seen)
+        if state.level == self._state.level:
+            self._state = state
+        else:
+            self._move(current, current.ladder, state)
+
+    def _begin(self, current: PolicyVersion, ladder: Ladder) -> None:
+        """A version that somebody else made: nothing that was seen before it counts."""
+        state = State(level=current.level or 0)
+        if current.level is None:  # calibrated anew since it was kept: a point no more
+            self._move(current, ladder, state)
+        else:
+            self._version, self._state, self._moved = current.version, state, self._clock()
+
+    def _move(self, current: PolicyVersion, ladder: Ladder, state: State) -> None:
+        """Put the state's level in force, unless somebody changed the policy meanwhile: who is first wins."""
+        policy = ladder.policies[state.level]
+        try:
+            made = self._controls.change(policy.to_json(), source="autopilot", if_version=current.version)
+        except PolicyConflict:
+            return
+        self._version, self._state, self._moved = made["version"], state, self._clock()

@@ -1,0 +1,88 @@
+"""Shadow runs: some sequences that left early go on to full depth in idle time, to see whether leaving cost them.
+
+Nobody waits for a shadow. It begins where its sequence left, behind the answer, and takes over what that one held on
+the device. It runs a layer at a time, and only while no request has a step to run; so the most that it can delay one is
+the layer it is in. Few are kept: in a peak the oldest make way. So quiet times are sampled more than busy ones, and
+what is found holds for the texts of quiet times.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.engine.runner import Runner
+from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.exits.policies.full_depth import FullDepth
+from service.spans.types import Span
+
+MOST_KEPT = 8  # sequences whose states stay on the device, some 10 MB of them at the most
+Report = Callable[[CapturedPolicy, bool], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A sequence on its way to full depth, under a request of its own that nobody waits for.
+
+    left_under, answered  the policy and the spans that it left early with
+    """
+
+    sequence: Sequence
+    left_under: CapturedPolicy
+    answered: frozenset[tuple[int, int, int]]
+
+
+class Shadows:
+    """The lane behind all others. Belongs to the engine's worker, and to no other thread."""
+
+    def __init__(
+        self,
+        fraction: float = 0.0,
+        report: Report = lambda captured, disagrees: None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """fraction: of early leavers; report: told the policy that one left under, and whether full depth disagrees.
+
+        draw: yields a number in [0, 1) for every early leaver
+        """
+        self._fraction = fraction
+        self._report = report
+        self._draw = draw
+        self._waiting: deque[Shadow] = deque(maxlen=MOST_KEPT)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any waits."""
+        return bool(self._waiting)
+
+    def offer(self, left: Sequence, num_layers: int) -> None:
+        """A sequence was answered and still holds its state: keep it, if it left early and the draw says so."""
+        captured = left.request.captured
+        if captured is None or captured.is_override or left.layer == num_layers or self._draw() >= self._fraction:
+            return
+        request = Request(texts=(), deadline=0.0, submitted=0.0, captured=CapturedPolicy(FullDepth(), captured.version))
+        sequence = Sequence(request, left.input, hidden=left.hidden, history=[()] * left.layer)
+        self._waiting.append(Shadow(sequence, captured, _entities(left.spans)))
+
+    def run_layer(self, runner: Runner) -> None:
+        """Run the next layer of the one that waits longest. What the runner raises costs that one, and is raised."""
+        shadow = self._waiting.popleft()
+        sequence = shadow.sequence
+        (evidence,) = runner.run_layer(sequence.layer + 1, [sequence])
+        sequence.history.append(evidence)
+        if sequence.layer < runner.num_layers:
+            self._waiting.appendleft(shadow)
+            return
+        (spans,) = runner.read_spans([sequence])
+        self._report(shadow.left_under, _entities(spans) != shadow.answered)
+
+    def drop(self) -> None:
+        """Forget all that wait."""
+        self._waiting.clear()
+
+
+def _entities(spans: list[Span]) -> frozenset[tuple[int, int, int]]:
+    """Without their scores."""
+    return frozenset((span.start, span.end, span.label) for span in spans)

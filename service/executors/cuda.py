@@ -1,0 +1,187 @@
+"""The executor for GPUs: the encoder in bfloat16 on packed sequences, exits in float32, one copy to the host a step.
+
+Nobody has run it on a GPU yet; its tests run it on the CPU with a stand-in for `Gpu`. Attention gives a sequence the
+same bits in any batch. The matrix products may not: cuBLAS chooses how to compute them by the number of rows. Whether
+they do is for tests/executors/test_cuda_gpu.py to tell. There are no CUDA graphs, see benchmarks/gpu.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from service.exits.reading import Candidates, Cells, Reading
+from service.models.config import ModelConfig
+from service.models.encoder import SelfAttention
+from service.models.multi_exit import MultiExitModel
+from service.models.packed import Packed, Ragged, pack
+from service.spans.table import SUMMARY
+from service.spans.types import FloatArray
+from service.text.types import SequenceInput
+
+Attend = Callable[[Tensor, Tensor, Tensor, Ragged], Tensor]
+_OLDEST = (8, 0)  # compute capability that PyTorch's flash attention needs
+_CPU = torch.device("cpu")
+
+
+def reason_against(config: ModelConfig, device: torch.device) -> str | None:
+    """Why a device cannot run a model this way; None if it can."""
+    if device.type != "cuda" or torch.version.hip:
+        return f"it needs a CUDA device, not {'ROCm' if device.type == 'cuda' else device.type}"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < _OLDEST:
+        return "it needs compute capability {}.{}, this GPU has {}.{}".format(*_OLDEST, *capability)
+    width = config.encoder.hidden_size // config.encoder.num_heads
+    if width % 8 or width > 256:
+        return f"its heads have {width} dimensions, not a multiple of 8 up to 256"
+    return None
+
+
+class Gpu:
+    """What the executor needs of a CUDA device; tests put a stand-in on the CPU in its place."""
+
+    def __init__(self, device: torch.device) -> None:
+        from torch.nn.attention.varlen import varlen_attn  # loads PyTorch's compiler, which nobody else needs
+
+        self.device, self.name = device, torch.cuda.get_device_name(device)
+        self._varlen_attn = varlen_attn
+        self._arrived = torch.cuda.Event()
+
+    def send(self, host: Tensor) -> Tensor:
+        """To the device; what is asked of it next waits for it, the host does not."""
+        return host.pin_memory().to(self.device, non_blocking=True)
+
+    def fetch(self, found: Tensor) -> FloatArray:
+        """To the host, which waits until it has arrived."""
+        host = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+        host.copy_(found, non_blocking=True)
+        self._arrived.record(torch.cuda.current_stream(self.device))
+        self._arrived.synchronize()
+        array: FloatArray = host.numpy()
+        return array
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, rows: Ragged) -> Tensor:
+        """(pieces, heads, width) each -> (pieces, heads, width): every row over all rows of its sequence."""
+        bounds, longest = rows.cu_seqlens, rows.longest
+        # in one split: how many there would be depends on the longest sequence of the batch
+        found = self._varlen_attn(query, key, value, bounds, bounds, longest, longest, num_splits=1)
+        assert isinstance(found, Tensor)  # a tuple only where more is asked for
+        return found
+
+    def wait(self) -> None:
+        """Until all that was asked for is done."""
+        torch.cuda.synchronize(self.device)
+
+
+class CudaExecutor:
+    """Runs a copy of a MultiExitModel step by step."""
+
+    max_step_pieces = 1_024  # as the eager one; not measured
+
+    def __init__(self, model: MultiExitModel, gpu: Gpu, dtype: torch.dtype = torch.bfloat16) -> None:
+        """model: one that `reason_against` has nothing against; dtype: of the encoder's layers."""
+        self.config: ModelConfig = model.config
+        self._gpu, self._dtype = gpu, dtype
+        self._model = deepcopy(model).eval()
+        for layer in self._model.encoder.layers:
+            padded = cast("SelfAttention", layer.attention)
+            layer.attention = _PackedAttention(padded, self.config.encoder.num_heads, gpu.attend)
+        self._model.to(gpu.device)
+        self._model.encoder.layers.to(dtype)
+        self._inputs: tuple[SequenceInput, ...] = ()  # of the last step, and their packed form
+        self._packed: Packed | None = None
+
+    @torch.inference_mode()
+    def run_layer(
+        self,
+        layer: int,
+        inputs: Sequence[SequenceInput],
+        states: Sequence[Tensor | None],
+        *,
+        with_exit: bool = True,
+        with_table: bool = True,
+    ) -> tuple[list[Tensor], Reading | None]:
+        """See Executor; a state is (pieces, hidden)."""
+        packed = self._pack(tuple(inputs))
+        if layer == 1:
+            hidden = self._model.embed(packed).to(self._dtype)
+        else:
+            hidden = torch.cat([state for state in states if state is not None])
+        hidden = self._model.run_layer(layer, hidden, packed)
+        reading = None
+        if with_exit:
+            reading = self._read(self._model.exit_table(layer, hidden, packed), packed, with_table=with_table)
+        return list(hidden.split(packed.pieces.lengths)), reading
+
+    def _pack(self, inputs: tuple[SequenceInput, ...]) -> Packed:
+        """The packed form of a step's sequences: that of the last step again, while nobody leaves or joins."""
+        if self._packed is None or inputs != self._inputs:  # inputs compare by identity
+            self._inputs, self._packed = inputs, pack(inputs, _CPU).sent(self._gpu.send)
+        return self._packed
+
+    def _read(self, table: Tensor, packed: Packed, *, with_table: bool) -> Reading:
+        """What an exit said, summary and candidates brought to the host together.
+
+        There is room for one candidate a word. Where there are more, which a trained exit hardly ever finds, they are
+        fetched once more, and all of them.
+        """
+        count, room = packed.words.batch, sum(packed.words.lengths)
+        cells = Cells(packed.cell_sequence, packed.cell_counts, packed.cell_sizes)
+        seen = Reading(table, packed.words.lengths, nested=self.config.nested, cells=cells)
+        log_prob, label = seen.best
+        is_candidate = label > 0
+        index = is_candidate.nonzero_static(size=room, fill_value=0).squeeze(1)  # `nonzero` would make the host wait
+        columns = [column.index_select(0, index).float() for column in (*packed.cell_words, label, log_prob)]
+        # float32 hides that a GPU adds float64 figures in any order
+        parts = [seen.figures.float(), cells.sum(is_candidate).float(), torch.stack(columns, dim=1)]
+        found = self._gpu.fetch(torch.cat([part.flatten() for part in parts]))  # the device-to-host copy of a step
+        figures, counts, rows = np.split(found, [len(SUMMARY) * count, (len(SUMMARY) + 1) * count])
+        numbers = tuple(map(int, counts))
+        if (total := sum(numbers)) > room:
+            candidates = seen.candidates  # a second copy
+        else:
+            candidates = Candidates(numbers, rows.reshape(room, 4)[:total].copy())
+        return Reading(
+            table if with_table else None,
+            packed.words.lengths,
+            nested=self.config.nested,
+            summary=figures.reshape(count, len(SUMMARY)).astype(np.float64),
+            candidates=candidates,
+        )
+
+    def wait(self) -> None:
+        """See Executor."""
+        self._gpu.wait()
+
+    def describe(self) -> dict[str, str | int]:
+        """See Executor; one thread asks the GPU for everything."""
+        dtype = str(self._dtype).removeprefix("torch.")
+        return {"device": self._gpu.name, "dtype": dtype, "executor": "cuda", "threads": 1}
+
+    def close(self) -> None:
+        """See Executor."""
+
+
+class _PackedAttention(nn.Module):
+    """A `SelfAttention` without padding, for layers whose rows are all active; query, key and value in one product."""
+
+    def __init__(self, padded: SelfAttention, num_heads: int, attend: Attend) -> None:
+        super().__init__()
+        width = padded.query.in_features
+        self.query_key_value = nn.Linear(width, 3 * width)
+        both = padded.query.state_dict(), padded.key_value.state_dict()
+        self.query_key_value.load_state_dict({name: torch.cat([one[name] for one in both]) for name in both[0]})
+        self.output = padded.output
+        self._num_heads, self._attend = num_heads, attend
+
+    def forward(self, active: Tensor, _: Ragged, hidden: Tensor, rows: Ragged) -> Tensor:
+        """(pieces, hidden) -> (pieces, hidden), see SelfAttention."""
+        assert active is hidden, "fewer active rows than rows need a product of their own for the query"
+        query, key, value = self.query_key_value(hidden).view(len(hidden), 3, self._num_heads, -1).unbind(1)
+        output: Tensor = self.output(self._attend(query, key, value, rows).flatten(1))
+        return output

@@ -1,0 +1,73 @@
+"""What happens between two looks: counted once, and no request is forgotten or counted for too long."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from service.autopilot.traffic import FEWEST_REQUESTS, P95_S, Traffic, p95
+from service.engine.engine import EngineLoad
+from tests.engine.scripted_ import DEADLINE_S, Clock
+
+IDLE = EngineLoad(admitted_pieces=0, open_pieces=0, waiting_s=0.0)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(100.0)
+
+
+@pytest.fixture
+def traffic(clock: Clock) -> Traffic:
+    return Traffic(clock)
+
+
+def test_a_look_tells_what_happened_since_the_last_one(traffic: Traffic, clock: Clock) -> None:
+    traffic.step_done(0.02)
+    traffic.step_done(0.03)
+    traffic.sequence_left(7)
+    clock.now += 0.5
+    seen = traffic.look(EngineLoad(70, 40, 0.25), 0.0, 3)
+    assert (seen.interval_s, seen.busy_s, seen.done_pieces, seen.admitted_pieces) == (0.5, 0.05, 7, 70)
+    assert (seen.open_pieces, seen.waiting_s, seen.p95_s, seen.highest_level) == (40, 0.25, None, 3)
+    clock.now += 0.25
+    seen = traffic.look(EngineLoad(75, 0, 0.0), 0.0, 3)
+    assert (seen.interval_s, seen.busy_s, seen.done_pieces, seen.admitted_pieces) == (0.25, 0.0, 0, 5)
+
+
+def test_p95_is_the_nearest_rank_and_unknown_of_too_few() -> None:
+    assert p95([1.0] * (FEWEST_REQUESTS - 1)) is None
+    assert p95([float(number) for number in range(100, 0, -1)]) == 95.0
+    assert p95([*[0.1] * 19, 9.0]) == 0.1
+
+
+def test_p95_forgets_what_came_in_before_the_last_move_or_too_long_ago(traffic: Traffic, clock: Clock) -> None:
+    for received, took in ((100.0, 0.75), (101.0, 0.5), (104.0, 0.25)):
+        for _ in range(FEWEST_REQUESTS):
+            traffic.answered(received, received + took)
+    clock.now = 104.5
+    assert traffic.look(IDLE, 0.0, 0).p95_s == 0.75
+    assert traffic.look(IDLE, 100.5, 0).p95_s == 0.5
+    assert traffic.look(IDLE, 101.5, 0).p95_s == 0.25
+    clock.now = 101.5 + P95_S
+    assert traffic.look(IDLE, 0.0, 0).p95_s == 0.25
+    clock.now = 104.5 + P95_S
+    assert traffic.look(IDLE, 0.0, 0).p95_s is None
+
+
+def test_many_threads_tell_and_nothing_is_lost(traffic: Traffic) -> None:
+    def tell() -> None:
+        for _ in range(2_000):
+            traffic.step_done(0.5)
+            traffic.sequence_left(1)
+
+    threads = [threading.Thread(target=tell) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    looks = [traffic.look(IDLE, 0.0, 0) for _ in range(50)]
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    looks.append(traffic.look(IDLE, 0.0, 0))
+    assert sum(seen.done_pieces for seen in looks) == 8_000
+    assert sum(seen.busy_s for seen in looks) == 4_000.0
