@@ -132,6 +132,17 @@ def test_a_text_is_answered_as_it_is_typed(go: Go, size: tuple[int, int]) -> Non
     assert entities_shown(visit) == [("Angela Merkel", "PER"), ("Barack Obama", "PER"), ("Berlin", "LOC")]
 
 
+@pytest.mark.parametrize("again", ["click", "Control+Enter", "Meta+Enter"])
+def test_the_same_text_can_be_asked_again(go: Go, again: str) -> None:
+    visit = go().open()
+    with visit.page.expect_response("**/ner") as response:
+        if again == "click":
+            visit.page.get_by_role("button", name="Find entities").click()
+        else:
+            visit.page.locator("#text").press(again)
+    assert response.value.json()["entities"]
+
+
 def test_the_answer_to_the_latest_text_wins_however_late_an_earlier_one_comes(go: Go) -> None:
     visit = go().open()
     late: list[Route] = []

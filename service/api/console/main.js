@@ -79,6 +79,11 @@ async function answer() {
   }
 }
 
+function askAgain() {
+  inForce = null;
+  answer();
+}
+
 /** before: the answer under the policy in force, when `result` is a preview. */
 function show(text, result, before) {
   const points = new CodePoints(text);
@@ -211,9 +216,9 @@ function nextTheme() {
 byId("theme").addEventListener("click", nextTheme);
 byId("text").addEventListener("input", typed);
 byId("text").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) answer();
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) askAgain();
 });
-byId("run").addEventListener("click", answer);
+byId("run").addEventListener("click", askAgain);
 byId("apply-form").addEventListener("submit", apply);
 byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
