@@ -135,7 +135,7 @@ class Bench:
         return self.server
 
     def capacity(self) -> float:
-        """Texts a second: the largest rate at which full depth keeps the goal, at the second try if not at the first."""
+        """Texts a second: the largest rate at which full depth keeps the goal, at a second try if need be."""
         with self.stand("full_depth") as stand:
 
             def keeps_goal(rate: float) -> bool:
