@@ -181,8 +181,9 @@ async function apply(event) {
   event.preventDefault();
   keepKey("admin", byId("admin-key").value.trim());
   const message = byId("policy-message");
+  const etag = panel.policy.autopilot ? null : panel.previewEtag; // the autopilot moves at any time, and yields
   try {
-    panel.applied(await changePolicy(panel.preview, panel.previewEtag));
+    panel.applied(await changePolicy(panel.preview, etag));
     message.textContent = `In force for every request, as version ${panel.policy.version}.`;
   } catch (error) {
     if (!(error instanceof Refused)) throw error;

@@ -102,7 +102,7 @@ export class PolicyPanel {
       byId("autopilot"),
       pilot
         ? `Autopilot keeps p95 under ${pilot.p95_ms} ms and loses at most ${pilot.max_f1_loss} F1; it is at level ` +
-            `${pilot.level}. Applying a policy here switches it off.`
+            `${pilot.level} of ${pilot.highest_level}. Applying a policy here switches it off.`
         : "",
     );
   }

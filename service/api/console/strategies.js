@@ -190,7 +190,7 @@ export function thresholdScale(name, policy) {
 /** The scale that consistencies are drawn on under a policy: under others than VEE they are the default measure's. */
 export const consistencyScale = (policy) => MEASURES[policy.strategy === "vee" ? policy.measure : "kl"] ?? BELOW_ZERO;
 
-/** The parameters that count layers, with the most that makes a difference: their sliders go from 1 to that. */
+/** The parameters that count layers, with the most that is worth asking for: their sliders go from 1 to that. */
 export const COUNTS = { patience: (layers) => layers - 1, layer: (layers) => layers, deepest_exit: (layers) => layers - 1 };
 
 /** Whether two policies have the same parameters. */
@@ -201,8 +201,9 @@ export function isSame(a, b) {
 
 /** "vee, τ −0.001, patience 1": what a policy is, in a line; without what is off or makes no difference. */
 export function described({ strategy, ...parameters }, numLayers) {
+  const isIdle = (name, value) => value === false || (name === "deepest_exit" && value >= numLayers - 1);
   const parts = Object.entries(parameters)
-    .filter(([name, value]) => value !== false && !(value > COUNTS[name]?.(numLayers)))
+    .filter(([name, value]) => !isIdle(name, value))
     .map(([name, value]) =>
       typeof value === "number" ? `${name === "tau" ? "τ" : name} ${short(value, 4)}` : value === true ? name : String(value),
     );
