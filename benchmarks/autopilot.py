@@ -50,7 +50,7 @@ from service.models.store import StoredModel, find_model, load_model
 
 SEED = 1
 LOW, PEAK = 0.4, 2.0  # times full depth's capacity
-TRIAL_S, TRIAL_GRACE_S, SEARCH_STEP = 4.0, 1.0, 1.1  # of the search for the capacity
+TRIAL_S, TRIAL_GRACE_S, TRIES, SEARCH_STEP = 4.0, 1.0, 2, 1.1  # of the search for the capacity
 GRACE_S = 11.0  # our server gives a request up after 10 s
 POLICIES = ("full_depth", "autopilot")
 Row = dict[str, Any]
@@ -135,11 +135,12 @@ class Bench:
         return self.server
 
     def capacity(self) -> float:
-        """Texts a second: the largest rate at which full depth keeps the goal."""
+        """Texts a second: the largest rate at which full depth keeps the goal, at a second try if need be."""
         with self.stand("full_depth") as stand:
 
             def keeps_goal(rate: float) -> bool:
-                return figures(stand.open([(rate, TRIAL_S)], SEED, TRIAL_GRACE_S)).keeps_goal
+                trials = (stand.open([(rate, TRIAL_S)], SEED + number, TRIAL_GRACE_S) for number in range(TRIES))
+                return any(figures(seen).keeps_goal for seen in trials)
 
             alone = stand.closed(range(60)).report.done
             return search(keeps_goal, keeps_goal, len(alone) / alone[-1], SEARCH_STEP)
@@ -207,9 +208,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("model")
     parser.add_argument("file", type=Path)
     parser.add_argument("--store", type=Path, default=Path("model_store"))
-    parser.add_argument("--sentences", type=int, default=8, help="of a text, as they follow each other in the file")
+    parser.add_argument("--sentences", type=int, default=4, help="of a text, as they follow each other in the file")
     parser.add_argument("--texts", type=int, default=300, help="how many, drawn at random with a fixed seed")
-    parser.add_argument("--seconds", type=int, nargs=3, default=(8, 20, 26), help="of the phases: whole seconds")
+    parser.add_argument("--seconds", type=int, nargs=3, default=(8, 20, 32), help="of the phases: whole seconds")
     parser.add_argument("--p95-ms", type=float, default=GOAL_MS, help="the autopilot's objective")
     parser.add_argument("--max-f1-loss", type=float, default=1.0)
     parser.add_argument("--json", type=Path, help="write the result here")

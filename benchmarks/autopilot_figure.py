@@ -31,7 +31,8 @@ def draw(rows: Sequence[Row], phases: Sequence[Phase], num_levels: int, path: Pa
         when, layers = zip(*row["average_exit_layers"], strict=True)
         layer.plot(when, layers, color=colour, marker=marker, markersize=3, linewidth=1, label=name)
         if row["policy"] == "autopilot":
-            moves = [(0.0, 0), *row["moves"], (sum(seconds for _, seconds in phases), row["moves"][-1][1])]
+            moves = [(0.0, 0), *row["moves"]]
+            moves.append((sum(seconds for _, seconds in phases), moves[-1][1]))
             level.step(*zip(*moves, strict=True), where="post", color=colour)
     latency.axhline(GOAL_MS, color="#444444", linewidth=0.8, linestyle=":")
     latency.annotate(f"{GOAL_MS:.0f} ms", (0.005, GOAL_MS * 1.1), xycoords=("axes fraction", "data"), fontsize=8)

@@ -7,7 +7,8 @@ however many that skips. Where work says that the level suffices and delay says 
 slow, or time is lost elsewhere), delay is right: one level further, and another look when that has had time to show.
 
 Back it goes a level at a time, after some seconds of calm and only if the slower level would not be too busy. A return
-that does not last doubles the calm that the next one takes, so that no load makes the law swing for long.
+that does not last doubles the calm that the next one takes, one that does halves it again; so no load makes the law
+swing for long.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import math
 from dataclasses import dataclass, replace
 
 QUEUE_THREATENS, QUEUE_IS_CALM = 0.5, 0.25  # of the objective: a queue is what p95 is about to be
-P95_THREATENS, P95_IS_CALM = 0.9, 0.75  # of the objective: p95 is what has been
+P95_THREATENS, P95_IS_CALM = 0.9, 0.5  # of the objective: p95 is what has been
 SUFFICES = 0.85  # utilisation of a level that is gone to in a threat
 MAY_RETURN = 0.8  # utilisation of a level that is worth a return; a wrong one is noticed long before p95 breaks
 RECOVERY_S = 1.0  # a level suffices if it also works off what waits in this time
 ARRIVALS_S, SPEED_S = 0.5, 2.0  # what the averages of arrivals, and of the engine's time for a piece, look back on
 SETTLE_S = 1.0  # what a move has done shows after this time
 LEAST_GAP_S = 0.3  # between two moves of any kind
-CALM_S, LONGEST_CALM_S = 3.0, 60.0  # before a return: at first, and at the most
+CALM_S, LONGEST_CALM_S = 5.0, 60.0  # before a return: at first, and at the most
 PROVEN_S = 30.0  # a return that has lasted so long was right
 
 
@@ -116,7 +117,7 @@ class ControlLaw:
         on_trial_s = None if state.on_trial_s is None else state.on_trial_s + passed
         needed_calm_s = state.needed_calm_s
         if on_trial_s is not None and on_trial_s >= PROVEN_S:
-            needed_calm_s, on_trial_s = CALM_S, None
+            needed_calm_s, on_trial_s = max(needed_calm_s / 2, CALM_S), None
         return State(
             level=state.level,
             arrivals=arrivals,

@@ -113,7 +113,8 @@ def test_a_return_that_lasts_makes_up_for_those_that_did_not() -> None:
     state = LAW.next(state, QUIET)
     assert state.needed_calm_s == 24.0
     state = LAW.next(state, QUIET)
-    assert (state.needed_calm_s, state.on_trial_s) == (CALM_S, None)
+    assert (state.needed_calm_s, state.on_trial_s) == (12.0, None)
+    assert LAW.next(settled(0, on_trial_s=PROVEN_S), QUIET).needed_calm_s == CALM_S
 
 
 def test_a_level_that_may_not_be_used_any_more_is_left_at_once_and_not_entered() -> None:
@@ -170,7 +171,7 @@ def test_a_ramp_is_climbed_and_descended_without_breaking_the_objective(seed: in
 def test_under_a_steady_load_it_hardly_moves(load: float) -> None:
     flight = fly(lambda moment: load, 120)
     assert flight.keeps_objective(3, 120)
-    assert flight.moves_between(20, 120) <= 10
+    assert flight.moves_between(20, 120) <= 6
     assert flight.level_at(120) == 0 or load > 0.5
 
 
@@ -181,9 +182,9 @@ def test_noise_on_a_load_that_level_zero_can_serve_moves_nothing_for_long() -> N
 
 
 def test_a_device_that_becomes_slow_is_made_up_for_and_level_zero_comes_back_when_it_recovers() -> None:
-    flight = fly(lambda moment: 0.5, 80, slowness=lambda moment: 3.0 if 10 <= moment < 40 else 1.0)
-    assert flight.keeps_objective(0, 10) and flight.keeps_objective(13, 80)
-    assert flight.level_at(30) >= 3 and flight.level_at(80) == 0
+    flight = fly(lambda moment: 0.5, 120, slowness=lambda moment: 3.0 if 10 <= moment < 40 else 1.0)
+    assert flight.keeps_objective(0, 10) and flight.keeps_objective(13, 120)
+    assert flight.level_at(30) >= 3 and flight.level_at(120) == 0
 
 
 def test_bursts_that_keep_coming_are_met_better_than_the_first() -> None:
@@ -227,7 +228,7 @@ def test_whatever_comes_moves_are_bounded_in_number_distance_and_reach(
 
     seconds = sum(seconds for seconds, _ in changes)
     options = {"seed": seed, "slowness": lambda _: slowness, "highest_level": lambda _: highest}
-    flight = fly(load, seconds + 2 * LONGEST_CALM_S + PROVEN_S, **options)
+    flight = fly(load, seconds + 3 * LONGEST_CALM_S, **options)
     assert all(0 <= level <= highest for _, level in flight.moves)
     levels = [0, *(level for _, level in flight.moves)]
     returns = [when for (when, level), before in zip(flight.moves, levels, strict=False) if level < before]

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from service.autopilot.traffic import FEWEST_REQUESTS, P95_S, Traffic, p95
+from service.autopilot.traffic import FEWEST_REQUESTS, LONGEST_P95_S, P95_S, Traffic, p95_s
 from service.engine.engine import EngineLoad
 from tests.engine.scripted_ import DEADLINE_S, Clock
 
@@ -36,24 +36,38 @@ def test_a_look_tells_what_happened_since_the_last_one(traffic: Traffic, clock: 
     assert (seen.interval_s, seen.busy_s, seen.done_pieces, seen.admitted_pieces) == (0.25, 0.0, 0, 5)
 
 
-def test_p95_is_the_nearest_rank_and_unknown_of_too_few() -> None:
-    assert p95([1.0] * (FEWEST_REQUESTS - 1)) is None
-    assert p95([float(number) for number in range(100, 0, -1)]) == 95.0
-    assert p95([*[0.1] * 19, 9.0]) == 0.1
+def answered(*took: float, finished: float = 100.0) -> list[tuple[float, float]]:
+    """Requests that took so long, answered at one moment."""
+    return [(finished - seconds, finished) for seconds in took]
 
 
-def test_p95_forgets_what_came_in_before_the_last_move_or_too_long_ago(traffic: Traffic, clock: Clock) -> None:
-    for received, took in ((100.0, 0.75), (101.0, 0.5), (104.0, 0.25)):
+def test_p95_is_the_nearest_rank() -> None:
+    assert p95_s(answered(*(float(number) for number in range(100, 0, -1))), 100.0) == 95.0
+    assert p95_s(answered(*[0.125] * 19, 9.0), 100.0) == 0.125
+
+
+def test_p95_is_of_the_last_second_and_looks_back_further_only_for_as_many_as_it_needs() -> None:
+    many, old = answered(*[0.25] * FEWEST_REQUESTS), answered(*[4.0] * 500, finished=98.5)
+    assert p95_s(old + many, 100.0) == 0.25
+    assert p95_s(old + many[2:], 100.0) == 4.0 == p95_s(old, 100.0)
+    assert p95_s(old + many, 100.0 + P95_S + 0.5) == 0.25
+
+
+def test_p95_of_too_few_or_too_long_ago_is_unknown() -> None:
+    enough = answered(*[1.0] * FEWEST_REQUESTS)
+    assert p95_s(enough[1:], 100.0) is None
+    assert p95_s(enough, 100.0 + LONGEST_P95_S) == 1.0
+    assert p95_s(enough, 100.1 + LONGEST_P95_S) is None
+
+
+def test_requests_that_came_in_before_the_last_move_say_nothing_of_it(traffic: Traffic, clock: Clock) -> None:
+    for received, finished in ((100.0, 102.0), (101.0, 102.25)):
         for _ in range(FEWEST_REQUESTS):
-            traffic.answered(received, received + took)
-    clock.now = 104.5
-    assert traffic.look(IDLE, 0.0, 0).p95_s == 0.75
-    assert traffic.look(IDLE, 100.5, 0).p95_s == 0.5
-    assert traffic.look(IDLE, 101.5, 0).p95_s == 0.25
-    clock.now = 101.5 + P95_S
-    assert traffic.look(IDLE, 0.0, 0).p95_s == 0.25
-    clock.now = 104.5 + P95_S
-    assert traffic.look(IDLE, 0.0, 0).p95_s is None
+            traffic.answered(received, finished)
+    clock.now = 102.5
+    assert traffic.look(IDLE, 100.0, 0).p95_s == 2.0
+    assert traffic.look(IDLE, 100.5, 0).p95_s == 1.25
+    assert traffic.look(IDLE, 101.5, 0).p95_s is None
 
 
 def test_many_threads_tell_and_nothing_is_lost(traffic: Traffic) -> None:
