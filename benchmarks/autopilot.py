@@ -133,7 +133,7 @@ class Bench:
         return self.server
 
     def capacity(self) -> float:
-        """Texts a second: the largest rate at which full depth keeps the goal, at the first or the second try."""
+        """Texts a second: the largest rate at which full depth keeps the goal, at a second try if need be."""
         with self.stand("full_depth") as stand:
 
             def keeps_goal(rate: float) -> bool:

@@ -283,6 +283,7 @@ class Connection(HttpToolsProtocol):
         """Answer instead of the application, which learns that nobody listens to it any more."""
         if self.cycle is not None:
             self.cycle.disconnected = True
+            self.cycle.body.clear()
             self.cycle.message_event.set()
         self._connections.metrics.request_done("other", refusal.status)
         self.transport.write(refusal.to_bytes(self.server_state.default_headers))

@@ -310,6 +310,7 @@ class Controls:
                 why = f"the state file was of {state['model']}"
             except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError, BadInput) as error:
                 why = f"the state file was unusable: {error}"
+            why = why.encode("utf-8", "backslashreplace").decode()  # whatever the file said, it can be shown
             os.replace(self._path, self._path.with_suffix(".unusable"))
             log.warning("%s; starting from the default policy", why)
         start = self._make_version(self._default(), 1, self._timestamp(), "start")

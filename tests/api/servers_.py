@@ -21,7 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from starlette.testclient import TestClient
 
-from service.api.server import Server, build_service
+from service.api.http_server import Server
+from service.api.server import build_service
 from service.api.state import Service
 from service.autopilot.pilot import Autopilot
 from service.engine.engine import Engine, EngineLimits

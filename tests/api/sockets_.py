@@ -71,7 +71,9 @@ class RawClient:
     @property
     def has_answer(self) -> bool:
         """Whether something has come that was not read yet."""
-        return bool(select.select([self.socket], [], [], 0)[0])
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def read_rest(self) -> bytes:
         """What comes until the server has ended the connection."""

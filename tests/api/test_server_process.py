@@ -20,7 +20,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import __main__ as command_line
-from service.api.server import Server
+from service.api.http_server import Server
 from service.engine.engine import Engine
 from tests.api.servers_ import PATIENCE_S, ServerProcess, wait_until
 

@@ -75,6 +75,10 @@ class Visit:
                     field.fill(value)
                     field.press("Tab")
 
+    def forgive_lost_connections(self) -> None:
+        """Chromium reports every connection that failed; forget those, and nothing else."""
+        self.complaints = [text for text in self.complaints if text != "Failed to load resource: net::ERR_FAILED"]
+
     def overflow_px(self) -> int:
         """By how much the page is wider than its window."""
         return int(self.page.evaluate("document.documentElement.scrollWidth - innerWidth"))

