@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from service.exits.halting import Flags
 from service.exits.reading import Reading
 from service.models.config import ModelConfig
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, pack
 from service.text.types import SequenceInput
+
+
+State = tuple[Tensor, Tensor | None]  # (pieces, hidden), and (cells, K) what the exit said, if it ran
 
 
 class EagerExecutor:
@@ -33,23 +38,28 @@ class EagerExecutor:
         self,
         layer: int,
         inputs: Sequence[SequenceInput],
-        states: Sequence[Tensor | None],
+        states: Sequence[State | None],
         *,
         with_exit: bool = True,
         with_table: bool = True,
-    ) -> tuple[list[Tensor], Reading | None]:
-        """See Executor; a state is (pieces, hidden)."""
-        packed = self._pack(tuple(inputs))
-        if layer == 1:
-            hidden = self._model.embed(packed)
-        else:
-            hidden = torch.cat([state for state in states if state is not None])
-        hidden = self._model.run_layer(layer, hidden, packed)
-        reading = None
-        if with_exit:
-            table = self._model.exit_table(layer, hidden, packed)
-            reading = Reading(table, packed.words.lengths, nested=self.config.nested)
-        return list(hidden.split(packed.pieces.lengths)), reading
+        active: Sequence[Flags | None] | None = None,
+    ) -> tuple[list[State], Reading | None]:
+        """See Executor."""
+        packed, before = self._pack(tuple(inputs)), [state for state in states if state is not None]
+        words = None if active is None else _flags(active, packed)
+        state = torch.cat([rows for rows, _ in before]) if before else self._model.embed(packed)
+        state = self._model.run_layer(layer, state, packed, None if words is None else packed.active(words))
+        rows = state.split(packed.pieces.lengths)
+        if not with_exit:
+            return [(own, None) for own in rows], None
+        table = self._model.exit_table(layer, state, packed)
+        tables = table.split(packed.cell_counts)
+        if words is not None and self.config.hash is None:
+            is_new = packed.active_cells(words)[:, None].split(packed.cell_counts)
+            said = [own for _, own in before]
+            tables = [now if own is None else torch.where(new, now, own) for new, now, own in zip(is_new, tables, said, strict=True)]
+            table = torch.cat(tables)
+        return list(zip(rows, tables, strict=True)), Reading(table, packed.words.lengths, nested=self.config.nested)
 
     def _pack(self, inputs: tuple[SequenceInput, ...]) -> Packed:
         """The packed form of a step's sequences: that of the last step again, while nobody leaves or joins."""
@@ -70,3 +80,12 @@ class EagerExecutor:
 
     def close(self) -> None:
         """See Executor."""
+
+
+def _flags(active: Sequence[Flags | None], packed: Packed) -> Tensor:
+    """(words,) bool, of all sequences."""
+    parts = [
+        np.ones(words, dtype=bool) if flags is None else flags
+        for flags, words in zip(active, packed.words.lengths, strict=True)
+    ]
+    return torch.from_numpy(np.concatenate(parts)).to(packed.piece_ids.device)

@@ -188,6 +188,19 @@ class Reading:
         return entropy(self.table)
 
     @cached_property
+    def word_uncertainty(self) -> FloatArray:
+        """(words,) float32, of all sequences: the largest normalised entropy of a cell that the word begins or ends."""
+        starts = np.concatenate([[0], np.cumsum(self.num_words)])
+        pairs = [cell_words(words) for words in self.num_words]
+        first = np.concatenate([start + first for start, (first, _) in zip(starts, pairs, strict=False)])
+        last = np.concatenate([start + last for start, (_, last) in zip(starts, pairs, strict=False)])
+        found = torch.zeros(int(starts[-1]), device=self.table.device)
+        for words in (first, last):
+            found.scatter_reduce_(0, torch.from_numpy(words).to(found.device), self.entropy, "amax")
+        host: FloatArray = found.cpu().numpy()
+        return host
+
+    @cached_property
     def best(self) -> tuple[Tensor, Tensor]:
         """(cells,) highest log-probability and (cells,) its label."""
         best = self.table.max(dim=1)
@@ -292,6 +305,11 @@ class _Part(Reading):
         return self._of(self._whole.candidates)
 
     @cached_property
+    def word_uncertainty(self) -> FloatArray:
+        start = sum(self._whole.num_words[: self._index])
+        return self._whole.word_uncertainty[start : start + self.num_words[0]]
+
+    @cached_property
     def entities(self) -> Candidates:
         return self._of(self._whole.entities) if self._is_decoded else super().entities
 
@@ -356,6 +374,10 @@ class _Joined(Reading):
     @cached_property
     def entities(self) -> Candidates:
         return _joined([reading.entities for reading in self._joined])
+
+    @cached_property
+    def word_uncertainty(self) -> FloatArray:
+        return np.concatenate([reading.word_uncertainty for reading in self._joined])
 
     @cached_property
     def entity_keys(self) -> list[bytes]:
