@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from service.exits.halting import Flags
-from service.exits.reading import Reading
+from service.exits.reading import Projections, Reading
 from service.models.config import ModelConfig
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, pack
 from service.text.types import SequenceInput
-
 
 State = tuple[Tensor, Tensor | None]  # (pieces, hidden), and (cells, K) what the exit said, if it ran
 
@@ -46,20 +45,24 @@ class EagerExecutor:
     ) -> tuple[list[State], Reading | None]:
         """See Executor."""
         packed, before = self._pack(tuple(inputs)), [state for state in states if state is not None]
-        words = None if active is None else _flags(active, packed)
+        words = None if active is None else flags_of(active, packed)
         state = torch.cat([rows for rows, _ in before]) if before else self._model.embed(packed)
         state = self._model.run_layer(layer, state, packed, None if words is None else packed.active(words))
         rows = state.split(packed.pieces.lengths)
         if not with_exit:
             return [(own, None) for own in rows], None
-        table = self._model.exit_table(layer, state, packed)
-        tables = table.split(packed.cell_counts)
+        table, projections = self._exit(layer, state, packed)
         if words is not None and self.config.hash is None:
-            is_new = packed.active_cells(words)[:, None].split(packed.cell_counts)
-            said = [own for _, own in before]
-            tables = [now if own is None else torch.where(new, now, own) for new, now, own in zip(is_new, tables, said, strict=True)]
-            table = torch.cat(tables)
-        return list(zip(rows, tables, strict=True)), Reading(table, packed.words.lengths, nested=self.config.nested)
+            table = keep_still_cells(table, before, packed, words)
+        reading = Reading(table, packed.words.lengths, nested=self.config.nested, projections=projections)
+        return list(zip(rows, table.split(packed.cell_counts), strict=True)), reading
+
+    def _exit(self, layer: int, state: Tensor, packed: Packed) -> tuple[Tensor, Projections | None]:
+        """The table, and what the exit makes of words where the model has prototypes to compare it with."""
+        if not self.config.prototypes:
+            return self._model.exit_table(layer, state, packed), None
+        scores, (starts, ends) = self._model.exit_scores(layer, state, packed)
+        return torch.log_softmax(scores, dim=1), (starts.cpu().numpy(), ends.cpu().numpy())
 
     def _pack(self, inputs: tuple[SequenceInput, ...]) -> Packed:
         """The packed form of a step's sequences: that of the last step again, while nobody leaves or joins."""
@@ -82,7 +85,19 @@ class EagerExecutor:
         """See Executor."""
 
 
-def _flags(active: Sequence[Flags | None], packed: Packed) -> Tensor:
+def keep_still_cells(table: Tensor, before: Sequence[State], packed: Packed, words: Tensor) -> Tensor:
+    """(cells, K) a new table, but with the cells of two words that stand still as they were said before."""
+    said = [own for _, own in before] or [None] * packed.words.batch
+    parts = zip(
+        packed.active_cells(words)[:, None].split(packed.cell_counts),
+        table.split(packed.cell_counts),
+        said,
+        strict=True,
+    )
+    return torch.cat([now if own is None else torch.where(is_new, now, own) for is_new, now, own in parts])
+
+
+def flags_of(active: Sequence[Flags | None], packed: Packed) -> Tensor:
     """(words,) bool, of all sequences."""
     parts = [
         np.ones(words, dtype=bool) if flags is None else flags

@@ -100,7 +100,9 @@ class EncoderLayer(nn.Module):
 
     def forward(self, hidden: Tensor, rows: Ragged, active: Active | None = None) -> Tensor:
         """What the layer reads, (pieces, hidden) -> states of the active rows, (active pieces, hidden)"""
-        moving, moving_rows = (hidden, rows) if active is None else (hidden.index_select(0, active.index), active.pieces)
+        moving, moving_rows = (
+            (hidden, rows) if active is None else (hidden.index_select(0, active.index), active.pieces)
+        )
         attended = self.attention(moving, moving_rows, hidden, rows)
         moving = self.attention_norm(moving + self.dropout(attended))
         expanded = self._activation(self.up(moving))

@@ -126,10 +126,16 @@ class Packed:
 
     def active_cells(self, words: Tensor) -> Tensor:
         """(cells,) bool: which cells have a word among some, (words,) bool."""
+        first, last = self.words_of_cells
+        return words[first] | words[last]
+
+    @cached_property
+    def words_of_cells(self) -> tuple[Tensor, Tensor]:
+        """(cells,) first and (cells,) last word of every cell, counted over all sequences."""
         first, last = self.cell_words
         starts = torch.tensor(list(accumulate(self.words.lengths[:-1], initial=0)), device=first.device)
         start = starts[self.cell_sequence]
-        return words[start + first] | words[start + last]
+        return start + first, start + last
 
     @cached_property
     def cell_counts(self) -> tuple[int, ...]:

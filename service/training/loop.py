@@ -26,7 +26,6 @@ from service.executors.eager import EagerExecutor
 from service.models.batches import length_buckets
 from service.models.checkpoint import load_checkpoint, load_encoder_weights
 from service.models.config import EncoderConfig, ExitConfig, Hash, ModelConfig
-from service.models.hashing import count_tags, layers_by_hash, make_piece_layers
 from service.models.multi_exit import DropoutRates, MultiExitModel
 from service.models.packed import Packed, pack
 from service.models.store import CHECKSUMS, TOKENIZER, load_model, save_model
@@ -35,7 +34,9 @@ from service.spans.types import IntArray, Span
 from service.text.encoder import TextConfig, TextEncoder
 from service.text.types import SequenceInput
 from service.text.words import WORD_SHAPES
+from service.trained import hashed_layers
 from service.training.card import model_card
+from service.training.hashing import count_tags, make_piece_layers
 from service.training.objective import Objective
 from service.training.plot import plot_history
 from service.training.recipe import Recipe
@@ -65,9 +66,10 @@ def train(
 ) -> Path:
     """Train `recipe` on the data folder `data`; -> the finished model's folder.
 
-    `encoder`: where it starts, the folder of a Transformers checkpoint or of a model of this service. `output` collects history.jsonl, f1_per_exit.png, a checkpoint to resume from, and model/. Run again with the same
-    output, it goes on behind the last finished epoch and ends with the very weights of an uninterrupted run (on as many
-    threads); with another recipe it is refused. `max_sentences` cuts the training set, for trying things out.
+    `encoder`: where it starts, the folder of a Transformers checkpoint or of a model of this service. `output` collects
+    history.jsonl, f1_per_exit.png, a checkpoint to resume from, and model/. Run again with the same output, it goes on
+    behind the last finished epoch and ends with the very weights of an uninterrupted run (on as many threads); with
+    another recipe it is refused. `max_sentences` cuts the training set, for trying things out.
     """
     output.mkdir(parents=True, exist_ok=True)
     sources = {"encoder": str(encoder.resolve()), "data": str(data.resolve()), "max_sentences": max_sentences}
@@ -100,7 +102,7 @@ def train(
     schedule = _LinearSchedule(optimizer, recipe, steps_per_epoch)
     noise = _InputNoise(recipe, start.tokenizer, device)
 
-    hashed = layers_by_hash(model) if config.hash is not None else None
+    hashed = hashed_layers(model).of if config.hash is not None else None
 
     state = _TrainingState.resume(output, model, average, optimizer)
     while state.epoch < recipe.epochs and state.epochs_without_gain < recipe.early_stopping_patience:
@@ -181,7 +183,11 @@ class _Start:
             load_encoder_weights(model.encoder, self.weights)
             return
         theirs, ours = self.model.config, model.config
-        parts = [("labels", theirs.labels, ours.labels), ("exits", theirs.exits, ours.exits), ("text", theirs.text, ours.text)]
+        parts = [
+            ("labels", theirs.labels, ours.labels),
+            ("exits", theirs.exits, ours.exits),
+            ("text", theirs.text, ours.text),
+        ]
         for name, given, wanted in [*parts, ("word_shapes", theirs.word_shapes, ours.word_shapes)]:
             if given != wanted:
                 raise BadInput(f"the recipe asks for {name} {wanted}, the model to start from has {given}")
@@ -238,9 +244,7 @@ def _hash_pieces(hash_: Hash, model: MultiExitModel, sequences: list[TrainingSeq
         config.num_labels,
     )
     embeddings = model.encoder.embeddings.pieces.weight.detach().double().cpu().numpy()
-    layers = make_piece_layers(
-        hash_, tags, embeddings, num_layers=config.num_layers, buckets=config.buckets, seed=seed
-    )
+    layers = make_piece_layers(hash_, tags, embeddings, num_layers=config.num_layers, buckets=config.buckets, seed=seed)
     return torch.from_numpy(layers)
 
 

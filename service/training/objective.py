@@ -13,9 +13,10 @@ from service.models.biaffine import Projections
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed
 from service.text.types import SequenceInput
+from service.trained import hashed_layers
 from service.training.loss import distance_loss, exit_weights, multi_exit_loss
 from service.training.recipe import Recipe
-from service.training.word_layers import HashedLayers, SampledLayers, WordLayers, cell_layers
+from service.training.word_layers import SampledLayers, cell_layers
 
 PROTOTYPE_DECAY = 0.99  # of a prototype's moving average, per batch (our choice: the paper's is unknown to us)
 HARD = 0.05  # a cell without an entity is a hard negative where one has at least this probability (ours)
@@ -35,14 +36,12 @@ class Objective:
         """start: the model that training goes on from, if it does"""
         self._recipe, self._model, self._device = recipe, model, device
         self._weights = exit_weights(recipe.exit_weights, model.config.num_exits)
-        self._layers: WordLayers | None = None
+        self._hashed = None if recipe.hash == "none" else list(map(hashed_layers(model).of, sequences))
         self._sampled: SampledLayers | None = None
-        if recipe.hash != "none":
-            self._layers = HashedLayers(model, sequences)
-        elif recipe.halting:
+        if recipe.halting:
             if start is None:
                 raise BadInput("halting is the second stage of a training: start from a model, not from an encoder")
-            self._layers = self._sampled = SampledLayers(start, sequences, device)
+            self._sampled = SampledLayers(start, sequences, device)
 
     def seed(self, seed: str) -> None:
         """Draw as always behind this seed."""
@@ -56,10 +55,11 @@ class Objective:
         gold    (cells,) the label of every valid cell
         """
         layers = of_cells = None
-        if self._layers is not None:
-            of_words = np.concatenate([self._layers.of(sequence) for sequence in batch])
-            layers = torch.from_numpy(of_words).to(self._device)
-            of_cells = cell_layers(packed, layers) if self._sampled is not None else None
+        if self._hashed is not None:
+            layers = torch.from_numpy(np.concatenate([self._hashed[index] for index in batch])).to(self._device)
+        if self._sampled is not None:
+            layers = torch.from_numpy(np.concatenate([self._sampled.of(index) for index in batch])).to(self._device)
+            of_cells = cell_layers(packed, layers)
         with torch.autocast(self._device.type, dtype=torch.bfloat16):
             exits = list(self._model.run_exits(packed, layers))
         tables = [torch.log_softmax(scores, dim=1) for scores, _ in exits]
@@ -75,9 +75,7 @@ class Objective:
         self, packed: Packed, tables: Sequence[Tensor], projections: Sequence[Projections], gold: Tensor
     ) -> Tensor:
         """Over exits; the prototypes are moved towards the batch on the way."""
-        first, last = packed.cell_words
-        starts = torch.tensor(np.concatenate([[0], np.cumsum(packed.words.lengths[:-1])]), device=first.device)
-        start = starts[packed.cell_sequence]
+        first, last = packed.words_of_cells
         prototypes = self._model.get_buffer("prototypes")
         total = tables[-1].new_zeros(())
         for weight, table, (of_first, of_last), of_exit in zip(
@@ -86,8 +84,7 @@ class Objective:
             chosen = ((gold > 0) | (table[:, 0].detach().exp() < 1 - HARD)).nonzero().squeeze(1)
             if not len(chosen):
                 continue
-            offset = start[chosen]
-            points = of_first[offset + first[chosen]] + of_last[offset + last[chosen]]
+            points = of_first[first[chosen]] + of_last[last[chosen]]
             labels = gold[chosen]
             _move(of_exit, points.detach(), labels)
             total = total + weight * distance_loss(points, of_exit, labels)

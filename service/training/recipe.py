@@ -131,8 +131,11 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
 
 
 _CHOICES: dict[str, tuple[object, ...]] = {
-    **{"ExitWeights": get_args(ExitWeights), "ExitForm": get_args(ExitForm)},
-    **{"EndPiece": get_args(EndPiece), "TableUnit": get_args(TableUnit), "HashOrNone": (*get_args(Hash), "none")},
+    "ExitWeights": get_args(ExitWeights),
+    "ExitForm": get_args(ExitForm),
+    "EndPiece": get_args(EndPiece),
+    "TableUnit": get_args(TableUnit),
+    "HashOrNone": (*get_args(Hash), "none"),
 }
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 

@@ -1,19 +1,17 @@
-"""Behind which layer words stand still while a model is trained: as TOKEE samples it, or as a hash says it."""
+"""Behind which layer words stand still while a model is trained, as TOKEE's second stage samples it."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from service.executors.eager import EagerExecutor
 from service.evaluation.predict import run_to_full_depth
+from service.executors.eager import EagerExecutor
 from service.exits.halting import Uncertainty, simulate
-from service.models.hashing import layers_by_hash
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed
 from service.text.types import SequenceInput
@@ -22,13 +20,6 @@ WINDOWS = (3, 5, 7, 9, 11, 13, 15)  # the grid of their code
 DELTAS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 FASTEST = (WINDOWS[0], DELTAS[-1])
 FULL_DEPTH_SHARE, EXTREME_SHARE = 0.4, 0.2  # of ten sentences four, and two
-
-
-class WordLayers(Protocol):
-    """What decides for the sequences of a training set."""
-
-    def of(self, sequence: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """(words,) behind which layer each word of a sequence stands still this time."""
 
 
 class SampledLayers:
@@ -55,7 +46,7 @@ class SampledLayers:
         self._draw.seed(seed)
 
     def of(self, sequence: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """See WordLayers."""
+        """(words,) behind which layer each word of a sequence stands still this time."""
         found = self._found[sequence].astype(np.float32)
         share = self._draw.random()
         if share < FULL_DEPTH_SHARE:
@@ -65,21 +56,7 @@ class SampledLayers:
         return simulate(found, self._draw.choice(WINDOWS), self._draw.choice(DELTAS))
 
 
-class HashedLayers:
-    """What a model's hash says, always the same."""
-
-    def __init__(self, model: MultiExitModel, sequences: Sequence[SequenceInput]) -> None:
-        """model: with its table of pieces"""
-        self._found = list(map(layers_by_hash(model), sequences))
-
-    def of(self, sequence: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """See WordLayers."""
-        return self._found[sequence]
-
-
 def cell_layers(packed: Packed, layers: Tensor) -> Tensor:
     """(words,) layers -> (cells,) that of the deeper of a cell's two words."""
-    first, last = packed.cell_words
-    starts = torch.tensor(np.concatenate([[0], np.cumsum(packed.words.lengths[:-1])]), device=first.device)
-    start = starts[packed.cell_sequence]
-    return torch.maximum(layers[start + first], layers[start + last])
+    first, last = packed.words_of_cells
+    return torch.maximum(layers[first], layers[last])

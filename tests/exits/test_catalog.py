@@ -10,7 +10,7 @@ import pytest
 from service.errors import BadInput
 from service.exits.catalog import PolicyCatalog, default_key
 from service.exits.consistency import CONSISTENCIES
-from service.exits.policies import STRATEGIES
+from service.exits.policies import REPLAYED
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.gated_vote import GatedVote
@@ -157,8 +157,8 @@ def test_defaults_are_kept_by_strategy_and_by_what_tau_depends_on() -> None:
 
 
 def test_a_model_without_a_rule_has_no_learned_strategy() -> None:
-    assert UNCALIBRATED.strategies == sorted(STRATEGIES.keys() - {"learned"})
-    assert CALIBRATED.strategies == sorted(STRATEGIES)
+    assert UNCALIBRATED.strategies == sorted(REPLAYED.keys() - {"learned"})
+    assert CALIBRATED.strategies == sorted(REPLAYED)
     assert "learned" not in refusal({"strategy": "unheard of"})
 
 

@@ -1,55 +1,20 @@
-"""HashEE (Sun et al. 2022): behind which layer a word stands still, known from its pieces before anything is run.
-
-Every piece of the vocabulary has a bucket b of B, and leaves behind layer 1 + b * (M // B). A word leaves with its last
-piece. Special pieces and pieces that training never showed go to layer M.
-"""
+"""Makes the tables of HashEE: by which order pieces leave. What is done with them is `service.exits.hashing`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.exits.hashing import DRAWN, layer_of_bucket
 from service.models.config import Hash
-from service.models.multi_exit import MultiExitModel
 from service.spans.types import IntArray
 from service.text.types import SequenceInput
 
-DRAWN = 0  # in place of a layer: another one at every place where the piece occurs
 Doubles = NDArray[np.float64]
 _SMOOTHING = 1.0  # occurrences' worth of the tags of all pieces, for the tags of one
 _ROUNDS = 25  # of k-means
-
-
-def layer_of_bucket(bucket: IntArray, num_layers: int, buckets: int) -> IntArray:
-    """The layer behind which a bucket leaves."""
-    return 1 + np.minimum(bucket, buckets - 1) * (num_layers // buckets)
-
-
-def word_layers(sequence: SequenceInput, piece_layers: NDArray[np.uint8], num_layers: int, buckets: int) -> IntArray:
-    """(words,) behind which layer each word stands still."""
-    ids = sequence.piece_ids
-    layers = piece_layers[ids].astype(np.int64)
-    if (drawn := layers == DRAWN).any():
-        layers[drawn] = layer_of_bucket(_draw(ids, buckets), num_layers, buckets)[drawn]
-    end = int(sequence.last_piece[-1]) + 1
-    found: IntArray = np.maximum.reduceat(layers[:end], sequence.first_piece)
-    return found
-
-
-def layers_by_hash(model: MultiExitModel) -> Callable[[SequenceInput], IntArray]:
-    """`word_layers` of a model that has a hash."""
-    table = model.get_buffer("piece_layers").cpu().numpy()
-    return partial(word_layers, piece_layers=table, num_layers=model.config.num_layers, buckets=model.config.buckets)
-
-
-def _draw(ids: IntArray, buckets: int) -> IntArray:
-    """A bucket for every place, by piece and position: random to look at, and the same whenever the text comes."""
-    mixed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.arange(len(ids), dtype=np.uint64)
-    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
-    return ((mixed >> np.uint64(32)) % np.uint64(buckets)).astype(np.int64)
 
 
 def make_piece_layers(
@@ -81,7 +46,8 @@ def _random(tags: IntArray, seed: int) -> Doubles:
 
 def _rarity(tags: IntArray, _: int) -> Doubles:
     """The most frequent leave first."""
-    return -tags.sum(axis=1).astype(np.float64)
+    rarity: Doubles = -tags.sum(axis=1).astype(np.float64)
+    return rarity
 
 
 def _lack_of_information(tags: IntArray, _: int) -> Doubles:
@@ -120,7 +86,10 @@ def _clusters(points: Doubles, count: int, seed: int) -> IntArray:
     for _ in range(_ROUNDS):
         nearest = (np.square(centres).sum(axis=1) - 2 * points @ centres.T).argmin(axis=1)
         centres = np.stack(
-            [points[nearest == index].mean(axis=0) if (nearest == index).any() else centres[index] for index in range(count)]
+            [
+                points[nearest == index].mean(axis=0) if (nearest == index).any() else centres[index]
+                for index in range(count)
+            ]
         )
     norms = np.bincount(nearest, weights=np.linalg.norm(points, axis=1), minlength=count)
     place = np.empty(count, dtype=np.int64)
