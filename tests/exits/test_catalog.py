@@ -143,14 +143,14 @@ def test_a_measure_with_a_tau_keeps_that_tau() -> None:
 def test_what_is_left_out_takes_its_calibrated_default_where_there_is_one(
     changes: dict[str, Any], current: ExitPolicy, expected: ExitPolicy | None
 ) -> None:
-    built_in = None if expected else STRATEGIES[changes["strategy"]]()
+    built_in = None if expected else REPLAYED[changes["strategy"]]()
     assert merge(changes, current, CALIBRATED) == (expected or built_in)
 
 
 def test_defaults_are_kept_by_strategy_and_by_what_tau_depends_on() -> None:
     assert default_key("vee", {"measure": "js", "pooling": "max", "tau": -1}) == "vee/js/max"
     assert default_key("gated_vote", {"tau": 0.1}) == "gated_vote"
-    assert {default_key(of.strategy, of.defaults({})) for of in STRATEGIES.values()} >= {"vee/kl/mean", "learned"}
+    assert {default_key(of.strategy, of.defaults({})) for of in REPLAYED.values()} >= {"vee/kl/mean", "learned"}
 
 
 # the learned strategy
@@ -191,7 +191,7 @@ def test_an_unknown_parameter_is_told_which_the_strategy_has() -> None:
 
 @pytest.mark.parametrize("strategy", UNCALIBRATED.strategies)
 def test_a_parameter_that_the_strategy_lacks_is_refused(strategy: str) -> None:
-    known = STRATEGIES[strategy].parameters()
+    known = REPLAYED[strategy].parameters()
     for name in {"layer", "tau", "gate", "patience", "measure", "rule"} - set(known):
         assert f"{strategy!r} has no parameter {name}; it has {known or 'none'}" in refusal(
             {"strategy": strategy, name: 1}
