@@ -63,7 +63,8 @@ class ModelRunner:
             sequence.readings.append(reading if needs_exit[index] else None)
             if (of_sequence := words[index]) is not None:
                 sequence.words = of_sequence
-                evidence[index] = (float(of_sequence.moving.sum()),)
+                if layer < self.num_layers:
+                    evidence[index] = (float(of_sequence.moving.sum()),)
         return evidence
 
     def _needs_exit(self, sequence: Sequence, layer: int) -> bool:
