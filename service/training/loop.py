@@ -22,7 +22,9 @@ from service.data.gold import gold_spans, label_names
 from service.data.readers import Example, join, read_examples
 from service.errors import BadInput
 from service.evaluation.evaluate import Evaluation, encode_examples, evaluate
+from service.evaluation.run_policy import evaluate_policy
 from service.executors.eager import EagerExecutor
+from service.exits.policies.tokee import Tokee
 from service.models.batches import length_buckets
 from service.models.checkpoint import load_checkpoint, load_encoder_weights
 from service.models.config import EncoderConfig, ExitConfig, Hash, ModelConfig
@@ -43,6 +45,7 @@ from service.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
+HALTING_SETTINGS = ((0.05, 3), (0.3, 3))  # (tau, window) under which a model with halting words is judged
 _LETTER_SHAPES = ("initial", "capital", "caps", "mixed", "lower")
 
 
@@ -129,7 +132,10 @@ def train(
         if config.prototypes:
             average.get_buffer("prototypes").copy_(model.get_buffer("prototypes"))
         dev = evaluate(EagerExecutor(average, device), text_encoder, dev_examples, word_layers=hashed)
-        state.record(epoch, dev, [value / len(batches) for value in exit_losses.tolist()], average)
+        score = math.fsum(dev.f1) if config.num_exits > 1 else dev.f1[-1]  # of one exit, only the end counts
+        if config.halting:
+            score = _halting_f1(average, device, text_encoder, dev_examples, recipe)
+        state.record(epoch, dev, [value / len(batches) for value in exit_losses.tolist()], average, score)
         log.info("epoch %d, dev F1 per exit: %s", epoch, " ".join(f"{100 * f1:.2f}" for f1 in dev.f1))
         state.save(output, model, average, optimizer)
         plot_history(state.history, output / "f1_per_exit.png")
@@ -246,6 +252,20 @@ def _hash_pieces(hash_: Hash, model: MultiExitModel, sequences: list[TrainingSeq
     embeddings = model.encoder.embeddings.pieces.weight.detach().double().cpu().numpy()
     layers = make_piece_layers(hash_, tags, embeddings, num_layers=config.num_layers, buckets=config.buckets, seed=seed)
     return torch.from_numpy(layers)
+
+
+def _halting_f1(
+    model: MultiExitModel, device: torch.device, text_encoder: TextEncoder, dev: list[Example], recipe: Recipe
+) -> float:
+    """Mean dev F1 with words that stand still, of texts as they are and joined."""
+    executor = EagerExecutor(model, device)
+    sets = [dev, join_examples(dev, recipe.joined_words, recipe.seed)] if recipe.joined_words else [dev]
+    found = [
+        evaluate_policy(executor, text_encoder, examples, Tokee(tau, window), split=examples is dev).micro.f1
+        for examples in sets
+        for tau, window in HALTING_SETTINGS
+    ]
+    return math.fsum(found) / len(found)
 
 
 def _word_labels(sequence: TrainingSequence) -> IntArray:
@@ -366,6 +386,7 @@ class _TrainingState:
         self.epoch = 0
         self.best_epoch = 0
         self.best_dev_f1: list[float] = []
+        self.best_score = 0.0  # mean dev F1 over all exits: every exit is for sale; or what a recipe is for
         self.best_weights: dict[str, Tensor] = {}
         self.history: list[dict[str, Any]] = []
 
@@ -378,14 +399,14 @@ class _TrainingState:
     def epochs_without_gain(self) -> int:
         return self.epoch - self.best_epoch
 
-    def record(self, epoch: int, dev: Evaluation, losses: list[float], average: MultiExitModel) -> None:
-        """The best epoch is the one with the highest mean dev F1 over all exits: every exit is for sale."""
+    def record(self, epoch: int, dev: Evaluation, losses: list[float], average: MultiExitModel, score: float) -> None:
+        """The best epoch is the one with the highest score."""
         self.epoch = epoch
-        scored = average.config.num_exits  # of a model with one exit, only the end counts
-        if not self.best_epoch or math.fsum(dev.f1[-scored:]) > math.fsum(self.best_dev_f1[-scored:]):
-            self.best_epoch, self.best_dev_f1 = epoch, dev.f1
+        if not self.best_epoch or score > self.best_score:
+            self.best_epoch, self.best_dev_f1, self.best_score = epoch, dev.f1, score
             self.best_weights = {name: tensor.cpu().clone() for name, tensor in average.state_dict().items()}
-        self.history.append({"epoch": epoch, "loss_per_exit": losses, "dev_f1_per_exit": dev.f1})
+        row = {"epoch": epoch, "loss_per_exit": losses, "dev_f1_per_exit": dev.f1, "score": score}
+        self.history.append(row)
 
     def save(
         self, output: Path, model: MultiExitModel, average: MultiExitModel, optimizer: torch.optim.Optimizer
