@@ -272,23 +272,33 @@ def _add_calibrate(commands: Commands) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
+    from functools import partial
+
     from service.data.readers import read_examples
+    from service.errors import BadInput
     from service.evaluation.calibrate import calibrate
     from service.evaluation.cost import CostMeter
     from service.evaluation.evaluate import encode_examples
+    from service.evaluation.sweep_runs import sweep_runs
     from service.evaluation.tables import format_operating_points
     from service.evaluation.trace import trace
     from service.models.store import find_model, load_model, write_operating_points
 
     stored = load_model(find_model(options.model, options.store))
+    if stored.config.hash is not None:
+        raise BadInput(
+            f"{stored.reference} was trained under a hash, which leaves nothing to calibrate: use it as it is"
+        )
     examples = read_examples(options.file)
     executor = _executor(options, stored)
     traced = trace(stored, examples, options.file.name, executor)
     texts = encode_examples(stored.text_encoder, examples)
-    meter = CostMeter(executor, [sequence for text in texts for sequence in text.sequences])
+    sequences = [sequence for text in texts for sequence in text.sequences]
+    meter = CostMeter(executor, sequences)
+    runs = partial(sweep_runs, stored, executor, examples, sequences)
     command = f"python -m service calibrate {stored.config.name} DATA/{options.file.name}"
     provenance = {"command": command, **executor.describe(), "batch": 1}
-    calibration = calibrate(traced, meter, provenance)
+    calibration = calibrate(traced, meter, provenance, runs)
     write_operating_points(stored.folder, calibration.to_json())
     print(format_operating_points(stored.reference, calibration))
 

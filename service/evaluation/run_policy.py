@@ -14,9 +14,10 @@ import numpy as np
 from service.data.readers import Example
 from service.evaluation.evaluate import encode_examples, score_json
 from service.evaluation.predict import entities_of_texts
+from service.evaluation.replay import Replay
 from service.executors.executor import Executor, State
 from service.exits.policy import Evidence, ExitPolicy
-from service.exits.reading import Reading
+from service.exits.reading import Figures, Reading
 from service.exits.words import WordPolicy, Words
 from service.models.batches import length_buckets
 from service.spans.score import Score, keys
@@ -105,6 +106,7 @@ class PolicyRun:
     """What a policy gives on texts.
 
     gold, found, correct  (texts,) entities
+    num_pieces            (sequences,); num_layers of the model
     layers                (words,) how many layers moved each word
     exit_layers           (sequences,) mean over the words of each
     """
@@ -113,7 +115,14 @@ class PolicyRun:
     found: IntArray
     correct: IntArray
     layers: IntArray
-    exit_layers: np.ndarray[Any, np.dtype[np.float64]]
+    exit_layers: Figures
+    num_pieces: IntArray
+    num_layers: int
+
+    @property
+    def replay(self) -> Replay:
+        """The same as a replay has it."""
+        return Replay(self.exit_layers, self.gold, self.found, self.correct, self.num_pieces, self.num_layers)
 
     @property
     def micro(self) -> Score:
@@ -157,4 +166,6 @@ def evaluate_policy(
         np.array([len(gold & found) for gold, found in pairs]),
         np.concatenate(layers),
         np.array([of_words.mean() for of_words in layers]),
+        np.array([sequence.num_pieces for sequence in sequences]),
+        executor.config.num_layers,
     )

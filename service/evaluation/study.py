@@ -24,6 +24,7 @@ from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.vee import Vee
 from service.models.store import StoredModel
+from service.trained import trained_for
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +102,8 @@ def study(stored: StoredModel, dev_file: Path, test_file: Path, executor: Execut
     """Trace, sweep and replay. The model must be calibrated: its learned rule and its front are what is reported."""
     if stored.operating_points is None:
         raise ModelRefused(f"{stored.reference} has no operating points; calibrate it on {dev_file} first")
-    calibration = Calibration.from_json(stored.operating_points, stored.config.num_layers)
+    trained = trained_for(stored.model)
+    calibration = Calibration.from_json(stored.operating_points, stored.config.num_layers, trained)
     examples = {path: read_examples(path) for path in (dev_file, test_file)}
     dev, test = (trace(stored, found, f"{path.parent.name}/{path.name}", executor) for path, found in examples.items())
     texts = encode_examples(stored.text_encoder, examples[dev_file])
@@ -114,7 +116,7 @@ def study(stored: StoredModel, dev_file: Path, test_file: Path, executor: Execut
         swept[key] = [Pair(outcome, run(outcome.policy, on_test, meter)) for outcome in outcomes]
     averaging = [replace(policy, ensemble=True) for policy in _patience_1(swept)]
     at_oracle = on_test.at_layers(_oracle_layers(test))
-    catalog = calibration.catalog(dev.num_layers)
+    catalog = calibration.catalog(dev.num_layers, trained)
     points = [(point, run(catalog.policy(point.parameters), on_test, meter)) for point in calibration.points]
     return Study(
         model=stored.reference,

@@ -19,7 +19,6 @@ class De3(ExitPolicy):
     """
 
     strategy: ClassVar[str] = "de3"
-    calibrated_by: ClassVar[tuple[str, ...]] = ("weight",)
 
     tau: float = 0.2
     weight: float = 1.0
