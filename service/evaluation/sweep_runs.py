@@ -55,9 +55,16 @@ def sweep_runs(
     outcomes: dict[str, list[Outcome]] = {}
     for strategy, policies in families.items():
         for policy in policies:
-            replay = evaluate_policy(executor, stored.text_encoder, examples, policy).replay
-            outcomes.setdefault(strategy, []).append(Outcome(policy, replay, full_s * shares[policy]))
+            outcome = outcome_of_run(stored, executor, examples, policy, full_s * shares[policy])
+            outcomes.setdefault(strategy, []).append(outcome)
     return outcomes
+
+
+def outcome_of_run(
+    stored: StoredModel, executor: Executor, examples: Sequence[Example], policy: ExitPolicy, seconds: float
+) -> Outcome:
+    """What a policy gives on texts, and the time that it was measured to take."""
+    return Outcome(policy, evaluate_policy(executor, stored.text_encoder, examples, policy).replay, seconds)
 
 
 def time_shares(
