@@ -17,6 +17,7 @@ from service.exits.policy import ExitPolicy
 from service.models.device import available_cores, use_threads
 from service.models.store import StoredModel, find_model, load_model
 from service.text.types import EncodedText
+from service.trained import trained_for
 
 
 class Silent:
@@ -78,8 +79,9 @@ def policies_of(stored: StoredModel) -> tuple[Calibration, dict[str, ExitPolicy]
     if stored.operating_points is None:
         raise SystemExit(f"{stored.reference} is not calibrated")
     num_layers = stored.config.num_layers
-    calibration = Calibration.from_json(stored.operating_points, num_layers)
-    catalog = calibration.catalog(num_layers)
+    trained = trained_for(stored.model)
+    calibration = Calibration.from_json(stored.operating_points, num_layers, trained)
+    catalog = calibration.catalog(num_layers, trained)
     policies = {"full_depth": catalog.policy({"strategy": "full_depth"})}
     for preset in PRESETS:
         policies[preset] = catalog.policy(calibration.choose("preset", preset).parameters)

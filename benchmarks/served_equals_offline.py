@@ -22,13 +22,20 @@ import torch
 
 from service.data.readers import Example, read_examples
 from service.evaluation.replay import Replayer
+from service.evaluation.run_policy import evaluate_policy
 from service.evaluation.trace import trace
 from service.executors.choose import make_executor
 from service.exits.operating_points import PRESETS, catalog_of
-from service.exits.policies import STRATEGIES
+from service.exits.policies import REPLAYED, STRATEGIES
 from service.models.store import find_model, load_model
 from service.spans.score import Score, score
+from service.trained import trained_for
 
+BY_WORD: list[dict[str, Any]] = [
+    {"strategy": "tokee", "tau": 0.05, "window": 3},
+    {"strategy": "tokee", "tau": 0.3, "window": 3},
+    {"strategy": "de3", "tau": 0.2, "weight": 1.0},
+]
 POLICIES: list[dict[str, Any]] = [
     {"strategy": "full_depth"},
     {"strategy": "budgeted", "layer": 3},
@@ -77,13 +84,21 @@ def served(url: str, examples: list[Example], change: dict[str, Any]) -> tuple[d
     micro, layers = Score(), []
     for start in range(0, len(examples), TEXTS_PER_CALL):
         chunk = examples[start : start + TEXTS_PER_CALL]
-        answer = call(f"{url}/ner", "POST", {"texts": [example.text for example in chunk]})
+        answer = call(
+            f"{url}/ner", "POST", {"texts": [example.text for example in chunk], "trace": policy["strategy"] == "tokee"}
+        )
         for example, result in zip(chunk, answer["results"], strict=True):
             found = {(entity["start"], entity["end"], entity["label"]) for entity in result["entities"]}
             gold = {(entity.start, entity.end, entity.label) for entity in example.entities}
             micro += score(gold, found)
-            layers += [sequence["exit_layer"] for sequence in result["sequences"]]
+            layers += [_depth(sequence) for sequence in result["sequences"]]
     return policy, micro, sum(layers) / len(layers)
+
+
+def _depth(sequence: dict[str, Any]) -> float:
+    """The exit layer; where words stood still one by one, the mean over them."""
+    words = sequence.get("word_layers")
+    return sum(word["layer"] for word in words) / len(words) if words else float(sequence["exit_layer"])
 
 
 def main() -> None:
@@ -96,18 +111,24 @@ def main() -> None:
     options = parser.parse_args()
     folder = find_model(options.model, options.store)
     stored, examples = load_model(folder), read_examples(options.file)
-    catalog = catalog_of(stored.operating_points, stored.config.num_layers)
-    replayer = Replayer(trace(stored, examples, options.file.name, make_executor("auto", stored.model)))
+    catalog = catalog_of(stored.operating_points, stored.config.num_layers, trained_for(stored.model))
+    executor = make_executor("auto", stored.model)
+    replayer = Replayer(trace(stored, examples, options.file.name, executor))
+    by_word = [change for change in BY_WORD if change["strategy"] in catalog.strategies]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as state_dir:
         process, url = start_server(str(folder), state_dir)
         try:
             print(f"{stored.reference} on {options.file.name}          served            offline      expected")
             print(f"{'policy':42s}   F1     layer      F1     layer      layer")
-            for change in [*POLICIES, *(PRESET_WISHES if stored.operating_points else [])]:
+            for change in [*POLICIES, *by_word, *(PRESET_WISHES if stored.operating_points else [])]:
                 policy, over_http, http_layer = served(url, examples, change)
                 parameters = {name: policy[name] for name in STRATEGIES[policy["strategy"]].parameters()}
-                direct = replayer.replay(catalog.policy({"strategy": policy["strategy"], **parameters}))
+                wanted = catalog.policy({"strategy": policy["strategy"], **parameters})
+                if wanted.strategy in REPLAYED:
+                    direct = replayer.replay(wanted)
+                else:
+                    direct = evaluate_policy(executor, stored.text_encoder, examples, wanted).replay
                 expected = policy["expected"]["average_exit_layer"] if policy["preset"] else None
                 name = " ".join(str(value) for value in change.values())
                 f1, direct_f1 = 100 * over_http.f1, 100 * direct.micro.f1

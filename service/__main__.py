@@ -93,7 +93,12 @@ def _ask(options: argparse.Namespace) -> int:
 def _add_train(commands: Commands) -> None:
     parser = commands.add_parser("train", help="train a model from a recipe, an encoder checkpoint and a data folder")
     parser.add_argument("recipe", type=Path, help="a TOML file, or the name of one in service/training/recipes")
-    parser.add_argument("--encoder", type=Path, required=True, help="Transformers checkpoint folder to start from")
+    parser.add_argument(
+        "--encoder",
+        type=Path,
+        required=True,
+        help="folder to start from: a Transformers checkpoint, or a model of ours",
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder that the recipe's files lie in")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run; the model is written to model/")
     parser.add_argument(
@@ -153,9 +158,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     from service.data.readers import read_examples
     from service.evaluation.evaluate import evaluate
     from service.evaluation.replay import Replayer
+    from service.evaluation.run_policy import evaluate_policy
     from service.evaluation.tables import format_evaluation
     from service.evaluation.trace import trace
+    from service.exits.policies import REPLAYED
     from service.models.store import find_model, load_model
+    from service.trained import hashed_layers
 
     stored = load_model(find_model(options.model, options.store))
     executor = _executor(options, stored)
@@ -164,11 +172,15 @@ def _evaluate(options: argparse.Namespace) -> None:
     examples = read_examples(options.file)
     document = {"model": stored.reference, "file": options.file.name}
     if policy is not None:
-        outcome = Replayer(trace(stored, examples, options.file.name, executor, split=split)).replay(policy)
-        document["exit_policy"] = {**policy.to_json(), **outcome.to_json()}
+        if policy.strategy in REPLAYED:
+            found = Replayer(trace(stored, examples, options.file.name, executor, split=split)).replay(policy).to_json()
+        else:
+            found = evaluate_policy(executor, stored.text_encoder, examples, policy, split=split).to_json()
+        document["exit_policy"] = {**policy.to_json(), **found}
         print(json.dumps(document["exit_policy"]))
     else:
-        result = evaluate(executor, stored.text_encoder, examples, split=split)
+        word_layers = None if stored.config.hash is None else hashed_layers(stored.model).of
+        result = evaluate(executor, stored.text_encoder, examples, split=split, word_layers=word_layers)
         document |= result.to_json()
         print(format_evaluation(stored.reference, options.file.name, result))
     if options.json:
@@ -192,6 +204,7 @@ def _executor(options: argparse.Namespace, stored: StoredModel) -> Executor:
 def _policy(text: str, stored: StoredModel) -> ExitPolicy:
     from service.errors import BadInput
     from service.exits.operating_points import catalog_of
+    from service.trained import trained_for
 
     try:
         values = json.loads(text)
@@ -199,7 +212,8 @@ def _policy(text: str, stored: StoredModel) -> ExitPolicy:
         raise BadInput(f"--exit-policy {text!r} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise BadInput(f'--exit-policy {text!r} is no object; expected one such as {{"strategy": "vee"}}')
-    return catalog_of(stored.operating_points, stored.config.num_layers).policy({"strategy": "vee", **values})
+    catalog = catalog_of(stored.operating_points, stored.config.num_layers, trained_for(stored.model))
+    return catalog.policy({"strategy": "vee", **values})
 
 
 def _add_trace(commands: Commands) -> None:
@@ -258,23 +272,33 @@ def _add_calibrate(commands: Commands) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
+    from functools import partial
+
     from service.data.readers import read_examples
+    from service.errors import BadInput
     from service.evaluation.calibrate import calibrate
     from service.evaluation.cost import CostMeter
     from service.evaluation.evaluate import encode_examples
+    from service.evaluation.sweep_runs import sweep_runs
     from service.evaluation.tables import format_operating_points
     from service.evaluation.trace import trace
     from service.models.store import find_model, load_model, write_operating_points
 
     stored = load_model(find_model(options.model, options.store))
+    if stored.config.hash is not None:
+        raise BadInput(
+            f"{stored.reference} was trained under a hash, which leaves nothing to calibrate: use it as it is"
+        )
     examples = read_examples(options.file)
     executor = _executor(options, stored)
     traced = trace(stored, examples, options.file.name, executor)
     texts = encode_examples(stored.text_encoder, examples)
-    meter = CostMeter(executor, [sequence for text in texts for sequence in text.sequences])
+    sequences = [sequence for text in texts for sequence in text.sequences]
+    meter = CostMeter(executor, sequences)
+    runs = partial(sweep_runs, stored, executor, examples, sequences)
     command = f"python -m service calibrate {stored.config.name} DATA/{options.file.name}"
     provenance = {"command": command, **executor.describe(), "batch": 1}
-    calibration = calibrate(traced, meter, provenance)
+    calibration = calibrate(traced, meter, provenance, runs)
     write_operating_points(stored.folder, calibration.to_json())
     print(format_operating_points(stored.reference, calibration))
 

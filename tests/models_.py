@@ -164,9 +164,11 @@ def save_bert_checkpoint(folder: Path, words: Iterable[str] = WORDS, *, spread: 
 
 def all_hidden_states(encoder: Encoder, num_layers: int, packed: Packed) -> list[Tensor]:
     """The embedding's output and every layer's, as Transformers' `hidden_states`."""
-    states = [encoder.embed(packed)]
+    state = encoder.embed(packed)
+    states = [state]
     for layer in range(1, num_layers + 1):
-        states.append(encoder.run_layer(layer, states[-1], packed))
+        state = encoder.run_layer(layer, state, packed)
+        states.append(encoder.hidden(layer, state))
     return states
 
 

@@ -73,6 +73,14 @@ class TraceItem(BaseModel):
     entities: list[dict[str, Any]]
 
 
+class WordLayer(BaseModel):
+    """A word, and the layer behind which it stood still."""
+
+    start: int
+    end: int
+    layer: int
+
+
 class SequenceOut(BaseModel):
     """One sentence, or one window of a long one."""
 
@@ -81,6 +89,9 @@ class SequenceOut(BaseModel):
     exit_layer: int
     exit_reason: Literal["vote", "confidence", "learned", "budget", "last_layer"]
     trace: list[TraceItem] | None = None
+    word_layers: list[WordLayer] | None = Field(
+        None, description="with trace, under a strategy by which words stand still one by one"
+    )
 
 
 class TimingOut(BaseModel):

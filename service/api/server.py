@@ -33,6 +33,7 @@ from service.models.device import available_cores, use_threads
 from service.models.store import find_model, load_model
 from service.settings import Settings, read_settings
 from service.text.encoder import TextEncoder
+from service.trained import trained_for
 
 log = logging.getLogger("service")
 
@@ -78,9 +79,9 @@ def build_service(settings: Settings) -> Service:
         "device": str(device["device"]),
         "dtype": str(device["dtype"]),
     }
-    calibration = None
+    calibration, trained = None, trained_for(stored.model)
     if stored.operating_points is not None:
-        calibration = Calibration.from_json(stored.operating_points, config.num_layers)
+        calibration = Calibration.from_json(stored.operating_points, config.num_layers, trained)
         environment["calibration"] = dict(calibration.provenance)
         _compare(calibration.provenance, device)
     metrics = Metrics(stored.reference, config.num_layers, config.labels, build)
@@ -90,6 +91,7 @@ def build_service(settings: Settings) -> Service:
             model=stored.reference,
             num_layers=config.num_layers,
             calibration=calibration,
+            trained=trained,
             state_dir=settings.state_dir,
             now=lambda: datetime.now(UTC),
             on_change=metrics.policy_changed,
@@ -173,4 +175,4 @@ class _Observer:
         self._metrics.sequence_left(sequence, num_layers)
         self._traffic.sequence_left(sequence.input.num_pieces)
         if sequence.request.captured is not None:
-            self._controls.observe(sequence.request.captured, sequence.layer)
+            self._controls.observe(sequence.request.captured, sequence.exit_layer)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from service.errors import DataRefused
@@ -39,6 +39,16 @@ def read_examples(path: Path) -> list[Example]:
     if not examples:
         raise DataRefused(f"{path} holds no sentence")
     return examples
+
+
+def join(examples: Sequence[Example]) -> Example:
+    """Texts joined by single spaces to one."""
+    entities: list[Entity] = []
+    length = 0
+    for example in examples:
+        entities += [replace(e, start=e.start + length, end=e.end + length) for e in example.entities]
+        length += len(example.text) + 1
+    return Example(" ".join(example.text for example in examples), tuple(entities))
 
 
 def _example(words: Sequence[str], spans: Sequence[WordSpan]) -> Example:

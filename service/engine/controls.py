@@ -18,10 +18,11 @@ from service.engine.objective import Ladder, Objective
 from service.engine.observed import Observed
 from service.engine.sequence import CapturedPolicy
 from service.errors import BadInput, EngineFailed, PolicyConflict
-from service.exits.catalog import PolicyCatalog
+from service.exits.catalog import PolicyCatalog, Trained
 from service.exits.disagreement import Disagreement
 from service.exits.operating_points import GOALS as CALIBRATED_GOALS
-from service.exits.operating_points import Calibration
+from service.exits.operating_points import NOTHING_MORE, Calibration
+from service.exits.policies.hashee import HashEE
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
 from service.files import write_whole
@@ -74,17 +75,20 @@ class Controls:
         model: str,
         num_layers: int,
         calibration: Calibration | None = None,
+        trained: Trained = NOTHING_MORE,
         state_dir: Path,
         now: Callable[[], datetime],
         on_change: Callable[[PolicyVersion], None] = lambda _: None,
     ) -> None:
-        """calibration: of the model (name@version), None if it has none; now: the wall clock in UTC.
+        """calibration: of the model (name@version), None if it has none; trained: what for; now: the wall clock in UTC.
 
         `on_change` is told of every version put in force.
         """
         self._model = model
         self._calibration = calibration
-        self._catalog = calibration.catalog(num_layers) if calibration else PolicyCatalog(num_layers)
+        self._catalog = (
+            calibration.catalog(num_layers, trained) if calibration else PolicyCatalog(num_layers, trained=trained)
+        )
         self._path = state_dir / "exit_policy.json"
         self._now = now
         self._on_change = on_change
@@ -144,7 +148,7 @@ class Controls:
         with self._lock:
             return list(reversed(self._history))
 
-    def observe(self, captured: CapturedPolicy, exit_layer: int) -> None:
+    def observe(self, captured: CapturedPolicy, exit_layer: float) -> None:
         """Count a sequence that left under `captured`; only the live version's own sequences count."""
         with self._lock:
             if captured.version == self._current.version and not captured.is_override:
@@ -319,7 +323,10 @@ class Controls:
         return start
 
     def _default(self) -> ExitPolicy:
-        return Vee() if self._calibration is None else self._policy_for_goal("preset", "balanced")
+        if self._calibration is not None:
+            return self._policy_for_goal("preset", "balanced")
+        supported = self._catalog.strategies
+        return Vee() if Vee.strategy in supported else self._catalog.policy({"strategy": HashEE.strategy})
 
     def _restore(self, state: Mapping[str, Any]) -> PolicyVersion:
         current, history = state["current"], state["history"]

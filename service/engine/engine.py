@@ -184,16 +184,26 @@ class Engine:
         self._report_queue()
 
     def _admit(self, request: Request) -> None:
-        texts, pieces = self._texts + len(request.texts), self._pieces + request.num_pieces
+        request.cost = self._cost(request)
+        texts, pieces = self._texts + len(request.texts), self._pieces + request.cost
         if texts > self._limits.queue_texts or pieces > self._limits.queue_pieces:
             raise Overloaded(
                 f"the queue holds {self._texts} texts and {self._pieces} tokens; {len(request.texts)} and "
-                f"{request.num_pieces} more are over its limits of {self._limits.queue_texts} texts "
+                f"{request.cost} more are over its limits of {self._limits.queue_texts} texts "
                 f"(NER_QUEUE_TEXTS) and {self._limits.queue_pieces} tokens (NER_QUEUE_TOKENS); send it again later"
             )
         self._texts, self._pieces = texts, pieces
         self._admitted_pieces += request.num_pieces
         self._open.add(request)
+
+    def _cost(self, request: Request) -> int:
+        """What the queue counts it as: its pieces, or less where the policy knows before what it will come to."""
+        try:
+            policy = self._capture(request.override).policy
+        except BadInput:  # its changes fit no more, which it is told when it starts
+            return request.num_pieces
+        layers = self._runner.num_layers
+        return sum(policy.work(sequence, layers) for text in request.texts for sequence in text.sequences)
 
     def _work(self) -> None:
         """Prepare, then work until closed. A fault outside a step costs all open requests; too many, the process."""
@@ -252,10 +262,10 @@ class Engine:
         if not sequences:
             return
         self._step_started = started
+        pieces = sum(sequence.step_pieces for sequence in sequences)
         self._advance(step.layer, sequences)
         self._step_started = None
         self._report_queue()
-        pieces = sum(sequence.input.num_pieces for sequence in sequences)
         self._tell(self._observer.step_done, step.layer, len(sequences), pieces, self._clock() - started)
 
     def _run_shadow(self) -> None:
@@ -363,7 +373,7 @@ class Engine:
                 return
             self._open.remove(request)
             self._texts -= len(request.texts)
-            self._pieces -= request.num_pieces
+            self._pieces -= request.cost
             self._running -= request.captured is not None
         request.finished = self._clock()
         if error is None:

@@ -16,11 +16,11 @@ class Observed:
     The autopilot comes back to a policy, and then so does what was found of it.
     """
 
-    layers: int = 0
+    layers: float = 0
     sequences: int = 0
     shadows: dict[ExitPolicy, Disagreement] = field(default_factory=dict)
 
-    def sequence_left(self, exit_layer: int) -> None:
+    def sequence_left(self, exit_layer: float) -> None:
         """One more answer."""
         self.layers += exit_layer
         self.sequences += 1

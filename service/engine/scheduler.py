@@ -41,7 +41,7 @@ class Scheduler:
         """Put sequences before the layer that each has to run next."""
         for sequence in sequences:
             self._waiting[sequence.layer].append(sequence)
-            self._pieces[sequence.layer] += sequence.input.num_pieces
+            self._pieces[sequence.layer] += sequence.step_pieces
 
     def next_step(self) -> Step | None:
         """Take the next step's sequences out; None when nothing waits. One sequence always fits."""
@@ -54,9 +54,9 @@ class Scheduler:
         self._passed_over[chosen] = 0
         waiting = self._waiting[chosen]
         taken = [waiting.popleft()]
-        pieces = taken[0].input.num_pieces
-        while waiting and pieces + waiting[0].input.num_pieces <= self._max_step_pieces:
-            pieces += waiting[0].input.num_pieces
+        pieces = taken[0].step_pieces
+        while waiting and pieces + waiting[0].step_pieces <= self._max_step_pieces:
+            pieces += waiting[0].step_pieces
             taken.append(waiting.popleft())
         self._pieces[chosen] -= pieces
         return Step(chosen + 1, tuple(taken))

@@ -9,6 +9,7 @@ from typing import Any
 
 from service.exits.policy import Evidence, ExitPolicy, ExitReason
 from service.exits.reading import Reading
+from service.exits.words import Words, work_of_pieces
 from service.spans.types import Span
 from service.text.types import EncodedText, SequenceInput
 
@@ -29,6 +30,7 @@ class Request:
     request_id    for the log
     override      changes to the live policy for this request alone; both are captured when its first sequence starts
     deadline      monotonic seconds
+    cost          what the queue counts it as, in pieces that go to full depth
     is_cancelled  nobody waits any more (see `Engine.cancel`); its sequences leave at the next layer boundary
     submitted, started, finished: monotonic seconds; decode_s: time spent decoding
     """
@@ -44,6 +46,7 @@ class Request:
     captured: CapturedPolicy | None = None
     sequences: list[Sequence] = field(default_factory=list)
     unfinished: int = 0
+    cost: int = 0
     started: float = 0.0
     finished: float = 0.0
     decode_s: float = 0.0
@@ -61,6 +64,7 @@ class Sequence:
     hidden   (pieces, hidden) on the device, behind the last layer that ran
     readings per layer that ran, what its exit said; None where the policy needed none
     history  per layer that ran, what the policy saw
+    words    what became of its words, under a strategy that lets them stand still one by one
     """
 
     request: Request
@@ -69,6 +73,7 @@ class Sequence:
     readings: list[Reading | None] = field(default_factory=list)
     history: list[Evidence] = field(default_factory=list)
     exit_reason: ExitReason | None = None
+    words: Words | None = None
     spans: list[Span] = field(default_factory=list)
     trace: list[dict[str, Any]] | None = None
 
@@ -76,6 +81,20 @@ class Sequence:
     def layer(self) -> int:
         """Layers that ran; once `exit_reason` is set, the exit layer."""
         return len(self.history)
+
+    @property
+    def exit_layer(self) -> float:
+        """The layer that it left behind; of one whose words stood still one by one, the mean over its words."""
+        return self.layer if self.words is None else float(self.words.layers.mean())
+
+    @property
+    def step_pieces(self) -> int:
+        """What its next layer costs, in pieces that move."""
+        if self.words is None or not self.history:
+            return self.input.num_pieces
+        sequence, moving = self.input, self.words.moving
+        still = int((sequence.last_piece - sequence.first_piece + 1)[~moving].sum())
+        return work_of_pieces(sequence.num_pieces - still, still)
 
     @property
     def policy(self) -> ExitPolicy:

@@ -9,6 +9,14 @@ from service.engine.sequence import Sequence
 from service.exits.policies.vee import Vee
 
 
+def trace_words(sequence: Sequence) -> list[dict[str, int]] | None:
+    """Every word with the layer behind which it stood still; None under a strategy by which words move together."""
+    if sequence.words is None:
+        return None
+    rows = zip(sequence.input.word_starts, sequence.input.word_ends, sequence.words.layers, strict=True)
+    return [{"start": int(start), "end": int(end), "layer": int(layer)} for start, end, layer in rows]
+
+
 def trace_sequence(sequence: Sequence, *, labels: Seq[str]) -> list[dict[str, Any]]:
     """One item a layer, as on the wire: consistency with each earlier layer, votes, entropies, evidence, entities.
 

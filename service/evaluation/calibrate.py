@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from service.errors import DataRefused, ModelRefused
@@ -21,11 +21,17 @@ FEWEST_TEXTS = 10  # of fewer, nothing is to be learned
 SMALLEST_STEP = 1.03  # neighbouring points of the front differ by at least this factor in time
 
 
-def calibrate(trace: Trace, meter: CostMeter, provenance: Mapping[str, Any]) -> Calibration:
+Runs = Callable[[float], Mapping[str, Sequence[Outcome]]]
+
+
+def calibrate(
+    trace: Trace, meter: CostMeter, provenance: Mapping[str, Any], runs: Runs = lambda full_s: {}
+) -> Calibration:
     """Fit the learned rule, sweep every strategy, keep a front and the best default of each.
 
     The front is made up of the learned rule and its two ends, the first exit for all and full depth: choosing among all
     strategies at every point would choose by luck. The rule is judged by estimates of rules that had not seen the text.
+    runs: given full depth's seconds, what the strategies give that are run, not replayed; their fronts are kept, too.
     Raises DataRefused for a handful of texts, and ModelRefused for a model of one layer.
     """
     if len(trace.texts) < FEWEST_TEXTS:
@@ -46,7 +52,11 @@ def calibrate(trace: Trace, meter: CostMeter, provenance: Mapping[str, Any]) -> 
     presets = _presets(ladder, full)
     on_front = _spread(ladder, list(presets.values()))
     names = {id(outcome): preset for preset, outcome in presets.items()}
-    others = [cheapest(_of_patience_1(found), full.f1 - MAX_F1_LOSS["balanced"]) for found in outcomes.values()]
+    others: list[Outcome] = []
+    for found in runs(full.seconds).values():
+        others += front(found)
+        others.append(cheapest(found, full.f1 - MAX_F1_LOSS["balanced"]))  # the last one becomes the default
+    others += [cheapest(_of_patience_1(found), full.f1 - MAX_F1_LOSS["balanced"]) for found in outcomes.values()]
     return Calibration(
         points=tuple(points.of(outcome, names.get(id(outcome))) for outcome in on_front),
         others=tuple(points.of(outcome) for outcome in (*others, full) if outcome not in on_front),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from service.text.types import SequenceInput
 
 Seconds = NDArray[np.float64]
 
-_WISHES: Sequence[dict[str, bool]] = (
+_WISHES: Sequence[dict[str, Any]] = (
     {"with_exit": False, "with_table": False},
     {"with_exit": True, "with_table": False},
     {"with_exit": True, "with_table": True},

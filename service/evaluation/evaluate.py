@@ -8,7 +8,7 @@ from typing import Any
 
 from service.data.gold import gold_spans
 from service.data.readers import Example
-from service.evaluation.predict import entities_at_every_exit
+from service.evaluation.predict import WordLayers, entities_at_every_exit
 from service.executors.executor import Executor
 from service.spans.score import Score, inner, keys, score, score_by_label
 from service.spans.types import Entity
@@ -94,15 +94,23 @@ def encode_examples(text_encoder: TextEncoder, examples: Sequence[Example], *, s
 
 
 def evaluate(
-    executor: Executor, text_encoder: TextEncoder, examples: Sequence[Example], *, split: bool = True
+    executor: Executor,
+    text_encoder: TextEncoder,
+    examples: Sequence[Example],
+    *,
+    split: bool = True,
+    word_layers: WordLayers | None = None,
 ) -> Evaluation:
-    """Score every exit against gold; `split=False` takes each text as one sentence. A lost gold entity is a miss."""
+    """Score every exit against gold; `split=False` takes each text as one sentence. A lost gold entity is a miss.
+
+    word_layers: behind which layers a sequence's words stand still; None: none does
+    """
     texts = encode_examples(text_encoder, examples, split=split)
     label_ids = {label: index for index, label in enumerate(executor.config.labels, 1)}
     known = [[entity for entity in example.entities if entity.label in label_ids] for example in examples]
     lost = sum(len(gold_spans(text, gold, label_ids)[1]) for text, gold in zip(texts, known, strict=True))
     exits = []
-    for of_texts in entities_at_every_exit(executor, text_encoder, texts):
+    for of_texts in entities_at_every_exit(executor, text_encoder, texts, word_layers):
         exit_score = ExitScore()
         for example, found in zip(examples, of_texts, strict=True):
             exit_score.add(example.entities, found)

@@ -12,6 +12,7 @@ import numpy as np
 from service.evaluation.evaluate import score_json
 from service.evaluation.trace import Trace
 from service.exits.policy import Evidence, ExitPolicy
+from service.exits.reading import Figures
 from service.spans.score import Score, keys
 from service.spans.types import IntArray, Span
 from service.text.encoder import entities_of_sequences
@@ -23,12 +24,12 @@ Evidences = Sequence[Sequence[Evidence]]  # [layer - 1][sequence]
 class Replay:
     """What a policy gives on a trace.
 
-    exit_layers               (sequences,)
+    exit_layers               (sequences,); where words stood still one by one, the mean over each one's words
     gold, found, correct      (texts,) entities
     num_pieces, num_layers    of the trace
     """
 
-    exit_layers: IntArray
+    exit_layers: IntArray | Figures
     gold: IntArray
     found: IntArray
     correct: IntArray

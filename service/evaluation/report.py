@@ -31,6 +31,10 @@ TABLE_1_NOTE = """
 In the form of the paper's Table 1: each strategy's cheapest policy that loses at most 1.0, 0.3 or 0.1 F1 on dev (where
 none does, its best), F1 / layers / time on test."""
 
+RUNS_NOTE = """
+Chosen on dev: the points that no other of the same strategy beat there, dearest last. Under `tokee` the average exit
+layer is over words. Time is that of whole passes over some sentences, one at a time, in turns with full depth."""
+
 RIVALS_NOTE = """
 The gated vote is its cheapest policy within a loss on dev. Against it on test, F1 / layers / time: the learned rule
 chosen within the same loss on dev (same promise), and the best on dev among those no deeper there, or no slower.
@@ -77,6 +81,11 @@ def _sections(studies: Sequence[Study]) -> list[str]:
     lines += ["", "## Operating points: expected on dev, found on test"]
     for study in studies:
         lines += _points(study)
+    if any(study.runs for study in studies):
+        lines += ["", "## Strategies that change what deeper layers see, or need prototypes: run on test", ""]
+        lines += [_filled(RUNS_NOTE)]
+    for study in studies:
+        lines += _runs(study) if study.runs else []
     lines += ["", "## All strategies at three budgets", ""]
     lines += [
         "In the form of the paper's Table 1: each strategy's cheapest policy that loses at most 1.0, 0.3 or 0.1 F1"
@@ -151,6 +160,29 @@ def _points(study: Study) -> list[str]:
     verdict = f"""{len(rows) - dominated} of {len(rows)} points are dominated by no static cut (as good, no slower), and
         {len(rows) - below} lie on or above a mixture of static cuts of the same measured time (the last column)."""
     return ["", f"`{study.model}`, full depth {full.f1:.2f} on test:", "", *_table(head, rows), "", _filled(verdict)]
+
+
+def _runs(study: Study) -> list[str]:
+    rows = []
+    full = study.full.test
+    for point, outcome in study.runs:
+        name = " ".join(f"{name} {value}" for name, value in point.parameters.items() if name != "strategy")
+        rows.append(
+            [
+                f"{point.parameters['strategy']} {name}",
+                f"{point.f1_loss:.2f}",
+                f"{point.average_exit_layer:.2f}",
+                f"{point.speedup_latency:.2f}",
+                f"{outcome.f1:.2f}",
+                f"{full.f1 - outcome.f1:.2f}",
+                f"{outcome.replay.average_exit_layer:.2f}",
+                f"{full.seconds / outcome.seconds:.2f}",
+                f"{study.static_f1_at(outcome.seconds):.2f}",
+            ]
+        )
+    head = [f"`{study.model}`", "loss, dev", "layers, dev", "speed-up, dev"]
+    head += ["F1, test", "loss, test", "layers, test", "speed-up, test", "static cuts at that time"]
+    return ["", *_table(head, rows)]
 
 
 def _table_1(study: Study) -> list[str]:

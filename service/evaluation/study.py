@@ -17,13 +17,16 @@ from service.evaluation.evaluate import encode_examples
 from service.evaluation.fit_rule import cross_fitted_evidence
 from service.evaluation.replay import Replayer
 from service.evaluation.sweep import Outcome, cheapest, families, front, run, run_family
+from service.evaluation.sweep_runs import outcome_of_run, time_shares
 from service.evaluation.trace import Trace, trace
 from service.executors.executor import Executor
 from service.exits.operating_points import Calibration, OperatingPoint
+from service.exits.policies import REPLAYED
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.vee import Vee
 from service.models.store import StoredModel
+from service.trained import trained_for
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +46,7 @@ class Study:
     oracle         leaves at the first layer whose decoded entities are full depth's: no rule can know it
     ensemble       VEE (mean KL) that decodes the average of its exits
     points         the calibrated front, and what each of its points gives on the test data
+    runs           the same of the strategies that are run, not replayed; only of a model that was trained for them
     entropy        per exit, the mean over test sequences of the mean normalised entropy (Eq. 6)
     lengths        (lengths,) pieces; layer_ms, exit_ms: what one layer and one exit take at these
     """
@@ -56,6 +60,7 @@ class Study:
     oracle: Outcome
     ensemble: Sequence[Pair]
     points: Sequence[tuple[OperatingPoint, Outcome]]
+    runs: Sequence[tuple[OperatingPoint, Outcome]]
     entropy: Sequence[float]
     lengths: NDArray[np.int64]
     layer_ms: NDArray[np.float64]
@@ -101,7 +106,8 @@ def study(stored: StoredModel, dev_file: Path, test_file: Path, executor: Execut
     """Trace, sweep and replay. The model must be calibrated: its learned rule and its front are what is reported."""
     if stored.operating_points is None:
         raise ModelRefused(f"{stored.reference} has no operating points; calibrate it on {dev_file} first")
-    calibration = Calibration.from_json(stored.operating_points, stored.config.num_layers)
+    trained = trained_for(stored.model)
+    calibration = Calibration.from_json(stored.operating_points, stored.config.num_layers, trained)
     examples = {path: read_examples(path) for path in (dev_file, test_file)}
     dev, test = (trace(stored, found, f"{path.parent.name}/{path.name}", executor) for path, found in examples.items())
     texts = encode_examples(stored.text_encoder, examples[dev_file])
@@ -114,18 +120,27 @@ def study(stored: StoredModel, dev_file: Path, test_file: Path, executor: Execut
         swept[key] = [Pair(outcome, run(outcome.policy, on_test, meter)) for outcome in outcomes]
     averaging = [replace(policy, ensemble=True) for policy in _patience_1(swept)]
     at_oracle = on_test.at_layers(_oracle_layers(test))
-    catalog = calibration.catalog(dev.num_layers)
+    catalog = calibration.catalog(dev.num_layers, trained)
     points = [(point, run(catalog.policy(point.parameters), on_test, meter)) for point in calibration.points]
+    full_on_test = run(FullDepth(), on_test, meter)
+    wanted = [(p, catalog.policy(p.parameters)) for p in calibration.others if p.parameters["strategy"] not in REPLAYED]
+    sequences = [s for text in encode_examples(stored.text_encoder, examples[test_file]) for s in text.sequences]
+    shares = time_shares(executor, [policy for _, policy in wanted], sequences) if wanted else {}
+    runs = [
+        (point, outcome_of_run(stored, executor, examples[test_file], policy, full_on_test.seconds * shares[policy]))
+        for point, policy in wanted
+    ]
     return Study(
         model=stored.reference,
         calibration=calibration,
         dev=dev,
         test=test,
         families=swept,
-        full=Pair(run(FullDepth(), on_dev, meter), run(FullDepth(), on_test, meter)),
+        full=Pair(run(FullDepth(), on_dev, meter), full_on_test),
         oracle=Outcome(FullDepth(), at_oracle, _one_exit(meter, dev.num_layers).of(at_oracle)),
         ensemble=[Pair(run(policy, on_dev, meter), run(policy, on_test, meter)) for policy in averaging],
         points=points,
+        runs=runs,
         entropy=[float(reading.figure("entropy_mean").mean()) for reading in test.readings],
         lengths=meter.lengths,
         layer_ms=1_000 * meter.layer_s,

@@ -14,8 +14,12 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from service.executors.eager import State, flags_of, keep_still_cells
+from service.exits.halting import Flags
 from service.exits.reading import Candidates, Cells, Reading
+from service.models.biaffine import Projections
 from service.models.config import ModelConfig
 from service.models.encoder import SelfAttention
 from service.models.multi_exit import MultiExitModel
@@ -24,7 +28,7 @@ from service.spans.table import SUMMARY
 from service.spans.types import FloatArray
 from service.text.types import SequenceInput
 
-Attend = Callable[[Tensor, Tensor, Tensor, Ragged], Tensor]
+Attend = Callable[[Tensor, Tensor, Tensor, Ragged, Ragged], Tensor]
 _OLDEST = (8, 0)  # compute capability that PyTorch's flash attention needs
 _CPU = torch.device("cpu")
 
@@ -65,11 +69,11 @@ class Gpu:
         array: FloatArray = host.numpy()
         return array
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, rows: Ragged) -> Tensor:
-        """(pieces, heads, width) each -> (pieces, heads, width): every row over all rows of its sequence."""
-        bounds, longest = rows.cu_seqlens, rows.longest
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, active: Ragged, rows: Ragged) -> Tensor:
+        """(active, heads, width), (pieces, heads, width) twice -> (active, heads, width): over all of its sequence."""
+        bounds = active.cu_seqlens, rows.cu_seqlens
         # in one split: how many there would be depends on the longest sequence of the batch
-        found = self._varlen_attn(query, key, value, bounds, bounds, longest, longest, num_splits=1)
+        found = self._varlen_attn(query, key, value, *bounds, active.longest, rows.longest, num_splits=1)
         assert isinstance(found, Tensor)  # a tuple only where more is asked for
         return found
 
@@ -101,22 +105,26 @@ class CudaExecutor:
         self,
         layer: int,
         inputs: Sequence[SequenceInput],
-        states: Sequence[Tensor | None],
+        states: Sequence[State | None],
         *,
         with_exit: bool = True,
         with_table: bool = True,
-    ) -> tuple[list[Tensor], Reading | None]:
-        """See Executor; a state is (pieces, hidden)."""
-        packed = self._pack(tuple(inputs))
-        if layer == 1:
-            hidden = self._model.embed(packed).to(self._dtype)
-        else:
-            hidden = torch.cat([state for state in states if state is not None])
-        hidden = self._model.run_layer(layer, hidden, packed)
-        reading = None
-        if with_exit:
-            reading = self._read(self._model.exit_table(layer, hidden, packed), packed, with_table=with_table)
-        return list(hidden.split(packed.pieces.lengths)), reading
+        active: Sequence[Flags | None] | None = None,
+    ) -> tuple[list[State], Reading | None]:
+        """See Executor. Where words stand still, the host waits to learn how many rows move."""
+        packed, before = self._pack(tuple(inputs)), [state for state in states if state is not None]
+        words = None if active is None else flags_of(active, packed)
+        state = torch.cat([rows for rows, _ in before]) if before else self._model.embed(packed).to(self._dtype)
+        state = self._model.run_layer(layer, state, packed, None if words is None else packed.active(words))
+        rows = state.split(packed.pieces.lengths)
+        if not with_exit:
+            return [(own, None) for own in rows], None
+        scores, projections = self._model.exit_scores(layer, state, packed)
+        table = torch.log_softmax(scores, dim=1)
+        if words is not None and self.config.hash is None:
+            table = keep_still_cells(table, before, packed, words)
+        reading = self._read(table, packed, projections if self.config.prototypes else None, with_table=with_table)
+        return list(zip(rows, table.split(packed.cell_counts), strict=True)), reading
 
     def _pack(self, inputs: tuple[SequenceInput, ...]) -> Packed:
         """The packed form of a step's sequences: that of the last step again, while nobody leaves or joins."""
@@ -124,7 +132,7 @@ class CudaExecutor:
             self._inputs, self._packed = inputs, pack(inputs, _CPU).sent(self._gpu.send)
         return self._packed
 
-    def _read(self, table: Tensor, packed: Packed, *, with_table: bool) -> Reading:
+    def _read(self, table: Tensor, packed: Packed, projections: Projections | None, *, with_table: bool) -> Reading:
         """What an exit said, summary and candidates brought to the host together.
 
         There is room for one candidate a word. Where there are more, which a trained exit hardly ever finds, they are
@@ -152,6 +160,7 @@ class CudaExecutor:
             nested=self.config.nested,
             summary=figures.reshape(count, len(SUMMARY)).astype(np.float64),
             candidates=candidates,
+            projections=None if projections is None else (projections[0].cpu().numpy(), projections[1].cpu().numpy()),
         )
 
     def wait(self) -> None:
@@ -168,7 +177,7 @@ class CudaExecutor:
 
 
 class _PackedAttention(nn.Module):
-    """A `SelfAttention` without padding, for layers whose rows are all active; query, key and value in one product."""
+    """A `SelfAttention` without padding; query, key and value in one product while all rows are active."""
 
     def __init__(self, padded: SelfAttention, num_heads: int, attend: Attend) -> None:
         super().__init__()
@@ -179,9 +188,18 @@ class _PackedAttention(nn.Module):
         self.output = padded.output
         self._num_heads, self._attend = num_heads, attend
 
-    def forward(self, active: Tensor, _: Ragged, hidden: Tensor, rows: Ragged) -> Tensor:
-        """(pieces, hidden) -> (pieces, hidden), see SelfAttention."""
-        assert active is hidden, "fewer active rows than rows need a product of their own for the query"
-        query, key, value = self.query_key_value(hidden).view(len(hidden), 3, self._num_heads, -1).unbind(1)
-        output: Tensor = self.output(self._attend(query, key, value, rows).flatten(1))
+    def forward(self, active: Tensor, active_rows: Ragged, hidden: Tensor, rows: Ragged) -> Tensor:
+        """See SelfAttention."""
+        if active is hidden:
+            query, key, value = self._heads(self.query_key_value(hidden), 3)
+        else:
+            width = hidden.shape[1]
+            weight, bias = self.query_key_value.weight, self.query_key_value.bias
+            (query,) = self._heads(functional.linear(active, weight[:width], bias[:width]), 1)
+            key, value = self._heads(functional.linear(hidden, weight[width:], bias[width:]), 2)
+        output: Tensor = self.output(self._attend(query, key, value, active_rows, rows).flatten(1))
         return output
+
+    def _heads(self, rows: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(rows, parts * hidden) -> of every part (rows, heads, width)"""
+        return rows.view(len(rows), parts, self._num_heads, -1).unbind(1)

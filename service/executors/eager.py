@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from service.exits.reading import Reading
+from service.exits.halting import Flags
+from service.exits.reading import Projections, Reading
 from service.models.config import ModelConfig
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, pack
 from service.text.types import SequenceInput
+
+State = tuple[Tensor, Tensor | None]  # (pieces, hidden), and (cells, K) what the exit said, if it ran
 
 
 class EagerExecutor:
@@ -33,23 +37,32 @@ class EagerExecutor:
         self,
         layer: int,
         inputs: Sequence[SequenceInput],
-        states: Sequence[Tensor | None],
+        states: Sequence[State | None],
         *,
         with_exit: bool = True,
         with_table: bool = True,
-    ) -> tuple[list[Tensor], Reading | None]:
-        """See Executor; a state is (pieces, hidden)."""
-        packed = self._pack(tuple(inputs))
-        if layer == 1:
-            hidden = self._model.embed(packed)
-        else:
-            hidden = torch.cat([state for state in states if state is not None])
-        hidden = self._model.run_layer(layer, hidden, packed)
-        reading = None
-        if with_exit:
-            table = self._model.exit_table(layer, hidden, packed)
-            reading = Reading(table, packed.words.lengths, nested=self.config.nested)
-        return list(hidden.split(packed.pieces.lengths)), reading
+        active: Sequence[Flags | None] | None = None,
+    ) -> tuple[list[State], Reading | None]:
+        """See Executor."""
+        packed, before = self._pack(tuple(inputs)), [state for state in states if state is not None]
+        words = None if active is None else flags_of(active, packed)
+        state = torch.cat([rows for rows, _ in before]) if before else self._model.embed(packed)
+        state = self._model.run_layer(layer, state, packed, None if words is None else packed.active(words))
+        rows = state.split(packed.pieces.lengths)
+        if not with_exit:
+            return [(own, None) for own in rows], None
+        table, projections = self._exit(layer, state, packed)
+        if words is not None and self.config.hash is None:
+            table = keep_still_cells(table, before, packed, words)
+        reading = Reading(table, packed.words.lengths, nested=self.config.nested, projections=projections)
+        return list(zip(rows, table.split(packed.cell_counts), strict=True)), reading
+
+    def _exit(self, layer: int, state: Tensor, packed: Packed) -> tuple[Tensor, Projections | None]:
+        """The table, and what the exit makes of words where the model has prototypes to compare it with."""
+        if not self.config.prototypes:
+            return self._model.exit_table(layer, state, packed), None
+        scores, (starts, ends) = self._model.exit_scores(layer, state, packed)
+        return torch.log_softmax(scores, dim=1), (starts.cpu().numpy(), ends.cpu().numpy())
 
     def _pack(self, inputs: tuple[SequenceInput, ...]) -> Packed:
         """The packed form of a step's sequences: that of the last step again, while nobody leaves or joins."""
@@ -70,3 +83,24 @@ class EagerExecutor:
 
     def close(self) -> None:
         """See Executor."""
+
+
+def keep_still_cells(table: Tensor, before: Sequence[State], packed: Packed, words: Tensor) -> Tensor:
+    """(cells, K) a new table, but with the cells of two words that stand still as they were said before."""
+    said = [own for _, own in before] or [None] * packed.words.batch
+    parts = zip(
+        packed.active_cells(words)[:, None].split(packed.cell_counts),
+        table.split(packed.cell_counts),
+        said,
+        strict=True,
+    )
+    return torch.cat([now if own is None else torch.where(is_new, now, own) for is_new, now, own in parts])
+
+
+def flags_of(active: Sequence[Flags | None], packed: Packed) -> Tensor:
+    """(words,) bool, of all sequences."""
+    parts = [
+        np.ones(words, dtype=bool) if flags is None else flags
+        for flags, words in zip(active, packed.words.lengths, strict=True)
+    ]
+    return torch.from_numpy(np.concatenate(parts)).to(packed.piece_ids.device)

@@ -39,9 +39,13 @@ def quantize(model: MultiExitModel) -> QuantizedWeights:
     arrays: list[NDArray[Any]] = []
     layers = np.zeros(model.config.num_layers, dtype=LAYER)
     shared = model.config.num_layers // len(model.encoder.layers)
-    for record, layer, exit_ in zip(layers, list(model.encoder.layers) * shared, model.exits, strict=True):
+    all_layers = [cast("EncoderLayer", layer) for layer in model.encoder.layers] * shared
+    exits = list(model.exits) * (model.config.num_layers // model.config.num_exits)
+    for index, (record, layer, exit_) in enumerate(zip(layers, all_layers, exits, strict=True)):
         parts = {
-            **_layer_parts(cast("EncoderLayer", layer)),
+            **_layer_parts(layer),
+            **(_norm("input_norm", all_layers[index - 1].output_norm) if index else {}),
+            **_norm("exit_norm", all_layers[model.config.exit_behind(index + 1) - 1].output_norm),
             **_exit_parts(cast("BiaffineExit", exit_), model.config.encoder.max_positions),
         }
         for name, array in parts.items():
@@ -63,7 +67,6 @@ def _layer_parts(layer: EncoderLayer) -> dict[str, NDArray[Any]]:
         **_linear("up", layer.up.weight, layer.up.bias),
         **_linear("down", layer.down.weight, layer.down.bias),
         **_norm("attention_norm", layer.attention_norm),
-        **_norm("output_norm", layer.output_norm),
     }
 
 

@@ -7,15 +7,37 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.errors import BadInput
+from service.exits.hashing import HashedLayers
 from service.exits.policies import STRATEGIES
+from service.exits.policies.de3 import De3
+from service.exits.policies.full_depth import FullDepth
+from service.exits.policies.hashee import HashEE
 from service.exits.policies.learned import Learned
+from service.exits.policies.tokee import Tokee
 from service.exits.policy import ExitPolicy, require_choice
+from service.exits.prototypes import Prototypes
 from service.exits.rule import ExitRule
+
+_OF_ONE_EXIT = (HashEE.strategy, FullDepth.strategy)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a model's training prepared it for, beside the strategies that every model has.
+
+    halting     words that stand still (recipe field halting)
+    layers      what a hash says of words (recipe field hash): such a model has one exit
+    prototypes  of its exits (recipe field distance_weight)
+    """
+
+    halting: bool = False
+    layers: HashedLayers | None = None
+    prototypes: Prototypes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyCatalog:
-    """What depends on the model: its depth, its calibrated defaults, its learned rule if it has one.
+    """What depends on the model: its depth, its calibrated defaults, its learned rule if it has one, its training.
 
     defaults  by `default_key`: the calibrated parameters of a strategy, or of one of its measures
     """
@@ -23,25 +45,47 @@ class PolicyCatalog:
     num_layers: int
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rule: ExitRule | None = None
+    trained: Trained = field(default_factory=Trained)
 
     @property
     def strategies(self) -> list[str]:
         """Names of the strategies that this model supports."""
-        return sorted(STRATEGIES.keys() - ({Learned.strategy} if self.rule is None else set()))
+        return sorted(strategy for strategy in STRATEGIES if self._lacks(strategy) is None)
+
+    def _lacks(self, strategy: str) -> str | None:
+        """What a strategy needs that this model has not; None for one that the model supports."""
+        trained = self.trained
+        if trained.layers is not None and strategy not in _OF_ONE_EXIT:
+            return "an exit behind every layer, and this model, trained under a hash, has one for all"
+        if strategy == Learned.strategy and self.rule is None:
+            return "a rule trained for this model, which it has not: calibrate it first"
+        if strategy == Tokee.strategy and not trained.halting:
+            return "a model trained with words that stand still (recipe field halting), which this one was not"
+        if strategy == HashEE.strategy and trained.layers is None:
+            return "a model trained under a hash (recipe field hash), which this one was not"
+        if strategy == De3.strategy and trained.prototypes is None:
+            return "a model trained with prototypes (recipe field distance_weight), which this one was not"
+        return None
 
     def policy(self, parameters: Mapping[str, Any]) -> ExitPolicy:
         """A policy from strategy and parameters; what is left out takes its default. Raises BadInput."""
         values = dict(parameters)
         strategy = values.pop("strategy", None)
-        if strategy == Learned.strategy and self.rule is None:
-            raise BadInput("strategy learned needs a rule trained for this model, which it has not: calibrate it first")
+        if isinstance(strategy, str) and strategy in STRATEGIES and (lack := self._lacks(strategy)):
+            raise BadInput(f"strategy {strategy} needs {lack}; this model supports {', '.join(self.strategies)}")
         require_choice("strategy", strategy, self.strategies)
         policy_type = STRATEGIES[str(strategy)]
         known = policy_type.parameters()
         if unknown := sorted(values.keys() - set(known)):
             raise BadInput(f"strategy {strategy!r} has no parameter {', '.join(unknown)}; it has {known or 'none'}")
-        if policy_type is Learned:
-            values["rule"] = self.rule
+        of_model: dict[type[ExitPolicy], tuple[str, object]] = {
+            Learned: ("rule", self.rule),
+            HashEE: ("layers", self.trained.layers),
+            De3: ("prototypes", self.trained.prototypes),
+        }
+        if policy_type in of_model:
+            name, value = of_model[policy_type]
+            values[name] = value
         policy = policy_type(**{**self._defaults(policy_type, values), **values})
         policy.check(self.num_layers)
         return policy

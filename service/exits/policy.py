@@ -13,6 +13,7 @@ import numpy as np
 
 from service.errors import BadInput
 from service.exits.reading import Figures, Reading
+from service.exits.sentence import Sentence
 
 ExitReason = Literal["vote", "confidence", "learned", "budget", "last_layer"]
 Evidence = tuple[float, ...]
@@ -31,6 +32,10 @@ class ExitPolicy(ABC):
     strategy: ClassVar[str]
     calibrated_by: ClassVar[tuple[str, ...]] = ()
     thresholds: ClassVar[tuple[str, ...]] = ("tau", "gate", "patience", "layer")
+
+    def work(self, sequence: Sentence, num_layers: int) -> int:
+        """What admission counts a sequence as, in pieces that go to full depth: all it may come to."""
+        return sequence.num_pieces
 
     @property
     def compares_tables(self) -> bool:

@@ -20,6 +20,7 @@ from service.spans.decode import choose, spans_of
 from service.spans.table import SUMMARY, cell_words, num_cells
 from service.spans.types import FloatArray, IntArray, Span
 
+Projections = tuple[FloatArray, FloatArray]
 SpanSet = frozenset[tuple[int, int, int]]  # start, end, label
 Figures = NDArray[np.float64]
 BYTES_OF_A_KEY = 12  # first word, last word and label of an entity, as float32
@@ -112,8 +113,11 @@ class Reading:
         cells: Cells | None = None,
         summary: Figures | None = None,
         candidates: Candidates | None = None,
+        word_uncertainty: FloatArray | None = None,
+        projections: Projections | None = None,
     ) -> None:
         self._table = table
+        self._projections = projections
         self._given = summary, candidates
         self.num_words = tuple(num_words)
         self.nested = nested
@@ -123,11 +127,20 @@ class Reading:
             self.summary = summary
         if candidates is not None:
             self.candidates = candidates
+        if word_uncertainty is not None:
+            self.word_uncertainty = word_uncertainty
 
     def fresh(self) -> Reading:
         """The same as the executor gave it, with nothing worked out yet."""
         summary, candidates = self._given
-        return Reading(self._table, self.num_words, nested=self.nested, summary=summary, candidates=candidates)
+        return Reading(
+            self._table,
+            self.num_words,
+            nested=self.nested,
+            summary=summary,
+            candidates=candidates,
+            projections=self._projections,
+        )
 
     @staticmethod
     def join(readings: Sequence[Reading]) -> Reading:
@@ -148,6 +161,26 @@ class Reading:
         if self._table is None:
             raise RuntimeError("an exit was run without its table, and somebody looks at it")
         return self._table
+
+    @property
+    def projections(self) -> Projections:
+        """(words, rank) and (words, rank): what the exit made of every word as the first and as the last of a span."""
+        if self._projections is None:
+            raise RuntimeError("only a model with prototypes keeps what its exits make of words")
+        return self._projections
+
+    def words_of_cells(self, cells: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        """First words and last words of some cells of the packed table, counted over all sequences; and sequences."""
+        owner = np.searchsorted(self.first_cells, cells, side="right") - 1
+        word_starts = np.cumsum(self.num_words) - self.num_words
+        first, last = np.empty(len(cells), dtype=np.int64), np.empty(len(cells), dtype=np.int64)
+        for sequence in np.unique(owner).tolist():
+            own = owner == sequence
+            of_first, of_last = cell_words(self.num_words[sequence])
+            within = cells[own] - self.first_cells[sequence]
+            first[own] = word_starts[sequence] + of_first[within]
+            last[own] = word_starts[sequence] + of_last[within]
+        return first, last, owner
 
     @cached_property
     def cells(self) -> Cells:
@@ -186,6 +219,19 @@ class Reading:
     def entropy(self) -> Tensor:
         """(cells,) normalised entropy."""
         return entropy(self.table)
+
+    @cached_property
+    def word_uncertainty(self) -> FloatArray:
+        """(words,) float32, of all sequences: the largest normalised entropy of a cell that the word begins or ends."""
+        starts = np.concatenate([[0], np.cumsum(self.num_words)])
+        pairs = [cell_words(words) for words in self.num_words]
+        first = np.concatenate([start + first for start, (first, _) in zip(starts, pairs, strict=False)])
+        last = np.concatenate([start + last for start, (_, last) in zip(starts, pairs, strict=False)])
+        found = torch.zeros(int(starts[-1]), device=self.table.device)
+        for words in (first, last):
+            found.scatter_reduce_(0, torch.from_numpy(words).to(found.device), self.entropy, "amax")
+        host: FloatArray = found.cpu().numpy()
+        return host
 
     @cached_property
     def best(self) -> tuple[Tensor, Tensor]:
@@ -292,6 +338,20 @@ class _Part(Reading):
         return self._of(self._whole.candidates)
 
     @cached_property
+    def word_uncertainty(self) -> FloatArray:
+        return self._whole.word_uncertainty[self._words]
+
+    @property
+    def projections(self) -> Projections:
+        starts, ends = self._whole.projections
+        return starts[self._words], ends[self._words]
+
+    @cached_property
+    def _words(self) -> slice:
+        start = sum(self._whole.num_words[: self._index])
+        return slice(start, start + self.num_words[0])
+
+    @cached_property
     def entities(self) -> Candidates:
         return self._of(self._whole.entities) if self._is_decoded else super().entities
 
@@ -356,6 +416,15 @@ class _Joined(Reading):
     @cached_property
     def entities(self) -> Candidates:
         return _joined([reading.entities for reading in self._joined])
+
+    @property
+    def projections(self) -> Projections:
+        starts, ends = zip(*(reading.projections for reading in self._joined), strict=True)
+        return np.concatenate(starts), np.concatenate(ends)
+
+    @cached_property
+    def word_uncertainty(self) -> FloatArray:
+        return np.concatenate([reading.word_uncertainty for reading in self._joined])
 
     @cached_property
     def entity_keys(self) -> list[bytes]:

@@ -47,12 +47,33 @@ def add(values, others):
 
 
 @kernel
+def copy(values, out):
+    """out = values"""
+    for index in range(len(values)):
+        out[index] = values[index]
+
+
+@kernel
 def normalize_row(row, gain, bias, epsilon):
     """row = LayerNorm(row), in place"""
+    standardize_row(row, epsilon)
+    apply_gain(row, gain, bias, row)
+
+
+@kernel
+def standardize_row(row, epsilon):
+    """row = LayerNorm(row) before its gain and bias, in place"""
     mean = total(row) / np.float32(len(row))
     deviation = _ONE / np.float32(math.sqrt(squared_distances(row, mean) / np.float32(len(row)) + epsilon))
     for index in range(len(row)):
-        row[index] = (row[index] - mean) * deviation * gain[index] + bias[index]
+        row[index] = (row[index] - mean) * deviation
+
+
+@kernel
+def apply_gain(row, gain, bias, out):
+    """out = row * gain + bias"""
+    for index in range(len(row)):
+        out[index] = row[index] * gain[index] + bias[index]
 
 
 @kernel_of_sums
@@ -119,39 +140,58 @@ def multiply_floats(left, left_stride, right, right_stride, depth, out, out_stri
 
 
 @kernel
-def transpose(source, out, width):
-    """out[c, r] = source[r, c] for c < width, and 0 in out's columns beyond the rows."""
+def transpose(source, out, width, offset):
+    """out[c, offset + r] = source[r, c] for c < width"""
     for row in range(source.shape[0]):
         for column in range(width):
-            out[column, row] = source[row, column]
-    for column in range(width):
-        for row in range(source.shape[0], out.shape[1]):
-            out[column, row] = _ZERO
+            out[column, offset + row] = source[row, column]
 
 
 @kernel
-def attend(qkv, stride, rows, head, size, hidden, keys, scores, out, out_stride):
-    """One head of one sequence: softmax(Q K' / sqrt(size)) V.
+def attend(qkv, still, stride, rows, still_rows, head, size, hidden, keys, values, scores, out, out_stride):
+    """One head of one sequence: softmax(Q K' / sqrt(size)) V, Q of the rows that move, K and V of all.
 
-    qkv   address of (rows, 3 * hidden) floats, queries, keys and values beside each other; `stride` bytes a row
-    keys  address of (size, padded) floats to work in, padded: rows up to a multiple of LANES
+    qkv    address of (rows, 3 * hidden) floats, queries, keys and values beside each other; `stride` bytes a row
+    still  the same of the rows that stand still, whose queries are not there
+    keys   address of (size, padded) floats to work in, padded: all rows up to a multiple of LANES
+    values address of (all rows, size) floats to work in, where some rows stand still
     scores address of (MAX_TILE_ROWS, padded + 1) floats to work in
-    out   address of the head's (rows, size) part of the result; `out_stride` bytes a row
+    out    address of the head's (rows, size) part of the result; `out_stride` bytes a row
     """
-    padded = (rows + LANES - 1) // LANES * LANES
+    all_rows = rows + still_rows
+    padded = (all_rows + LANES - 1) // LANES * LANES
     query = qkv + 4 * head * size
-    key = carray(floats_at(query + 4 * hidden), (rows, stride // 4))
-    transpose(key, carray(floats_at(keys), (size, padded)), size)
+    transposed = carray(floats_at(keys), (size, padded))
+    transpose(carray(floats_at(query + 4 * hidden), (rows, stride // 4)), transposed, size, 0)
+    value, value_stride = query + 8 * hidden, stride
+    if still_rows:
+        other = still + 4 * head * size
+        transpose(carray(floats_at(other + 4 * hidden), (still_rows, stride // 4)), transposed, size, rows)
+        copied = carray(floats_at(values), (all_rows, size))
+        copy_rows(carray(floats_at(value), (rows, stride // 4)), copied, 0)
+        copy_rows(carray(floats_at(other + 8 * hidden), (still_rows, stride // 4)), copied, rows)
+        value, value_stride = values, 4 * size
+    for column in range(size):
+        for row in range(all_rows, padded):
+            transposed[column, row] = _ZERO
     factor = _ONE / np.float32(math.sqrt(np.float32(size)))
     for begin in range(0, rows, MAX_TILE_ROWS):
         height = min(MAX_TILE_ROWS, rows - begin)
         multiply_floats(query + begin * stride, stride, keys, 4 * padded, size, scores, 4 * padded, height, padded)
         sums = carray(floats_at(scores + 4 * MAX_TILE_ROWS * padded), (MAX_TILE_ROWS,))
-        softmax(carray(floats_at(scores), (height, padded)), rows, factor, sums)
+        softmax(carray(floats_at(scores), (height, padded)), all_rows, factor, sums)
         target = out + begin * out_stride
-        multiply_floats(scores, 4 * padded, query + 8 * hidden, stride, rows, target, out_stride, height, size)
+        multiply_floats(scores, 4 * padded, value, value_stride, all_rows, target, out_stride, height, size)
         for row in range(height):
             scale(carray(floats_at(target + row * out_stride), (size,)), _ONE / sums[row])
+
+
+@kernel
+def copy_rows(source, out, offset):
+    """out[offset + r] = the first numbers of source[r]"""
+    for row in range(source.shape[0]):
+        for column in range(out.shape[1]):
+            out[offset + row, column] = source[row, column]
 
 
 @kernel

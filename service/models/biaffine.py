@@ -9,6 +9,8 @@ from torch.nn import functional
 from service.models.config import ExitConfig
 from service.models.packed import Packed, Ragged
 
+Projections = tuple[Tensor, Tensor]  # (words, rank) of every word as the first and as the last one of a span
+
 
 class BiaffineExit(nn.Module):
     """Scores every span of words: f(s, e) = h_s' U h_e + W' (h_s ++ h_e) + b, b by the span's width.
@@ -46,6 +48,10 @@ class BiaffineExit(nn.Module):
 
         (words, hidden), (words, hidden) -> (cells, K)
         """
+        return self.score(first_words, last_words, packed)[0]
+
+    def score(self, first_words: Tensor, last_words: Tensor, packed: Packed) -> tuple[Tensor, Projections]:
+        """The same, and what the bilinear form reads of the words."""
         first_words, last_words = self.dropout(first_words), self.dropout(last_words)
         starts, ends = self._project(first_words, last_words, packed)
         rank, scored, _ = self.bilinear.shape
@@ -58,7 +64,7 @@ class BiaffineExit(nn.Module):
         table = table + rows.pad(self.end_linear(last_words)).transpose(1, 2)[:, None]
         scores = table.flatten()[packed.label_slots(scored)]  # (cells, labels)
         scores = scores + self.bias.index_select(0, packed.cell_widths(len(self.bias)))
-        return functional.pad(scores, (1, 0))
+        return functional.pad(scores, (1, 0)), (starts, ends)
 
     def _project(self, first_words: Tensor, last_words: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
         """(words, hidden), (words, hidden) -> (words, rank) as first and (words, rank) as last words."""

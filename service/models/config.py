@@ -12,6 +12,7 @@ from service.text.words import TableUnit
 ExitForm = Literal["full", "low_rank", "contextual"]
 EndPiece = Literal["first", "last"]
 Activation = Literal["gelu", "gelu_tanh", "relu"]
+Hash = Literal["random", "random_consistent", "frequency", "mutual_information", "clustered", "tag_entropy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,11 @@ class ModelConfig:
     labels      names of table labels 1, 2, ...; label 0, no entity, has none
     nested      whether entities may contain each other
     word_shapes whether a learned vector for the spelling of a word joins its pieces' embeddings
+    halting     whether it was trained with words that stand still behind sampled layers, as TOKEE asks for
+    hash        what decided in training behind which layer a word stands still, as HashEE asks for; None: nothing.
+                Such a model has one exit, which reads words of all depths
+    buckets     of the hash
+    prototypes  whether it has a prototype for every exit and label, as DE3-BERT asks for
     """
 
     name: str
@@ -78,6 +84,19 @@ class ModelConfig:
     exits: ExitConfig = field(default_factory=ExitConfig)
     text: TextConfig = field(default_factory=TextConfig)
     word_shapes: bool = True
+    halting: bool = False
+    hash: Hash | None = None
+    buckets: int = 0
+    prototypes: bool = False
+
+    @property
+    def num_exits(self) -> int:
+        """How many exits have weights of their own."""
+        return self.num_layers if self.hash is None else 1
+
+    def exit_behind(self, layer: int) -> int:
+        """The layer whose exit, and whose gain and bias, read the states behind `layer`."""
+        return layer if self.hash is None else self.num_layers
 
     @property
     def num_layers(self) -> int:
@@ -120,6 +139,7 @@ def _check(config: ModelConfig) -> None:
         ("exits.form", exits.form, ExitForm),
         ("exits.end_piece", exits.end_piece, EndPiece),
         ("text.table_unit", text.table_unit, TableUnit),
+        *([] if config.hash is None else [("hash", config.hash, Hash)]),
     ]
     for name, value, choice in choices:
         if value not in get_args(choice):
@@ -128,6 +148,8 @@ def _check(config: ModelConfig) -> None:
         raise ModelRefused(
             f"config.json: exits.reach is {exits.reach!r}; expected 0 or more words, and 0 in the form {exits.form}"
         )
+    if config.hash is not None and not (isinstance(config.buckets, int) and 1 <= config.buckets <= config.num_layers):
+        raise ModelRefused(f"config.json: buckets is {config.buckets!r}; expected 1 to {config.num_layers} of a hash")
     sizes = ("vocab_size", "embedding_size", "hidden_size", "num_layers", "num_heads", "intermediate_size")
     for name in sizes:
         value = getattr(encoder, name)

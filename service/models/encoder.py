@@ -1,14 +1,21 @@
-"""A BERT-like encoder over packed sequences: embeddings and one layer at a time. Exits live in `biaffine`."""
+"""A BERT-like encoder over packed sequences: embeddings and one layer at a time. Exits live in `biaffine`.
+
+The state behind a layer is what its last LayerNorm gives before its gain and bias. A word that stands still keeps its
+state, and every layer reads it with the gain and bias of the layer before, as if it had come from there (what the
+authors of TOKEE do). Behind the embeddings the state is their output.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from service.models.config import EncoderConfig
-from service.models.packed import Packed, Ragged
+from service.models.packed import Active, Packed, Ragged
 from service.text.words import WORD_SHAPES
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -91,13 +98,21 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self._activation = _ACTIVATIONS[config.activation]
 
-    def forward(self, hidden: Tensor, rows: Ragged) -> Tensor:
-        """(pieces, hidden) -> (pieces, hidden)"""
-        attended = self.attention(hidden, rows, hidden, rows)
-        hidden = self.attention_norm(hidden + self.dropout(attended))
-        expanded = self._activation(self.up(hidden))
-        output: Tensor = self.output_norm(hidden + self.dropout(self.down(expanded)))
-        return output
+    def forward(self, hidden: Tensor, rows: Ragged, active: Active | None = None) -> Tensor:
+        """What the layer reads, (pieces, hidden) -> states of the active rows, (active pieces, hidden)"""
+        moving, moving_rows = (
+            (hidden, rows) if active is None else (hidden.index_select(0, active.index), active.pieces)
+        )
+        attended = self.attention(moving, moving_rows, hidden, rows)
+        moving = self.attention_norm(moving + self.dropout(attended))
+        expanded = self._activation(self.up(moving))
+        output = moving + self.dropout(self.down(expanded))
+        norm = self.output_norm
+        return functional.layer_norm(output, norm.normalized_shape, eps=norm.eps)
+
+    def read(self, state: Tensor) -> Tensor:
+        """A state, (pieces, hidden), with the layer's own gain and bias."""
+        return torch.addcmul(self.output_norm.bias, state, self.output_norm.weight)
 
 
 class Encoder(nn.Module):
@@ -117,7 +132,17 @@ class Encoder(nn.Module):
         embedded: Tensor = self.embeddings(packed)
         return embedded
 
-    def run_layer(self, layer: int, hidden: Tensor, packed: Packed) -> Tensor:
-        """One layer: (pieces, hidden) -> (pieces, hidden)."""
-        hidden = self.layers[0 if self._shared_layers else layer - 1](hidden, packed.pieces)
-        return hidden
+    def run_layer(self, layer: int, state: Tensor, packed: Packed, active: Active | None = None) -> Tensor:
+        """One layer, from the state before it to the state behind it: (pieces, hidden) -> (pieces, hidden).
+
+        Rows that are not active are read as keys and values, and keep their state; None: all are active.
+        """
+        moved: Tensor = self._layer(layer)(self.hidden(layer - 1, state), packed.pieces, active)
+        return moved if active is None else state.index_copy(0, active.index, moved)
+
+    def hidden(self, layer: int, state: Tensor) -> Tensor:
+        """What the next layer, and the exit, read of a state behind `layer`; 0: behind the embeddings."""
+        return self._layer(layer).read(state) if layer else state
+
+    def _layer(self, layer: int) -> EncoderLayer:
+        return cast("EncoderLayer", self.layers[0 if self._shared_layers else layer - 1])

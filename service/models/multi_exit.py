@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from service.models.biaffine import BiaffineExit
+from service.models.biaffine import BiaffineExit, Projections
 from service.models.config import ModelConfig
 from service.models.encoder import Encoder
-from service.models.packed import Packed
+from service.models.packed import Active, Packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +36,50 @@ class MultiExitModel(nn.Module):
         )
         self.exits = nn.ModuleList(
             BiaffineExit(config.encoder.hidden_size, config.num_labels, config.exits, rates.exits)
-            for _ in range(config.num_layers)
+            for _ in range(config.num_exits)
         )
+        if config.hash is not None:  # the layer behind which a piece's word may stand still, see service.models.hashing
+            self.register_buffer("piece_layers", torch.zeros(config.encoder.vocab_size, dtype=torch.uint8))
+        if config.prototypes:  # of every exit and label, see service.exits.prototypes
+            shape = config.num_layers, config.num_labels, config.exits.rank
+            self.register_buffer("prototypes", torch.zeros(shape))
 
     def embed(self, packed: Packed) -> Tensor:
         """-> (pieces, hidden)"""
         return self.encoder.embed(packed)
 
-    def run_layer(self, layer: int, hidden: Tensor, packed: Packed) -> Tensor:
-        """Layer `layer`, from 1: (pieces, hidden) -> (pieces, hidden)."""
-        return self.encoder.run_layer(layer, hidden, packed)
+    def run_layer(self, layer: int, state: Tensor, packed: Packed, active: Active | None = None) -> Tensor:
+        """Layer `layer`, from 1: (pieces, hidden) -> (pieces, hidden); see Encoder."""
+        return self.encoder.run_layer(layer, state, packed, active)
 
-    def exit_table(self, layer: int, hidden: Tensor, packed: Packed) -> Tensor:
+    def exit_table(self, layer: int, state: Tensor, packed: Packed) -> Tensor:
         """The exit behind layer `layer`: (pieces, hidden) -> (cells, K) log-probabilities, float32."""
-        with torch.autocast(hidden.device.type, enabled=False):  # exits always compute in float32: votes compare them
-            first_words = hidden.index_select(0, packed.first_piece).float()
+        return torch.log_softmax(self.exit_scores(layer, state, packed)[0], dim=1)
+
+    def exit_scores(self, layer: int, state: Tensor, packed: Packed) -> tuple[Tensor, Projections]:
+        """The same before the softmax, and what the exit makes of words: as first and as last ones of a span."""
+        index = self.config.exit_behind(layer)
+        with torch.autocast(state.device.type, enabled=False):  # exits always compute in float32: votes compare them
+            hidden = self.encoder.hidden(index, state).float()
+            first_words = hidden.index_select(0, packed.first_piece)
             last_words = first_words
             if self.config.exits.end_piece == "last":
-                last_words = hidden.index_select(0, packed.last_piece).float()
-            return torch.log_softmax(self.exits[layer - 1](first_words, last_words, packed), dim=1)
+                last_words = hidden.index_select(0, packed.last_piece)
+            exit_ = cast("BiaffineExit", self.exits[min(index, len(self.exits)) - 1])
+            return exit_.score(first_words, last_words, packed)
 
-    def forward(self, packed: Packed) -> list[Tensor]:
-        """Every exit's table, first to last layer: the same steps as serving, all of them."""
-        hidden = self.embed(packed)
-        tables = []
+    def forward(self, packed: Packed, word_layers: Tensor | None = None) -> list[Tensor]:
+        """Every exit's table, first to last layer: the same steps as serving, all of them.
+
+        word_layers  (words,) behind which layer each word stands still; None: none does
+        """
+        return [torch.log_softmax(scores, dim=1) for scores, _ in self.run_exits(packed, word_layers)]
+
+    def run_exits(self, packed: Packed, word_layers: Tensor | None = None) -> Iterator[tuple[Tensor, Projections]]:
+        """`exit_scores` behind layer after layer; of a model with one exit, behind the last alone."""
+        state = self.embed(packed)
         for layer in range(1, self.config.num_layers + 1):
-            hidden = self.run_layer(layer, hidden, packed)
-            tables.append(self.exit_table(layer, hidden, packed))
-        return tables
+            active = None if word_layers is None else packed.active(word_layers >= layer)
+            state = self.run_layer(layer, state, packed, active)
+            if layer > self.config.num_layers - self.config.num_exits:
+                yield self.exit_scores(layer, state, packed)

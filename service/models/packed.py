@@ -72,6 +72,18 @@ class Ragged:
 
 
 @dataclass(frozen=True, eq=False)
+class Active:
+    """Some rows of packed sequences, ascending, that a layer moves on while the others stand still.
+
+    index   (active pieces,)
+    pieces  which of them are whose
+    """
+
+    index: Tensor
+    pieces: Ragged
+
+
+@dataclass(frozen=True, eq=False)
 class Packed:
     """Some sequences as the device wants them.
 
@@ -95,6 +107,35 @@ class Packed:
         """(words,) which sequence a word belongs to."""
         counts = torch.tensor(self.words.lengths, device=self.piece_ids.device)
         return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+
+    @cached_property
+    def pieces_of_words(self) -> tuple[Tensor, Tensor]:
+        """Rows of all pieces but the special ones, word by word, and (words,) how many each word has."""
+        counts = self.last_piece - self.first_piece + 1
+        ends = counts.cumsum(0)
+        shift = (self.first_piece - ends + counts).repeat_interleave(counts)
+        return torch.arange(len(shift), device=counts.device) + shift, counts
+
+    def active(self, words: Tensor) -> Active:
+        """The pieces of some words, (words,) bool, and the special ones, which never stand still."""
+        rows, counts = self.pieces_of_words
+        is_active = torch.ones(len(self.piece_ids), dtype=torch.bool, device=rows.device)
+        is_active[rows] = words.repeat_interleave(counts)
+        lengths = tuple(int(part.sum()) for part in is_active.split(self.pieces.lengths))
+        return Active(is_active.nonzero().squeeze(1), Ragged(lengths, rows.device))
+
+    def active_cells(self, words: Tensor) -> Tensor:
+        """(cells,) bool: which cells have a word among some, (words,) bool."""
+        first, last = self.words_of_cells
+        return words[first] | words[last]
+
+    @cached_property
+    def words_of_cells(self) -> tuple[Tensor, Tensor]:
+        """(cells,) first and (cells,) last word of every cell, counted over all sequences."""
+        first, last = self.cell_words
+        starts = torch.tensor(list(accumulate(self.words.lengths[:-1], initial=0)), device=first.device)
+        start = starts[self.cell_sequence]
+        return start + first, start + last
 
     @cached_property
     def cell_counts(self) -> tuple[int, ...]:

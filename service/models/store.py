@@ -89,7 +89,8 @@ def save_model(folder: Path, model: MultiExitModel, tokenizer: Tokenizer, card: 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     weights = {
-        name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in model.state_dict().items()
+        name: (tensor.detach().half() if tensor.is_floating_point() else tensor.detach()).cpu().contiguous()
+        for name, tensor in model.state_dict().items()
     }
     save_file(weights, partial / WEIGHTS)
     (partial / WEIGHTS).chmod(0o644)  # safetensors writes for its user alone
@@ -146,7 +147,8 @@ def load_model(folder: Path) -> StoredModel:
             f"{folder / WEIGHTS} does not fit its {CONFIG}: {len(wrong)} weights differ, the first is {first}: "
             f"expected {expected.get(first, 'none')}, given {given.get(first, 'none')}"
         )
-    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    weights = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    model.load_state_dict(weights, assign=True)
     model.requires_grad_(False).eval()
     text_encoder = TextEncoder(tokenizer, config.text, config.labels, config.nested)
     card = (folder / CARD).read_text(encoding="utf-8")

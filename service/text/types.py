@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from service.spans.types import IntArray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class SequenceInput:
     """One sentence, or one window of a sentence too long for the model: what the model reads, and the way back.
 

@@ -9,6 +9,12 @@ from service.models.config import ModelConfig
 from service.training.recipe import Recipe
 
 
+def _chosen_by(recipe: Recipe) -> str:
+    if recipe.halting:
+        return "the mean dev F1 under two settings of tokee"
+    return "dev F1" if recipe.hash != "none" else "the mean dev F1 over all exits"
+
+
 def model_card(
     recipe: Recipe,
     config: ModelConfig,
@@ -46,7 +52,7 @@ a biaffine exit ({exit_form}) behind every layer. {shapes}
 
     {command}
 
-Seed {recipe.seed}, best epoch {best_epoch} of at most {recipe.epochs}, chosen by the mean dev F1 over all exits.
+Seed {recipe.seed}, best epoch {best_epoch} of at most {recipe.epochs}, chosen by {_chosen_by(recipe)}.
 
 ## Figures
 

@@ -7,38 +7,45 @@ import logging
 import math
 import os
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 from tqdm import tqdm
 
 from service.data.gold import gold_spans, label_names
-from service.data.readers import Example, read_examples
+from service.data.readers import Example, join, read_examples
 from service.errors import BadInput
 from service.evaluation.evaluate import Evaluation, encode_examples, evaluate
+from service.evaluation.run_policy import evaluate_policy
 from service.executors.eager import EagerExecutor
+from service.exits.policies.tokee import Tokee
 from service.models.batches import length_buckets
-from service.models.checkpoint import Checkpoint, load_checkpoint, load_encoder_weights
-from service.models.config import ExitConfig, ModelConfig
+from service.models.checkpoint import load_checkpoint, load_encoder_weights
+from service.models.config import EncoderConfig, ExitConfig, Hash, ModelConfig
 from service.models.multi_exit import DropoutRates, MultiExitModel
 from service.models.packed import Packed, pack
-from service.models.store import save_model
+from service.models.store import CHECKSUMS, TOKENIZER, load_model, save_model
 from service.spans.table import cell_index, num_cells
-from service.spans.types import Span
+from service.spans.types import IntArray, Span
 from service.text.encoder import TextConfig, TextEncoder
 from service.text.types import SequenceInput
 from service.text.words import WORD_SHAPES
+from service.trained import hashed_layers
 from service.training.card import model_card
-from service.training.loss import exit_weights, multi_exit_loss
+from service.training.hashing import count_tags, make_piece_layers
+from service.training.objective import Objective
 from service.training.plot import plot_history
 from service.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
+HALTING_SETTINGS = ((0.05, 3), (0.3, 3))  # (tau, window) under which a model with halting words is judged
 _LETTER_SHAPES = ("initial", "capital", "caps", "mixed", "lower")
 
 
@@ -60,53 +67,60 @@ def train(
     command: str,
     max_sentences: int | None = None,
 ) -> Path:
-    """Train `recipe` from the checkpoint folder `encoder` on the data folder `data`; -> the finished model's folder.
+    """Train `recipe` on the data folder `data`; -> the finished model's folder.
 
-    `output` collects history.jsonl, f1_per_exit.png, a checkpoint to resume from, and model/. Run again with the same
-    output, it goes on behind the last finished epoch and ends with the very weights of an uninterrupted run (on as many
-    threads); with another recipe it is refused. `max_sentences` cuts the training set, for trying things out.
+    `encoder`: where it starts, the folder of a Transformers checkpoint or of a model of this service. `output` collects
+    history.jsonl, f1_per_exit.png, a checkpoint to resume from, and model/. Run again with the same output, it goes on
+    behind the last finished epoch and ends with the very weights of an uninterrupted run (on as many threads); with
+    another recipe it is refused. `max_sentences` cuts the training set, for trying things out.
     """
     output.mkdir(parents=True, exist_ok=True)
     sources = {"encoder": str(encoder.resolve()), "data": str(data.resolve()), "max_sentences": max_sentences}
     _claim_output(output, {"recipe": recipe.to_json(), **sources})
-    checkpoint = load_checkpoint(encoder)
+    start = _Start.read(encoder)
     train_examples = read_examples(data / recipe.train)[:max_sentences]
     dev_examples = read_examples(data / recipe.dev)[:max_sentences]
     labels = label_names([example.entities for example in train_examples])
-    config = _model_config(recipe, checkpoint, labels)
-    text_encoder = TextEncoder(checkpoint.tokenizer, config.text, labels, recipe.nested)
+    config = _model_config(recipe, start, labels)
+    text_encoder = TextEncoder(start.tokenizer, config.text, labels, recipe.nested)
     sequences, lost = training_sequences(text_encoder, train_examples, labels)
+    if recipe.joined_words:
+        joined = join_examples(train_examples, recipe.joined_words, recipe.seed)
+        sequences += training_sequences(text_encoder, joined, labels, split=False)[0]
     log.info("%d texts, %d sequences, %d gold entities lost by splitting", len(train_examples), len(sequences), lost)
 
     torch.manual_seed(recipe.seed)
     rates = DropoutRates(recipe.hidden_dropout, recipe.attention_dropout, recipe.exit_dropout)
     model = MultiExitModel(config, rates)
-    load_encoder_weights(model.encoder, checkpoint.weights)
+    start.put_into(model)
     model.encoder.embeddings.pieces.requires_grad_(not recipe.frozen_pieces)
     model.to(device)
+    if config.hash is not None:
+        model.get_buffer("piece_layers").copy_(_hash_pieces(config.hash, model, sequences, recipe.seed))
     average = MultiExitModel(config).to(device).eval()
     average.load_state_dict(model.state_dict())
+    objective = Objective(recipe, start.model, model, [sequence.input for sequence in sequences], device)
     optimizer = torch.optim.AdamW(_parameter_groups(model, recipe), fused=True)
     steps_per_epoch = len(_epoch_batches(sequences, recipe, epoch=1))
     schedule = _LinearSchedule(optimizer, recipe, steps_per_epoch)
-    noise = _InputNoise(recipe, checkpoint.tokenizer, device)
-    weights = exit_weights(recipe.exit_weights, config.num_layers)
+    noise = _InputNoise(recipe, start.tokenizer, device)
+
+    hashed = hashed_layers(model).of if config.hash is not None else None
 
     state = _TrainingState.resume(output, model, average, optimizer)
     while state.epoch < recipe.epochs and state.epochs_without_gain < recipe.early_stopping_patience:
         epoch = state.epoch + 1
         torch.manual_seed(recipe.seed * 1_000 + epoch)  # an epoch depends on its number alone: resuming changes nothing
         model.train()
-        exit_losses = torch.zeros(config.num_layers, device=device)
+        objective.seed(f"{recipe.seed} {epoch}")
+        exit_losses = torch.zeros(config.num_exits, device=device)
         batches = _epoch_batches(sequences, recipe, epoch)
         progress = tqdm(batches, desc=f"epoch {epoch}/{recipe.epochs}", mininterval=5.0, unit="batch")
         for step, batch in enumerate(progress):
             schedule.set_rates((epoch - 1) * steps_per_epoch + step)
             packed = pack([sequences[index].input for index in batch], device)
             gold = gold_cells([sequences[index] for index in batch]).to(device)
-            with torch.autocast(device.type, dtype=torch.bfloat16):
-                tables = model(noise(packed))
-            loss, losses = multi_exit_loss(tables, gold, len(packed.first_piece), weights, recipe.distillation)
+            loss, losses = objective(batch, noise(packed), gold)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
@@ -115,19 +129,24 @@ def train(
             exit_losses += losses
             if step % 50 == 0:
                 progress.set_postfix(loss=f"{loss.item():.3f}", dev_f1=state.latest_f1)  # waits for the device
-        dev = evaluate(EagerExecutor(average, device), text_encoder, dev_examples)
-        state.record(epoch, dev, [value / len(batches) for value in exit_losses.tolist()], average)
+        if config.prototypes:
+            average.get_buffer("prototypes").copy_(model.get_buffer("prototypes"))
+        dev = evaluate(EagerExecutor(average, device), text_encoder, dev_examples, word_layers=hashed)
+        score = math.fsum(dev.f1) if config.num_exits > 1 else dev.f1[-1]  # of one exit, only the end counts
+        if config.halting:
+            score = _halting_f1(average, device, text_encoder, dev_examples, recipe)
+        state.record(epoch, dev, [value / len(batches) for value in exit_losses.tolist()], average, score)
         log.info("epoch %d, dev F1 per exit: %s", epoch, " ".join(f"{100 * f1:.2f}" for f1 in dev.f1))
         state.save(output, model, average, optimizer)
         plot_history(state.history, output / "f1_per_exit.png")
 
     average.load_state_dict(state.best_weights)
     test_examples = read_examples(data / recipe.test)[:max_sentences]
-    test = evaluate(EagerExecutor(average, device), text_encoder, test_examples)
+    test = evaluate(EagerExecutor(average, device), text_encoder, test_examples, word_layers=hashed)
     log.info("best epoch %d, test F1 per exit: %s", state.best_epoch, " ".join(f"{100 * f1:.2f}" for f1 in test.f1))
     card = model_card(recipe, config, command, state.best_epoch, state.best_dev_f1, test)
     folder = output / "model"
-    save_model(folder, average, checkpoint.tokenizer, card)
+    save_model(folder, average, start.tokenizer, card)
     (output / "test.json").write_text(json.dumps(test.to_json(), indent=2) + "\n", encoding="utf-8")
     return folder
 
@@ -146,9 +165,47 @@ def _claim_output(output: Path, run: dict[str, Any]) -> None:
     os.replace(partial, path)
 
 
-def _model_config(recipe: Recipe, checkpoint: Checkpoint, labels: tuple[str, ...]) -> ModelConfig:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Start:
+    """Where a run starts: an encoder's shape and weights, or a model of which everything is kept that fits."""
+
+    encoder: EncoderConfig
+    tokenizer: Tokenizer
+    weights: Mapping[str, Tensor]
+    model: MultiExitModel | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> _Start:
+        if (folder / CHECKSUMS).is_file():
+            stored = load_model(folder)
+            tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+            return cls(stored.config.encoder, tokenizer, {}, stored.model)
+        checkpoint = load_checkpoint(folder)
+        return cls(checkpoint.config, checkpoint.tokenizer, checkpoint.weights)
+
+    def put_into(self, model: MultiExitModel) -> None:
+        """The weights. Raises BadInput where the model has other exits than the one that it starts from."""
+        if self.model is None:
+            load_encoder_weights(model.encoder, self.weights)
+            return
+        theirs, ours = self.model.config, model.config
+        parts = [
+            ("labels", theirs.labels, ours.labels),
+            ("exits", theirs.exits, ours.exits),
+            ("text", theirs.text, ours.text),
+        ]
+        for name, given, wanted in [*parts, ("word_shapes", theirs.word_shapes, ours.word_shapes)]:
+            if given != wanted:
+                raise BadInput(f"the recipe asks for {name} {wanted}, the model to start from has {given}")
+        model.encoder.load_state_dict(self.model.encoder.state_dict())
+        exits = list(self.model.exits)[-ours.num_exits :]  # the one exit of a model with a hash goes on from the last
+        for own, other in zip(model.exits, exits, strict=True):
+            own.load_state_dict(other.state_dict())
+
+
+def _model_config(recipe: Recipe, start: _Start, labels: tuple[str, ...]) -> ModelConfig:
     reach = recipe.exit_reach if recipe.exit_form == "contextual" else 0
-    longest = checkpoint.config.max_positions - checkpoint.config.position_offset
+    longest = start.encoder.max_positions - start.encoder.position_offset
     if recipe.window_pieces > longest:
         raise BadInput(f"window_pieces {recipe.window_pieces} is more than the encoder's {longest} positions")
     return ModelConfig(
@@ -156,21 +213,77 @@ def _model_config(recipe: Recipe, checkpoint: Checkpoint, labels: tuple[str, ...
         version=recipe.version,
         labels=labels,
         nested=recipe.nested,
-        encoder=checkpoint.config,
+        encoder=start.encoder,
         exits=ExitConfig(recipe.exit_form, recipe.exit_rank, recipe.end_piece, reach, recipe.width_buckets),
         text=TextConfig(recipe.language, recipe.table_unit, recipe.window_pieces, recipe.overlap_pieces),
         word_shapes=recipe.word_shapes,
+        halting=recipe.halting,
+        hash=None if recipe.hash == "none" else recipe.hash,
+        buckets=recipe.buckets if recipe.hash != "none" else 0,
+        prototypes=recipe.distance_weight > 0,
     )
 
 
+def join_examples(examples: Sequence[Example], most_words: int, seed: int) -> list[Example]:
+    """Neighbouring texts joined to some of up to `most_words` words, counted by blanks; how long each gets is drawn."""
+    draw = random.Random(seed)
+    joined: list[Example] = []
+    part: list[Example] = []
+    words, wanted = 0, draw.randint(2, most_words)
+    for example in examples:
+        count = len(example.text.split())
+        if part and words + count > wanted:
+            joined.append(join(part))
+            part, words, wanted = [], 0, draw.randint(2, most_words)
+        part.append(example)
+        words += count
+    return [*joined, join(part)]
+
+
+def _hash_pieces(hash_: Hash, model: MultiExitModel, sequences: list[TrainingSequence], seed: int) -> Tensor:
+    """(vocabulary,) what the model is to know of its pieces."""
+    config = model.config
+    tags = count_tags(
+        [sequence.input for sequence in sequences],
+        [_word_labels(sequence) for sequence in sequences],
+        config.encoder.vocab_size,
+        config.num_labels,
+    )
+    embeddings = model.encoder.embeddings.pieces.weight.detach().double().cpu().numpy()
+    layers = make_piece_layers(hash_, tags, embeddings, num_layers=config.num_layers, buckets=config.buckets, seed=seed)
+    return torch.from_numpy(layers)
+
+
+def _halting_f1(
+    model: MultiExitModel, device: torch.device, text_encoder: TextEncoder, dev: list[Example], recipe: Recipe
+) -> float:
+    """Mean dev F1 with words that stand still, of texts as they are and joined."""
+    executor = EagerExecutor(model, device)
+    sets = [dev, join_examples(dev, recipe.joined_words, recipe.seed)] if recipe.joined_words else [dev]
+    found = [
+        evaluate_policy(executor, text_encoder, examples, Tokee(tau, window), split=examples is dev).micro.f1
+        for examples in sets
+        for tau, window in HALTING_SETTINGS
+    ]
+    return math.fsum(found) / len(found)
+
+
+def _word_labels(sequence: TrainingSequence) -> IntArray:
+    """(words,) the label of the shortest entity that each word is in, 0 for none."""
+    labels = np.zeros(sequence.input.num_words, dtype=np.int64)
+    for span in sorted(sequence.gold, key=lambda span: span.start - span.end):
+        labels[span.start : span.end] = span.label
+    return labels
+
+
 def training_sequences(
-    text_encoder: TextEncoder, examples: list[Example], labels: tuple[str, ...]
+    text_encoder: TextEncoder, examples: list[Example], labels: tuple[str, ...], *, split: bool = True
 ) -> tuple[list[TrainingSequence], int]:
     """Examples on the text path that requests go; -> sequences with gold, and how many entities that path loses."""
     label_ids = {label: index for index, label in enumerate(labels, 1)}
     sequences: list[TrainingSequence] = []
     lost = 0
-    for example, encoded in zip(examples, encode_examples(text_encoder, examples), strict=True):
+    for example, encoded in zip(examples, encode_examples(text_encoder, examples, split=split), strict=True):
         spans, missed = gold_spans(encoded, example.entities, label_ids)
         lost += len(missed)
         sequences += [TrainingSequence(seq, tuple(gold)) for seq, gold in zip(encoded.sequences, spans, strict=True)]
@@ -273,6 +386,7 @@ class _TrainingState:
         self.epoch = 0
         self.best_epoch = 0
         self.best_dev_f1: list[float] = []
+        self.best_score = 0.0  # mean dev F1 over all exits: every exit is for sale; or what a recipe is for
         self.best_weights: dict[str, Tensor] = {}
         self.history: list[dict[str, Any]] = []
 
@@ -285,13 +399,14 @@ class _TrainingState:
     def epochs_without_gain(self) -> int:
         return self.epoch - self.best_epoch
 
-    def record(self, epoch: int, dev: Evaluation, losses: list[float], average: MultiExitModel) -> None:
-        """The best epoch is the one with the highest mean dev F1 over all exits: every exit is for sale."""
+    def record(self, epoch: int, dev: Evaluation, losses: list[float], average: MultiExitModel, score: float) -> None:
+        """The best epoch is the one with the highest score."""
         self.epoch = epoch
-        if not self.best_epoch or math.fsum(dev.f1) > math.fsum(self.best_dev_f1):
-            self.best_epoch, self.best_dev_f1 = epoch, dev.f1
+        if not self.best_epoch or score > self.best_score:
+            self.best_epoch, self.best_dev_f1, self.best_score = epoch, dev.f1, score
             self.best_weights = {name: tensor.cpu().clone() for name, tensor in average.state_dict().items()}
-        self.history.append({"epoch": epoch, "loss_per_exit": losses, "dev_f1_per_exit": dev.f1})
+        row = {"epoch": epoch, "loss_per_exit": losses, "dev_f1_per_exit": dev.f1, "score": score}
+        self.history.append(row)
 
     def save(
         self, output: Path, model: MultiExitModel, average: MultiExitModel, optimizer: torch.optim.Optimizer

@@ -18,21 +18,54 @@ def exit_weights(kind: ExitWeights, num_layers: int) -> list[float]:
 
 
 def multi_exit_loss(
-    tables: Sequence[Tensor], gold: Tensor, num_words: int, weights: Sequence[float], distillation: float
+    tables: Sequence[Tensor],
+    gold: Tensor,
+    num_words: int,
+    weights: Sequence[float],
+    distillation: float,
+    cell_layers: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """-> the scalar to minimise, and (exits,) the cross-entropy of every exit, detached.
 
     tables  per exit (cells, K) log-probabilities of the packed table
     gold    (cells,) label of every valid cell
+    cell_layers (cells,) the deepest layer at which one of the cell's words moves: from the next on, the cell counts no
+            more, and its table behind that layer is the one it is distilled from (None: all move to the end)
     The cross-entropy of Eq. 4 is a sum over cells, so it grows with the square of the length; ours is that sum divided
     by the number of words in the batch: an entity weighs the same in a long and a short sentence, and the scale does
     not depend on the batch. Distillation adds, with its weight, the cross-entropy with the last exit's distribution
     under the same normalisation; the last exit itself is not distilled and gets no gradient from it.
     """
-    teacher = tables[-1].detach().exp()
-    losses = [-table.gather(1, gold[:, None]).sum() / num_words for table in tables]
-    total = torch.stack([loss * weight for loss, weight in zip(losses, weights, strict=True)]).sum()
-    if distillation:
-        for table, weight in zip(tables[:-1], weights[:-1], strict=True):
-            total = total - distillation * weight * (teacher * table).sum() / num_words
+    teacher = tables[-1].detach()
+    if cell_layers is not None:
+        for layer, table in enumerate(tables[:-1], 1):
+            teacher = torch.where((cell_layers == layer)[:, None], table.detach(), teacher)
+    teacher = teacher.exp()
+    losses, total = [], tables[-1].new_zeros(())
+    for layer, (table, weight) in enumerate(zip(tables, weights, strict=True), 1):
+        of_gold, of_teacher = table.gather(1, gold[:, None]).squeeze(1), None
+        if distillation and layer < len(tables):
+            of_teacher = (teacher * table).sum(dim=1)
+        if cell_layers is not None:
+            counts = cell_layers >= layer
+            of_gold = of_gold * counts
+            of_teacher = None if of_teacher is None else of_teacher * (cell_layers > layer)
+        losses.append(-of_gold.sum() / num_words)
+        total = total + weight * losses[-1]
+        if of_teacher is not None:
+            total = total - distillation * weight * of_teacher.sum() / num_words
     return total, torch.stack(losses).detach()
+
+
+def distance_loss(points: Tensor, prototypes: Tensor, labels: Tensor) -> Tensor:
+    """The distance-aware regulariser of DE3-BERT, as we read it: each cell is to be nearest to its label's prototype.
+
+    The formula of the paper is not known to us. Ours is the loss of prototypical networks (Snell et al. 2017), the
+    cross-entropy of the softmax over negative squared distances, here divided by the dimensions.
+
+    points      (cells, rank) of cells that are candidates
+    prototypes  (K, rank), which get no gradient
+    labels      (cells,)
+    """
+    squared = (points[:, None, :] - prototypes.detach()).square().mean(dim=2)
+    return torch.nn.functional.cross_entropy(-squared, labels)

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from service.errors import BadInput
-from service.models.config import EndPiece, ExitForm
+from service.models.config import EndPiece, ExitForm, Hash
 from service.text.words import TableUnit
 
 ExitWeights = Literal["linear", "sqrt", "uniform"]
+HashOrNone = Hash | Literal["none"]
 
 
 _RANGES: tuple[tuple[tuple[str, ...], float, float], ...] = (
     (("warmup", "hidden_dropout", "attention_dropout", "exit_dropout", "piece_masking", "average_decay"), 0, 0.9999),
     (("case_noise",), 0, 0.5),  # as much again is shown in capitals
-    (("distillation", "weight_decay", "encoder_rate", "exit_rate"), 0, math.inf),
-    (("width_buckets", "exit_reach", "overlap_pieces", "seed"), 0, math.inf),
-    (("epochs", "early_stopping_patience", "batch_pieces", "exit_rank"), 1, math.inf),
+    (("distillation", "weight_decay", "encoder_rate", "exit_rate", "distance_weight", "flood"), 0, math.inf),
+    (("width_buckets", "exit_reach", "overlap_pieces", "joined_words", "seed"), 0, math.inf),
+    (("epochs", "early_stopping_patience", "batch_pieces", "exit_rank", "buckets"), 1, math.inf),
     (("window_pieces",), 3, math.inf),
 )
 
@@ -37,6 +38,11 @@ class Recipe:
     frozen_pieces     leave the word-piece embeddings as pretrained, so that names never shown stay where they were
     average_decay     decay of the moving average of the weights, which is what is evaluated and kept (0: none)
     rate_decay        factor on the encoder's rate per layer from the top down (1: one rate)
+    joined_words      beside the texts as they are, show them joined to texts of up to so many words (0: do not)
+    flood             the loss is kept from sinking below (0: it is not)
+    halting           show words that stand still behind sampled layers (the second stage of TOKEE)
+    hash, buckets     let words stand still behind the layer that a hash says (HashEE); "none": do not
+    distance_weight   of the distance-aware loss of DE3-BERT, which comes with prototypes (0: without)
     """
 
     name: str
@@ -75,6 +81,12 @@ class Recipe:
     piece_masking: float = 0.0
     frozen_pieces: bool = False
     average_decay: float = 0.999
+    joined_words: int = 0
+    flood: float = 0.0
+    halting: bool = False
+    hash: HashOrNone = "none"
+    buckets: int = 3
+    distance_weight: float = 0.0
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -88,6 +100,10 @@ class Recipe:
             raise BadInput(
                 f"overlap_pieces {self.overlap_pieces} must be smaller than the window of {self.window_pieces}"
             )
+        if self.hash != "none" and (self.halting or self.distance_weight):
+            raise BadInput('a recipe with a hash has one exit: halting and distance_weight need hash = "none"')
+        if self.distance_weight and self.exit_form == "full":
+            raise BadInput("distance_weight needs exits that project words; exit_form full has none")
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -114,11 +130,17 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
         raise BadInput(f"{path}: {error}") from error
 
 
-_CHOICES = {"ExitWeights": ExitWeights, "ExitForm": ExitForm, "EndPiece": EndPiece, "TableUnit": TableUnit}
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "ExitWeights": get_args(ExitWeights),
+    "ExitForm": get_args(ExitForm),
+    "EndPiece": get_args(EndPiece),
+    "TableUnit": get_args(TableUnit),
+    "HashOrNone": (*get_args(Hash), "none"),
+}
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 
 
 def _fits(annotation: str, value: object) -> bool:
     if annotation in _CHOICES:
-        return value in get_args(_CHOICES[annotation])
+        return value in _CHOICES[annotation]
     return isinstance(value, _TYPES[annotation]) and (annotation == "bool" or not isinstance(value, bool))

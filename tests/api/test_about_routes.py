@@ -19,7 +19,7 @@ from service.api.state import Service
 from service.engine.engine import EngineLimits
 from service.errors import BadInput
 from service.executors.eager import EagerExecutor
-from service.exits.policies import STRATEGIES
+from service.exits.policies import REPLAYED
 from tests.api.servers_ import TINY_LABELS, tiny_service
 
 Build = Callable[..., Service]
@@ -35,7 +35,7 @@ def test_models_describes_the_one_that_is_served(client: TestClient) -> None:
             "nested": True,
             "num_layers": 4,
             "hidden_size": 32,
-            "strategies": sorted(STRATEGIES.keys() - {"learned"}),
+            "strategies": sorted(REPLAYED.keys() - {"learned"}),
             "card": "# A tiny random model, for tests\n",
         }
     ]
@@ -45,7 +45,7 @@ def test_a_calibrated_model_has_the_learned_strategy_too_and_says_what_its_figur
     calibrated_folder: Path, tmp_path: Path
 ) -> None:
     with TestClient(create_app(tiny_service(calibrated_folder, tmp_path))) as client:
-        assert client.get("/models").json()[0]["strategies"] == sorted(STRATEGIES)
+        assert client.get("/models").json()[0]["strategies"] == sorted(REPLAYED)
         calibration = client.get("/info").json()["calibration"]
     assert calibration["data"] == "by hand" and len(calibration["weights_sha256"]) == 64
 

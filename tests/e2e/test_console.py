@@ -20,7 +20,7 @@ from tests.e2e.browser_ import DESKTOP, PHONE, Visit, chromium
 
 Serve = Callable[..., str]
 Go = Callable[..., Visit]
-FLAT, NESTED = "conll2003-minilm", "litbank-minilm"
+FLAT, NESTED, BY_WORD = "conll2003-minilm", "litbank-minilm", "conll2003-minilm-tokee"
 NEWS = "Angela Merkel met Barack Obama in Berlin. Deutsche Bank and Credit Suisse First Boston sold a bank in Zurich."
 FICTION = "The captain of the ship walked to the old house by the river."
 ASTRAL = "🚀👩🏽‍🚀 In Berlin 🗼 Ange\u0301la Merkel 🇫🇷 met Zoe\u0308 Mu\u0308ller of Siemens 𝒳 in New York."
@@ -300,6 +300,34 @@ def test_every_strategy_is_shown_and_fits_a_phone(go: Go, strategy: str) -> None
     left = [f"Sentence {n} left at layer {s['exit_layer']} of 6" for n, s in enumerate(result["sequences"], 1)]
     expect(visit.page.locator(".sentence h3")).to_have_text(left)
     assert "undefined" not in visit.page.inner_text("main") and "NaN" not in visit.page.inner_text("main")
+    assert visit.overflow_px() == 0
+
+
+@at_both_widths
+def test_where_words_stand_still_one_by_one_each_shows_how_deep_it_went(go: Go, size: tuple[int, int]) -> None:
+    visit = go(BY_WORD, size=size).open()
+    visit.ask(NEWS)
+    visit.preview(strategy="tokee")
+    result = answer(visit.url, NEWS, exit_policy={"strategy": "tokee"})
+    words = [word for sequence in result["sequences"] for word in sequence["word_layers"]]
+    shown = visit.page.locator(".depths .word")
+    expect(shown).to_have_count(len(words))
+    titles = [f"{NEWS[word['start'] : word['end']]}: layer {word['layer']}" for word in words]
+    assert shown.evaluate_all("words => words.map(word => word.title)") == titles
+    widths = shown.evaluate_all("words => words.map(word => word.querySelector('i').offsetWidth / word.offsetWidth)")
+    for width, word in zip(widths, words, strict=True):
+        assert abs(width - word["layer"] / 6) < 0.15
+    assert entities_shown(visit) == entities_of(result)
+    assert visit.overflow_px() == 0
+
+
+@pytest.mark.parametrize("strategy", ["tokee", "de3"])
+def test_strategies_of_a_model_that_was_trained_for_them_are_offered_and_shown(go: Go, strategy: str) -> None:
+    visit = go(BY_WORD, size=PHONE).open()
+    visit.ask(NEWS)
+    visit.preview(strategy=strategy)
+    result = answer(visit.url, NEWS, exit_policy={"strategy": strategy})
+    expect(visit.page.locator(".rung")).to_have_count(sum(s["exit_layer"] for s in result["sequences"]))
     assert visit.overflow_px() == 0
 
 

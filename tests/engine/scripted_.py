@@ -23,14 +23,15 @@ from service.engine.engine import Engine, EngineLimits
 from service.engine.runner import Runner
 from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.engine.shadows import Shadows
-from service.executors.eager import EagerExecutor
+from service.executors.eager import EagerExecutor, State
 from service.exits.catalog import PolicyCatalog
+from service.exits.halting import Flags
 from service.exits.policies.vee import Vee
 from service.exits.policy import Evidence, ExitPolicy
 from service.exits.reading import Reading
 from service.exits.rule import ExitRule
 from service.models.multi_exit import MultiExitModel
-from service.models.packed import Packed
+from service.models.packed import Active, Packed
 from service.spans.types import Span
 from service.text.types import EncodedText, SequenceInput
 from tests.exits.tables_ import without_tables
@@ -95,7 +96,9 @@ class TableModel:
     def __init__(self, readings: Seq[Seq[Reading]]) -> None:
         first = readings[0][0]
         labels = tuple("ABCDEFGH"[: first.table.shape[1] - 1])
-        self.config = SimpleNamespace(num_layers=len(readings[0]), nested=first.nested, labels=labels)
+        self.config = SimpleNamespace(
+            num_layers=len(readings[0]), nested=first.nested, labels=labels, prototypes=False, hash=None
+        )
         self._tables = [[reading.table for reading in own] for own in readings]
         inputs = random_sequences([own[0].num_words[0] for own in readings])
         self.inputs = [replace(one, piece_ids=np.full(one.num_pieces, index)) for index, one in enumerate(inputs)]
@@ -109,7 +112,8 @@ class TableModel:
     def embed(self, packed: Packed) -> Tensor:
         return packed.piece_ids[:, None]
 
-    def run_layer(self, _: int, hidden: Tensor, packed: Packed) -> Tensor:
+    def run_layer(self, _: int, hidden: Tensor, packed: Packed, active: Active | None) -> Tensor:
+        assert active is None
         return hidden
 
     def exit_table(self, layer: int, hidden: Tensor, packed: Packed) -> Tensor:
@@ -131,13 +135,14 @@ class FrugalExecutor(EagerExecutor):
         self,
         layer: int,
         inputs: Seq[SequenceInput],
-        states: Seq[Tensor | None],
+        states: Seq[State | None],
         *,
         with_exit: bool = True,
         with_table: bool = True,
-    ) -> tuple[list[Tensor], Reading | None]:
+        active: Seq[Flags | None] | None = None,
+    ) -> tuple[list[State], Reading | None]:
         self.asked.append((layer, len(inputs), with_exit, with_table))
-        behind, reading = super().run_layer(layer, inputs, states, with_exit=with_exit)
+        behind, reading = super().run_layer(layer, inputs, states, with_exit=with_exit, active=active)
         if reading is None or with_table:
             return behind, reading
         (bare,) = without_tables([reading])

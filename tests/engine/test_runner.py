@@ -20,7 +20,7 @@ from service.engine.runner import ModelRunner
 from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.executors.executor import Executor
 from service.exits import reading as reading_module
-from service.exits.policies import STRATEGIES
+from service.exits.policies import REPLAYED
 from service.exits.policies.branchynet import BranchyNet
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
@@ -33,7 +33,7 @@ from service.exits.policies.vee import Vee
 from service.exits.policy import Evidence, ExitPolicy
 from service.exits.reading import Reading
 from service.models.multi_exit import MultiExitModel
-from service.models.packed import Packed, pack
+from service.models.packed import Active, Packed, pack
 from service.spans.decode import choose, decode
 from service.spans.types import FloatArray, Span
 from service.text.types import EncodedText, SequenceInput
@@ -125,7 +125,7 @@ def test_served_together_is_served_alone_is_replayed(policy: ExitPolicy) -> None
 def test_the_examples_leave_at_different_layers_and_find_spans() -> None:
     left = [{sequence.layer for sequence in serve(request_of(*INPUTS, policy=policy))} for policy in EARLY]
     assert set.union(*left) == {1, 2, 3, 4} and min(map(len, left)) > 1
-    assert {policy.strategy for policy in POLICIES} == STRATEGIES.keys()
+    assert {policy.strategy for policy in POLICIES} == REPLAYED.keys()
     assert sum(len(sequence.spans) for sequence in serve(request_of(*INPUTS, policy=VOTING[0]))) > 10
 
 
@@ -304,9 +304,9 @@ def test_layers_behind_an_exit_are_not_computed(policy: ExitPolicy, monkeypatch:
     model, ran = tiny_model(), dict.fromkeys(range(1, 5), 0)
     run_layer = model.run_layer
 
-    def counted(layer: int, hidden: Tensor, packed: Packed) -> Tensor:
+    def counted(layer: int, hidden: Tensor, packed: Packed, active: Active | None) -> Tensor:
         ran[layer] += packed.pieces.batch
-        return run_layer(layer, hidden, packed)
+        return run_layer(layer, hidden, packed, active)
 
     monkeypatch.setattr(model, "run_layer", counted)
     left = [sequence.layer for sequence in serve(request_of(*INPUTS, policy=policy), executor=eager(model))]

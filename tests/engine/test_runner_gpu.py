@@ -11,7 +11,7 @@ from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.executors.eager import EagerExecutor
 from service.exits.catalog import PolicyCatalog
 from service.exits.consistency import CONSISTENCIES
-from service.exits.policies import STRATEGIES
+from service.exits.policies import REPLAYED
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
 from service.exits.reading import Reading
@@ -28,7 +28,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 NUM_WORDS = (5, 1, 17, 9)
 CATALOG = PolicyCatalog(4, rule=random_rule(4))
 POLICIES = [
-    *(CATALOG.policy({"strategy": strategy}) for strategy in STRATEGIES),
+    *(CATALOG.policy({"strategy": strategy}) for strategy in REPLAYED),
     *(Vee(*kind, tau=consistency.tau, ensemble=True) for kind, consistency in CONSISTENCIES.items()),
 ]
 every_policy = pytest.mark.parametrize("policy", POLICIES, ids=str)

@@ -15,9 +15,10 @@ from torch import Tensor
 from service.evaluation import cost as module
 from service.evaluation.cost import CostMeter, PolicyCost
 from service.evaluation.replay import Replay
-from service.executors.eager import EagerExecutor
+from service.executors.eager import EagerExecutor, State
 from service.executors.executor import Executor
 from service.exits import reading as reading_module
+from service.exits.halting import Flags
 from service.exits.policies.branchynet import BranchyNet
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
@@ -59,17 +60,18 @@ class TimedExecutor(EagerExecutor):
         self,
         layer: int,
         inputs: Sequence[SequenceInput],
-        states: Sequence[Tensor | None],
+        states: Sequence[State | None],
         *,
         with_exit: bool = True,
         with_table: bool = True,
-    ) -> tuple[list[Tensor], Reading | None]:
+        active: Sequence[Flags | None] | None = None,
+    ) -> tuple[list[State], Reading | None]:
         pieces = sum(one.num_pieces for one in inputs)
         kind = (layer, with_exit, with_table, pieces)
         a_piece = (FIRST_LAYER if layer == 1 else LAYER) + with_exit * (self._exit_s + with_table * TABLE)
         self._tries[kind] += 1
         self._pending_s = a_piece * pieces + 1e6 * (self._tries[kind] == self._disturbed_try)
-        return super().run_layer(layer, inputs, states, with_exit=with_exit, with_table=with_table)
+        return super().run_layer(layer, inputs, states, with_exit=with_exit, with_table=with_table, active=active)
 
     def wait(self) -> None:
         self._clock.now += self._pending_s

@@ -18,7 +18,7 @@ from service.evaluation.evaluate import evaluate
 from service.evaluation.predict import entities_of_texts
 from service.evaluation.replay import Replayer, decide_all, gather_evidence
 from service.exits.consistency import CONSISTENCIES
-from service.exits.policies import STRATEGIES
+from service.exits.policies import REPLAYED
 from service.exits.policies.branchynet import BranchyNet
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
@@ -143,7 +143,7 @@ def test_where_the_batch_rounds_nothing_replay_and_serving_agree_to_the_last_bit
 
 
 def test_the_examples_are_of_every_strategy_and_leave_at_every_layer() -> None:
-    assert {policy.strategy for policy in POLICIES} == STRATEGIES.keys()
+    assert {policy.strategy for policy in POLICIES} == REPLAYED.keys()
     left = [set(shared().replayer.replay(cut(shared(), policy)).exit_layers.tolist()) for policy in POLICIES[:-4]]
     assert set.union(*left) == {1, 2, 3, 4}
     assert sum(len(layers) > 1 for layers in left) > 20

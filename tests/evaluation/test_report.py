@@ -14,7 +14,7 @@ from service.evaluation import report as module
 from service.evaluation.replay import Replayer
 from service.evaluation.study import Pair, Study
 from service.evaluation.sweep import Outcome
-from service.exits.policies import STRATEGIES
+from service.exits.policies import REPLAYED
 from service.exits.policies.budgeted import Budgeted
 from service.models.store import load_model
 from tests.evaluation.conftest import NUM_LAYERS, OnDisk
@@ -124,7 +124,7 @@ def test_two_models_stand_side_by_side_in_every_section(reported: Reported, tmp_
 
 def test_every_strategy_is_studied_on_dev_and_test(reported: Reported) -> None:
     study = reported.study
-    assert {key.partition("/")[0] for key in study.families} == STRATEGIES.keys() - {"full_depth"}
+    assert {key.partition("/")[0] for key in study.families} == REPLAYED.keys() - {"full_depth"}
     assert (len(study.dev.texts), len(study.test.texts)) == (30, 20)
     for pairs in study.families.values():
         assert all(pair.dev.policy == pair.test.policy for pair in pairs)

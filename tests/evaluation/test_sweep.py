@@ -13,7 +13,7 @@ from service.evaluation.replay import Replayer
 from service.evaluation.sweep import Outcome, cheapest, families, front, run, run_family
 from service.exits.catalog import PolicyCatalog
 from service.exits.consistency import CONSISTENCIES
-from service.exits.policies import STRATEGIES
+from service.exits.policies import REPLAYED
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.learned import Learned
 from service.exits.policies.vee import Vee
@@ -79,7 +79,7 @@ every_family = pytest.mark.parametrize("key", families(4, RULE))
 
 def test_there_is_a_family_for_every_strategy_and_for_every_measure_and_pooling_of_vee() -> None:
     known = families(4, RULE)
-    assert {key.partition("/")[0] for key in known} == STRATEGIES.keys() - {FullDepth.strategy}
+    assert {key.partition("/")[0] for key in known} == REPLAYED.keys() - {FullDepth.strategy}
     assert {tuple(key.split("/")[1:]) for key in known if "/" in key} == set(CONSISTENCIES)
     assert families(4).keys() == known.keys() - {Learned.strategy}
 

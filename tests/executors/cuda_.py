@@ -36,12 +36,14 @@ class StandIn:
         assert found.dtype == torch.float32
         return found.clone().numpy()
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, rows: Ragged) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, active: Ragged, rows: Ragged) -> Tensor:
         """What flash attention finds, one sequence at a time."""
         assert rows.cu_seqlens.dtype == torch.int32 and query.stride(-1) == 1
         found = []
-        for start, end in pairwise(rows.cu_seqlens.tolist()):
-            own = (part[start:end].transpose(0, 1) for part in (query, key, value))  # (heads, pieces, width)
+        bounds = zip(pairwise(active.cu_seqlens.tolist()), pairwise(rows.cu_seqlens.tolist()), strict=True)
+        for of_query, (start, end) in bounds:
+            asking, *answering = query[slice(*of_query)], key[start:end], value[start:end]
+            own = (part.transpose(0, 1) for part in (asking, *answering))  # (heads, pieces, width)
             found.append(functional.scaled_dot_product_attention(*own).transpose(0, 1))
         return torch.cat(found)
 

@@ -10,7 +10,9 @@ from functools import cache
 from hashlib import sha256
 
 import numpy as np
+from torch import Tensor
 
+from service.executors.eager import State as EagerState
 from service.executors.executor import Executor
 from service.executors.fused import FusedExecutor, State
 from service.exits.reading import Reading
@@ -111,9 +113,14 @@ def within_deadline(work: Callable[[], object]) -> None:
 
 def values(state: State) -> FloatArray:
     """(pieces, hidden) a copy of what a fused executor keeps of a sequence."""
-    memory, here, _ = state
+    memory, here, _, _ = state
     found: FloatArray = memory[(here - memory.ctypes.data) // memory[0].nbytes].copy()
     return found
+
+
+def rows_of(states: Sequence[EagerState]) -> list[Tensor]:
+    """What an executor of PyTorch's keeps of every sequence: (pieces, hidden)."""
+    return [rows for rows, _ in states]
 
 
 @dataclass(frozen=True)

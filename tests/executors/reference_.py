@@ -35,11 +35,11 @@ def embed(model: MultiExitModel, sequence: SequenceInput) -> Doubles:
 
 
 def run_layer(model: MultiExitModel, layer: int, state: Doubles) -> Doubles:
-    """One layer over one sequence: (pieces, hidden) -> (pieces, hidden)."""
+    """One layer over one sequence, from the state before it to the state behind it: (pieces, hidden) each."""
     encoder = model.config.encoder
-    weights = model.encoder.layers[0 if encoder.shared_layers else layer - 1]
-    assert isinstance(weights, EncoderLayer)
+    weights = _layer(model, layer)
     attention = weights.attention
+    state = read(model, layer - 1, state)
     key, value = np.split(_linear(state, attention.key_value), 2, axis=1)
     query = _linear(state, attention.query)
     heads = [np.split(part, encoder.num_heads, axis=1) for part in (query, key, value)]
@@ -48,13 +48,28 @@ def run_layer(model: MultiExitModel, layer: int, state: Doubles) -> Doubles:
     state = _normalized(state + _linear(np.concatenate(context, axis=1), attention.output), weights.attention_norm)
     expanded = _linear(state, weights.up)
     activated = np.maximum(expanded, 0) if encoder.activation == "relu" else _gelu(expanded)
-    return _normalized(state + _linear(activated, weights.down), weights.output_norm)
+    return _standardized(state + _linear(activated, weights.down), weights.output_norm)
+
+
+def read(model: MultiExitModel, layer: int, state: Doubles) -> Doubles:
+    """A state behind a layer as the next one reads it."""
+    if layer == 0:
+        return state
+    norm = _layer(model, layer).output_norm
+    return state * _double(norm.weight) + _double(norm.bias)
+
+
+def _layer(model: MultiExitModel, layer: int) -> EncoderLayer:
+    weights = model.encoder.layers[0 if model.config.encoder.shared_layers else layer - 1]
+    assert isinstance(weights, EncoderLayer)
+    return weights
 
 
 def exit_table(model: MultiExitModel, layer: int, state: Doubles, sequence: SequenceInput) -> Doubles:
     """The exit behind a layer over one sequence: (pieces, hidden) -> (cells, K) log-probabilities."""
     head, config = model.exits[layer - 1], model.config
     assert isinstance(head, BiaffineExit)
+    state = read(model, layer, state)
     first = sequence.first_piece
     last = sequence.last_piece if config.exits.end_piece == "last" else first
     starts, ends = _projections(head, config, state, first, last)
@@ -138,9 +153,14 @@ def _gelu(x: Doubles) -> Doubles:
 
 
 def _normalized(x: Doubles, norm: nn.LayerNorm) -> Doubles:
+    return _standardized(x, norm) * _double(norm.weight) + _double(norm.bias)
+
+
+def _standardized(x: Doubles, norm: nn.LayerNorm) -> Doubles:
     centred = x - x.mean(axis=1, keepdims=True)
     deviation = np.sqrt((centred**2).mean(axis=1, keepdims=True) + norm.eps)
-    return centred / deviation * _double(norm.weight) + _double(norm.bias)
+    found: Doubles = centred / deviation
+    return found
 
 
 def _double(weight: Tensor) -> Doubles:

@@ -59,11 +59,11 @@ def test_attention_gives_a_sequence_the_same_bits_alone_and_in_a_batch() -> None
     gpu, lengths = Gpu(CUDA), (14, 512, 3, 128, 33)
     generator = torch.Generator(CUDA).manual_seed(0)
     query, key, value = torch.randn(3, sum(lengths), 12, 64, device=CUDA, generator=generator).bfloat16()
-    together = gpu.attend(query, key, value, Ragged(lengths, CUDA))
+    together = gpu.attend(query, key, value, *[Ragged(lengths, CUDA)] * 2)
     start = 0
     for length in lengths:
         own = slice(start, start := start + length)
-        alone = gpu.attend(query[own], key[own], value[own], Ragged((length,), CUDA))
+        alone = gpu.attend(query[own], key[own], value[own], *[Ragged((length,), CUDA)] * 2)
         assert torch.equal(together[own], alone), length
 
 
@@ -71,7 +71,7 @@ def test_attention_finds_what_the_stand_in_of_the_other_tests_does() -> None:
     rows = Ragged((14, 1, 40), CUDA)
     generator = torch.Generator(CUDA).manual_seed(0)
     query, key, value = torch.randn(3, 55, 12, 32, device=CUDA, generator=generator).bfloat16()
-    found, expected = Gpu(CUDA).attend(query, key, value, rows), StandIn().attend(query, key, value, rows)
+    found, expected = Gpu(CUDA).attend(query, key, value, rows, rows), StandIn().attend(query, key, value, rows, rows)
     torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
 
 

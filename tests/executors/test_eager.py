@@ -8,7 +8,7 @@ import torch
 from service.executors import eager as eager_module
 from service.executors.eager import EagerExecutor
 from service.models.packed import pack
-from tests.executors.executors_ import readings_of
+from tests.executors.executors_ import readings_of, rows_of
 from tests.models_ import eager, random_sequences, tiny_model
 
 INPUTS = random_sequences((4, 1, 7))
@@ -28,19 +28,19 @@ def test_layer_by_layer_it_says_what_the_whole_model_does() -> None:
 def test_states_are_of_one_sequence_each_and_are_left_as_they_were() -> None:
     executor = eager()
     states, _ = executor.run_layer(1, INPUTS, [None] * 3)
-    assert [tuple(state.shape) for state in states] == [(one.num_pieces, 32) for one in INPUTS]
-    before = [state.clone() for state in states]
+    assert [tuple(rows.shape) for rows, _ in states] == [(one.num_pieces, 32) for one in INPUTS]
+    before = [rows.clone() for rows, _ in states]
     once, _ = executor.run_layer(2, INPUTS, states)
     again, _ = executor.run_layer(2, INPUTS, states)
-    assert all(map(torch.equal, once, again)) and all(map(torch.equal, states, before))
-    assert not any(map(torch.equal, once, states))
+    assert all(map(torch.equal, rows_of(once), rows_of(again))) and all(map(torch.equal, rows_of(states), before))
+    assert not any(map(torch.equal, rows_of(once), before))
 
 
 def test_without_exit_there_is_no_reading_and_the_same_states() -> None:
     executor = eager()
     states, _ = executor.run_layer(1, INPUTS, [None] * 3)
     bare, reading = executor.run_layer(1, INPUTS, [None] * 3, with_exit=False)
-    assert reading is None and all(map(torch.equal, bare, states))
+    assert reading is None and all(map(torch.equal, rows_of(bare), rows_of(states)))
 
 
 def test_sequences_are_packed_once_until_somebody_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ def test_nothing_of_a_step_asks_for_gradients() -> None:
     model = tiny_model().requires_grad_(True)
     states, reading = EagerExecutor(model, CPU).run_layer(1, INPUTS, [None] * 3)
     assert reading is not None and not reading.table.requires_grad
-    assert not any(state.requires_grad for state in states)
+    assert not any(rows.requires_grad for rows in rows_of(states))
 
 
 def test_it_says_what_its_times_hold_for() -> None:

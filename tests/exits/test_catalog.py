@@ -10,7 +10,7 @@ import pytest
 from service.errors import BadInput
 from service.exits.catalog import PolicyCatalog, default_key
 from service.exits.consistency import CONSISTENCIES
-from service.exits.policies import STRATEGIES
+from service.exits.policies import REPLAYED
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.gated_vote import GatedVote
@@ -143,22 +143,22 @@ def test_a_measure_with_a_tau_keeps_that_tau() -> None:
 def test_what_is_left_out_takes_its_calibrated_default_where_there_is_one(
     changes: dict[str, Any], current: ExitPolicy, expected: ExitPolicy | None
 ) -> None:
-    built_in = None if expected else STRATEGIES[changes["strategy"]]()
+    built_in = None if expected else REPLAYED[changes["strategy"]]()
     assert merge(changes, current, CALIBRATED) == (expected or built_in)
 
 
 def test_defaults_are_kept_by_strategy_and_by_what_tau_depends_on() -> None:
     assert default_key("vee", {"measure": "js", "pooling": "max", "tau": -1}) == "vee/js/max"
     assert default_key("gated_vote", {"tau": 0.1}) == "gated_vote"
-    assert {default_key(of.strategy, of.defaults({})) for of in STRATEGIES.values()} >= {"vee/kl/mean", "learned"}
+    assert {default_key(of.strategy, of.defaults({})) for of in REPLAYED.values()} >= {"vee/kl/mean", "learned"}
 
 
 # the learned strategy
 
 
 def test_a_model_without_a_rule_has_no_learned_strategy() -> None:
-    assert UNCALIBRATED.strategies == sorted(STRATEGIES.keys() - {"learned"})
-    assert CALIBRATED.strategies == sorted(STRATEGIES)
+    assert UNCALIBRATED.strategies == sorted(REPLAYED.keys() - {"learned"})
+    assert CALIBRATED.strategies == sorted(REPLAYED)
     assert "learned" not in refusal({"strategy": "unheard of"})
 
 
@@ -191,7 +191,7 @@ def test_an_unknown_parameter_is_told_which_the_strategy_has() -> None:
 
 @pytest.mark.parametrize("strategy", UNCALIBRATED.strategies)
 def test_a_parameter_that_the_strategy_lacks_is_refused(strategy: str) -> None:
-    known = STRATEGIES[strategy].parameters()
+    known = REPLAYED[strategy].parameters()
     for name in {"layer", "tau", "gate", "patience", "measure", "rule"} - set(known):
         assert f"{strategy!r} has no parameter {name}; it has {known or 'none'}" in refusal(
             {"strategy": strategy, name: 1}

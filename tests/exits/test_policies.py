@@ -18,7 +18,7 @@ from service.errors import BadInput
 from service.exits.catalog import PolicyCatalog
 from service.exits.consistency import CONSISTENCIES
 from service.exits.ensemble import average
-from service.exits.policies import STRATEGIES
+from service.exits.policies import REPLAYED, STRATEGIES
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.gated_vote import GatedVote
@@ -36,7 +36,7 @@ NUM_WORDS = (4, 1, 6, 2, 3)
 RULE = random_rule(NUM_LAYERS)
 CATALOG = PolicyCatalog(NUM_LAYERS, rule=RULE)
 AGREES, DIFFERS = 0.0, -1.0
-every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+every_strategy = pytest.mark.parametrize("strategy", REPLAYED)
 
 
 def policy(strategy: str, **parameters: object) -> ExitPolicy:
@@ -331,7 +331,7 @@ def test_the_learned_rule_lets_nobody_go_between_its_deepest_exit_and_the_last()
 ENTITIES = ("entity_set", "entity_jaccard")
 WITH_TABLES = [*(Vee(*kind, tau=CONSISTENCIES[kind].tau) for kind in CONSISTENCIES if kind[0] not in ENTITIES)]
 WITH_TABLES += [Vee(measure, tau=0.5, ensemble=True) for measure in ENTITIES]
-WITHOUT_TABLES = [policy(strategy) for strategy in STRATEGIES if strategy != "vee"]
+WITHOUT_TABLES = [policy(strategy) for strategy in REPLAYED if strategy != "vee"]
 WITHOUT_TABLES += [Vee(measure, tau=0.5) for measure in ENTITIES]
 
 
@@ -381,7 +381,7 @@ def test_the_first_layer_has_nobody_to_agree_with() -> None:
 def test_a_model_of_one_layer_leaves_there_and_then() -> None:
     catalog = PolicyCatalog(1, {"budgeted": {"layer": 1}}, rule=random_rule(1))
     (only,) = random_readings(NUM_WORDS, 1, 3, seed=0)
-    for strategy in STRATEGIES:
+    for strategy in REPLAYED:
         of = catalog.policy({"strategy": strategy})
         assert leave(of, [tuple(of.evidence([only])[0].tolist())]) == (1, "last_layer") and of.needs_exit(1, 1)
 
@@ -396,7 +396,7 @@ def test_a_policy_survives_the_way_to_json_and_back(strategy: str, data: st.Data
     drawn = data.draw(policies(strategy))
     sent = json.loads(json.dumps(drawn.to_json()))
     assert CATALOG.policy(sent) == drawn and hash(CATALOG.policy(sent)) == hash(drawn)
-    assert sent.keys() == {"strategy", *STRATEGIES[strategy].parameters()} and "rule" not in sent
+    assert sent.keys() == {"strategy", *REPLAYED[strategy].parameters()} and "rule" not in sent
 
 
 def test_policies_of_different_parameters_differ() -> None:
@@ -406,7 +406,7 @@ def test_policies_of_different_parameters_differ() -> None:
 
 def test_every_strategy_is_registered_under_its_own_name() -> None:
     assert all(name == policy_type.strategy for name, policy_type in STRATEGIES.items())
-    assert STRATEGIES.keys() == SEEN.keys() == LEAVES.keys() == VALUES.keys() == EVIDENCE.keys()
+    assert REPLAYED.keys() == SEEN.keys() == LEAVES.keys() == VALUES.keys() == EVIDENCE.keys()
 
 
 NO_NUMBER = [True, False, "0.1", [0.1], {}, math.nan, math.inf, -math.inf, 10**400, -(10**400)]
@@ -433,7 +433,7 @@ WRONG: dict[tuple[str, str], list[object]] = {
 
 
 def test_every_parameter_has_values_that_it_refuses() -> None:
-    named = [(name, parameter) for name, of in STRATEGIES.items() for parameter in of.parameters()]
+    named = [(name, parameter) for name, of in REPLAYED.items() for parameter in of.parameters()]
     assert sorted(named) == sorted(WRONG)
 
 

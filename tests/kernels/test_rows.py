@@ -126,17 +126,21 @@ def test_products_of_bytes_of_any_height_are_those_of_single_rows() -> None:
 # attention
 
 
-def attended(qkv: Floats, head: int, size: int) -> Floats:
-    """One head's columns of `attend`; every other place of the result must stay as it was."""
-    rows, hidden = len(qkv), qkv.shape[1] // 3
-    padded = -(-rows // LANES) * LANES
+def attended(qkv: Floats, head: int, size: int, still: int = 0) -> Floats:
+    """One head's columns of `attend`, where the last rows stand still; all else must stay as it was."""
+    rows, hidden = len(qkv) - still, qkv.shape[1] // 3
+    moving, others = qkv[:rows].copy(), qkv[rows:].copy()
+    others[:, :hidden] = np.nan  # their queries are not there
+    values = np.full((rows + still) * size + 1, MARK, dtype=np.float32)
+    padded = -(-len(qkv) // LANES) * LANES
     keys = np.full(size * padded, np.nan, dtype=np.float32)
     scores = np.full(MAX_TILE_ROWS * (padded + 1) + 1, MARK, dtype=np.float32)
     out = np.full((rows + 1, hidden), MARK, dtype=np.float32)
-    work = keys.ctypes.data, scores.ctypes.data
+    work = keys.ctypes.data, values.ctypes.data, scores.ctypes.data
     target = out.ctypes.data + 4 * head * size
-    attend(qkv.ctypes.data, qkv.strides[0], rows, head, size, hidden, *work, target, out.strides[0])
-    assert scores[-1] == MARK, "the memory to work in was too small"
+    rows_of = moving.ctypes.data, others.ctypes.data, qkv.strides[0], rows, still
+    attend(*rows_of, head, size, hidden, *work, target, out.strides[0])
+    assert scores[-1] == values[-1] == MARK, "the memory to work in was too small"
     found = out[:rows, head * size : (head + 1) * size].copy()
     out[:rows, head * size : (head + 1) * size] = MARK
     assert np.all(out == MARK)
@@ -158,6 +162,16 @@ def test_attention_is_that_of_pytorch_for_every_length(heads: int, size: int) ->
         qkv = random.normal(size=(rows, 3 * heads * size)).astype(np.float32)
         head = rows % heads
         assert attended(qkv, head, size) == pytest.approx(expected_attention(qkv, head, size), abs=5e-6), rows
+
+
+@pytest.mark.parametrize(("heads", "size"), [(1, 16), (2, 32)])
+def test_rows_that_stand_still_are_keys_and_values_only(heads: int, size: int) -> None:
+    for rows in (2, 3, 15, 16, 17, 40, 97):
+        qkv = np.random.default_rng(rows).normal(size=(rows, 3 * heads * size)).astype(np.float32)
+        head = rows % heads
+        for still in {1, rows // 2, rows - 1}:
+            expected = expected_attention(qkv, head, size)[: rows - still]
+            assert attended(qkv, head, size, still) == pytest.approx(expected, abs=5e-6), (rows, still)
 
 
 @pytest.mark.parametrize("spread", [3.0, 30.0, 1000.0])

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from service.data.readers import Example
-from service.models.checkpoint import Checkpoint
 from service.models.config import ExitForm, ModelConfig
 from service.models.packed import pack
 from service.spans.types import Entity, Span
@@ -61,8 +60,8 @@ def test_an_entity_that_sentence_splitting_cuts_is_counted_as_lost() -> None:
 )
 def test_a_recipes_reach_reaches_the_contextual_form_and_no_other(form: ExitForm, wanted: int, reach: int) -> None:
     recipe = replace(RECIPE, exit_form=form, exit_reach=wanted, window_pieces=64, overlap_pieces=16)
-    checkpoint = Checkpoint(tiny_config().encoder, {}, tiny_tokenizer())
-    config = loop._model_config(recipe, checkpoint, ("LOC", "PER"))
+    start = loop._Start(tiny_config().encoder, tiny_tokenizer(), {})
+    config = loop._model_config(recipe, start, ("LOC", "PER"))
     assert (config.exits.form, config.exits.reach) == (form, reach)
     assert ModelConfig.from_json(config.to_json()) == config
 

@@ -1,7 +1,7 @@
 // The ladder of a sentence: a rung for every layer, what was seen at those that ran, and where it left and why.
 
 import { decider, consistencyScale, reason } from "./strategies.js";
-import { element, plural, short } from "./page.js";
+import { element, plural, short, sum } from "./page.js";
 
 /** The small gauge of a depth: so many of so many layers, as bars. */
 export function gauge(exitLayer, numLayers) {
@@ -30,10 +30,35 @@ function card(sequence, number, answer, points, hueOf, axis) {
       `Sentence ${number} ${depth}`,
     ),
     element("p", { class: "why" }, reason(sequence, policy, numLayers)),
-    element("p", { class: "quote", dir: "auto" }, points.slice(sequence.start, sequence.end)),
+    sequence.word_layers
+      ? depths(sequence, numLayers, points)
+      : element("p", { class: "quote", dir: "auto" }, points.slice(sequence.start, sequence.end)),
     table(sequence, number, answer, points, hueOf, axis),
   );
 }
+
+/** The sentence with a bar below every word, the longer, the deeper the word went, and the mean over its words. */
+function depths({ start, end, word_layers: words }, numLayers, points) {
+  const parts = [];
+  let position = start;
+  for (const word of words) {
+    const said = `${points.slice(word.start, word.end)}: layer ${word.layer}`;
+    const bar = element("i", { "aria-hidden": "true" });
+    const attributes = { class: "word", "--depth": percent(word.layer / numLayers), title: said };
+    parts.push(points.slice(position, word.start));
+    parts.push(element("span", attributes, points.slice(word.start, word.end), bar, unseen(` layer ${word.layer}`)));
+    position = word.end;
+  }
+  const mean = sum(words.map(({ layer }) => layer)) / words.length;
+  return element(
+    "div",
+    {},
+    element("p", { class: "depths", dir: "auto" }, parts, points.slice(position, end)),
+    element("p", { class: "soft" }, `${short(mean, 3)} layers a word, of ${numLayers}`),
+  );
+}
+
+const unseen = (text) => element("span", { class: "unseen" }, text);
 
 function table(sequence, number, answer, points, hueOf, axis) {
   const { exit_policy: policy, num_layers: numLayers } = answer;

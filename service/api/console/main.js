@@ -125,7 +125,10 @@ function legend(entities) {
   return [...counts].sort().map(([label, count]) => element("li", { class: `chip ${hueOf(label)}` }, `${label} ${count}`));
 }
 
-const averageLayer = ({ sequences }) => sum(sequences.map((sequence) => sequence.exit_layer)) / sequences.length;
+/** Of a sequence; where words stood still one by one, the mean over them. */
+const depth = ({ exit_layer: layer, word_layers: words }) =>
+  words ? sum(words.map((word) => word.layer)) / words.length : layer;
+const averageLayer = ({ sequences }) => sum(sequences.map(depth)) / sequences.length;
 
 function summary({ entities, sequences, num_layers: numLayers, timing_ms: timing }) {
   const found = entities.length ? plural(entities.length, "entity", "entities") : "No entities";

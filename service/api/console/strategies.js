@@ -83,6 +83,8 @@ const LEARNED = oneNumber(
   (worth) => `Going on was expected to mend ${worth} entity errors for the work of a layer`,
 );
 
+const goingOn = ({ evidence }) => (evidence.length ? `${plural(evidence[0], "word")} of it` : "");
+
 const DESCRIBED = {
   learned: {
     ...LEARNED,
@@ -96,6 +98,13 @@ const DESCRIBED = {
     "Leaves when even the least certain cell has an entropy below τ.",
     FROM_ZERO,
     (entropy) => `The entropy of its least certain cell is ${entropy}`,
+  ),
+  de3: oneNumber(
+    "Least certain candidate",
+    "Leaves when the least certain cell that may be an entity has an entropy, weighed with its distance from what " +
+      "its label looks like, below τ. The larger the weight, the more the distance counts.",
+    FROM_ZERO,
+    (doubt) => `Entropy and distance of its least certain candidate come to ${doubt}`,
   ),
   branchynet: oneNumber(
     "Mean entropy",
@@ -155,6 +164,23 @@ const DESCRIBED = {
     why: (_, { layer }) => `The budget ends at layer ${layer}.`,
     held: () => "the budget allows it",
   },
+  tokee: {
+    title: "Words that go on",
+    hint: "A word stands still when the largest entropy of a cell that a word of its window begins or ends is below τ; " +
+      "in the upper half of the layers below twice τ. A sentence leaves when all its words stand still.",
+    slider: () => FROM_ZERO,
+    note: goingOn,
+    why: (_, { tau, window }) =>
+      `All its words stand still: within ${plural(window, "word")} nothing was less certain than τ = ${short(tau)} allows.`,
+    held: ({ tau }) => `some words never had a window that was certain enough for τ = ${short(tau)}`,
+  },
+  hashee: {
+    title: "Words that go on",
+    hint: "A hash says behind which layer each word stands still. It belongs to the model: there is nothing to set.",
+    note: goingOn,
+    why: () => "The hash lets none of its words go deeper.",
+    held: () => "the hash sends a word of it to the last",
+  },
   full_depth: {
     title: "Full depth",
     hint: "Never leaves early: the baseline.",
@@ -171,7 +197,10 @@ const UNKNOWN = {
   held: () => "its strategy asked for no earlier exit",
 };
 
-/** How a policy's strategy decides; see DESCRIBED for the parts. `scale` is missing where nothing is measured. */
+/**
+ * How a policy's strategy decides; see DESCRIBED for the parts. `scale` is missing where nothing is measured that could
+ * be drawn; `slider` is the scale of a threshold all the same.
+ */
 export const decider = (policy) => DESCRIBED[policy.strategy] ?? UNKNOWN;
 
 /** Why a sequence left, in a sentence. */
@@ -183,7 +212,7 @@ export function reason(sequence, policy, numLayers) {
 
 /** The scale of a parameter that is a threshold; undefined for other parameters. */
 export function thresholdScale(name, policy) {
-  if (name === "tau") return decider(policy).scale?.(policy);
+  if (name === "tau") return (decider(policy).slider ?? decider(policy).scale)?.(policy);
   return name === "gate" ? FROM_ZERO : undefined;
 }
 

@@ -11,6 +11,7 @@ from service.api.answering import ERRORS, AnsweredText, Asked, answer
 from service.api.keys import require_read
 from service.api.schemas import NerRequest, NerResult, NerResults
 from service.api.state import Service, service_of
+from service.engine.trace import trace_words
 from service.errors import BadInput
 
 router = APIRouter()
@@ -78,6 +79,7 @@ def _result(service: Service, text: AnsweredText) -> dict[str, Any]:
                 "exit_layer": sequence.layer,
                 "exit_reason": sequence.exit_reason,
                 **({"trace": sequence.trace} if sequence.trace is not None else {}),
+                **({"word_layers": words} if sequence.trace is not None and (words := trace_words(sequence)) else {}),
             }
             for sequence in text.sequences
         ],

@@ -1,0 +1,109 @@
+"""Makes the tables of HashEE: by which order pieces leave. What is done with them is `service.exits.hashing`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.exits.hashing import DRAWN, layer_of_bucket
+from service.models.config import Hash
+from service.spans.types import IntArray
+from service.text.types import SequenceInput
+
+Doubles = NDArray[np.float64]
+_SMOOTHING = 1.0  # occurrences' worth of the tags of all pieces, for the tags of one
+_ROUNDS = 25  # of k-means
+
+
+def make_piece_layers(
+    hash_: Hash, tags: IntArray, embeddings: Doubles, *, num_layers: int, buckets: int, seed: int
+) -> NDArray[np.uint8]:
+    """(vocabulary,) the layer behind which each piece leaves, DRAWN, or num_layers for those never seen.
+
+    tags        (vocabulary, K) how often each piece was part of an entity of each label, and of none (label 0)
+    embeddings  (vocabulary, width) of the pieces
+    """
+    seen = tags.sum(axis=1).nonzero()[0]
+    layers = np.full(len(tags), num_layers, dtype=np.uint8)
+    if hash_ == "random":
+        layers[seen] = DRAWN
+        return layers
+    if hash_ == "clustered":
+        bucket = _clusters(embeddings[seen], buckets, seed)
+    else:
+        cost = _COSTS[hash_](tags[seen], seed)
+        bucket = np.empty(len(seen), dtype=np.int64)
+        bucket[np.argsort(cost, kind="stable")] = np.arange(len(seen)) * buckets // len(seen)
+    layers[seen] = layer_of_bucket(bucket, num_layers, buckets)
+    return layers
+
+
+def _random(tags: IntArray, seed: int) -> Doubles:
+    return np.random.default_rng(seed).random(len(tags))
+
+
+def _rarity(tags: IntArray, _: int) -> Doubles:
+    """The most frequent leave first."""
+    rarity: Doubles = -tags.sum(axis=1).astype(np.float64)
+    return rarity
+
+
+def _lack_of_information(tags: IntArray, _: int) -> Doubles:
+    """Those leave first whose presence has the highest mutual information with the label."""
+    total = tags.sum()
+    present = tags / total
+    absent = (tags.sum(axis=0) - tags) / total
+    of_label = tags.sum(axis=0) / total
+    information = np.zeros(len(tags))
+    for joint in (present, absent):
+        marginal = joint.sum(axis=1, keepdims=True) * of_label
+        information += np.where(joint > 0, joint * np.log(np.maximum(joint, 1e-300) / marginal), 0).sum(axis=1)
+    return -information
+
+
+def _tag_entropy(tags: IntArray, _: int) -> Doubles:
+    """Ours: those leave first whose label is all but known from the piece alone."""
+    prior = tags.sum(axis=0) / tags.sum()
+    shares = (tags + _SMOOTHING * prior) / (tags.sum(axis=1, keepdims=True) + _SMOOTHING)
+    entropy: Doubles = -(shares * np.log(np.maximum(shares, 1e-300))).sum(axis=1)
+    return entropy
+
+
+_COSTS: Mapping[Hash, Callable[[IntArray, int], Doubles]] = {
+    "random_consistent": _random,
+    "frequency": _rarity,
+    "mutual_information": _lack_of_information,
+    "tag_entropy": _tag_entropy,
+}
+
+
+def _clusters(points: Doubles, count: int, seed: int) -> IntArray:
+    """(points,) the number of its k-means cluster, clusters counted by ascending sum of their points' norms."""
+    centres = points[np.random.default_rng(seed).choice(len(points), count, replace=False)]
+    nearest = np.zeros(len(points), dtype=np.int64)
+    for _ in range(_ROUNDS):
+        nearest = (np.square(centres).sum(axis=1) - 2 * points @ centres.T).argmin(axis=1)
+        centres = np.stack(
+            [
+                points[nearest == index].mean(axis=0) if (nearest == index).any() else centres[index]
+                for index in range(count)
+            ]
+        )
+    norms = np.bincount(nearest, weights=np.linalg.norm(points, axis=1), minlength=count)
+    place = np.empty(count, dtype=np.int64)
+    place[np.argsort(norms, kind="stable")] = np.arange(count)
+    return place[nearest]
+
+
+def count_tags(
+    sequences: Sequence[SequenceInput], labels: Sequence[IntArray], vocab_size: int, num_labels: int
+) -> IntArray:
+    """(vocabulary, K) how often each piece was part of a word of each label; labels: of every sequence, (words,)."""
+    counts = np.zeros((vocab_size, num_labels), dtype=np.int64)
+    for sequence, of_words in zip(sequences, labels, strict=True):
+        for word, label in enumerate(of_words.tolist()):
+            pieces = sequence.piece_ids[sequence.first_piece[word] : sequence.last_piece[word] + 1]
+            np.add.at(counts, (pieces, label), 1)
+    return counts

@@ -1,0 +1,101 @@
+"""What a step of training minimises: the loss over exits, with the parts that a recipe adds for exits by word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from service.errors import BadInput
+from service.models.biaffine import Projections
+from service.models.multi_exit import MultiExitModel
+from service.models.packed import Packed
+from service.text.types import SequenceInput
+from service.trained import hashed_layers
+from service.training.loss import distance_loss, exit_weights, multi_exit_loss
+from service.training.recipe import Recipe
+from service.training.word_layers import SampledLayers, cell_layers
+
+PROTOTYPE_DECAY = 0.99  # of a prototype's moving average, per batch (our choice: the paper's is unknown to us)
+HARD = 0.05  # a cell without an entity is a hard negative where one has at least this probability (ours)
+
+
+class Objective:
+    """The loss of batches of a training set."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        start: MultiExitModel | None,
+        model: MultiExitModel,
+        sequences: Sequence[SequenceInput],
+        device: torch.device,
+    ) -> None:
+        """start: the model that training goes on from, if it does"""
+        self._recipe, self._model, self._device = recipe, model, device
+        self._weights = exit_weights(recipe.exit_weights, model.config.num_exits)
+        self._hashed = None if recipe.hash == "none" else list(map(hashed_layers(model).of, sequences))
+        self._sampled: SampledLayers | None = None
+        if recipe.halting:
+            if start is None:
+                raise BadInput("halting is the second stage of a training: start from a model, not from an encoder")
+            self._sampled = SampledLayers(start, sequences, device)
+
+    def seed(self, seed: str) -> None:
+        """Draw as always behind this seed."""
+        if self._sampled is not None:
+            self._sampled.seed(seed)
+
+    def __call__(self, batch: Sequence[int], packed: Packed, gold: Tensor) -> tuple[Tensor, Tensor]:
+        """-> the scalar to minimise, and (exits,) the cross-entropy of every exit, detached.
+
+        batch   which sequences of the training set are packed
+        gold    (cells,) the label of every valid cell
+        """
+        layers = of_cells = None
+        if self._hashed is not None:
+            layers = torch.from_numpy(np.concatenate([self._hashed[index] for index in batch])).to(self._device)
+        if self._sampled is not None:
+            layers = torch.from_numpy(np.concatenate([self._sampled.of(index) for index in batch])).to(self._device)
+            of_cells = cell_layers(packed, layers)
+        with torch.autocast(self._device.type, dtype=torch.bfloat16):
+            exits = list(self._model.run_exits(packed, layers))
+        tables = [torch.log_softmax(scores, dim=1) for scores, _ in exits]
+        words = len(packed.first_piece)
+        loss, losses = multi_exit_loss(tables, gold, words, self._weights, self._recipe.distillation, of_cells)
+        loss = (loss - self._recipe.flood).abs()  # flooding (Ishida et al. 2020), as TOKEE has it
+        if self._recipe.distance_weight:
+            projections = [of_exit for _, of_exit in exits]
+            loss = loss + self._recipe.distance_weight * self._distance_loss(packed, tables, projections, gold)
+        return loss, losses
+
+    def _distance_loss(
+        self, packed: Packed, tables: Sequence[Tensor], projections: Sequence[Projections], gold: Tensor
+    ) -> Tensor:
+        """Over exits; the prototypes are moved towards the batch on the way."""
+        first, last = packed.words_of_cells
+        prototypes = self._model.get_buffer("prototypes")
+        total = tables[-1].new_zeros(())
+        for weight, table, (of_first, of_last), of_exit in zip(
+            self._weights, tables, projections, prototypes, strict=True
+        ):
+            chosen = ((gold > 0) | (table[:, 0].detach().exp() < 1 - HARD)).nonzero().squeeze(1)
+            if not len(chosen):
+                continue
+            points = of_first[first[chosen]] + of_last[last[chosen]]
+            labels = gold[chosen]
+            _move(of_exit, points.detach(), labels)
+            total = total + weight * distance_loss(points, of_exit, labels)
+        return total
+
+
+def _move(prototypes: Tensor, points: Tensor, labels: Tensor) -> None:
+    """Prototypes (K, rank) towards the means of points (cells, rank) of each label; a new one to its first mean."""
+    counts = torch.bincount(labels, minlength=len(prototypes))
+    sums = torch.zeros_like(prototypes).index_add_(0, labels, points.to(prototypes.dtype))
+    means = sums / counts.clamp_min(1)[:, None]
+    is_new = (prototypes == 0).all(dim=1)
+    moved = torch.where(is_new[:, None], means, prototypes.lerp(means, 1 - PROTOTYPE_DECAY))
+    prototypes.copy_(torch.where((counts > 0)[:, None], moved, prototypes))
