@@ -143,7 +143,7 @@ def _measure(
             f1 = 100 * run.micro.f1
             ratios = [one / other for one, other in zip(of_full, seconds[name], strict=True)]
             row = Row(
-                stored.reference,
+                f"{stored.reference} {stored.config.hash or ''}".strip(),
                 words,
                 batch,
                 name,
