@@ -71,7 +71,7 @@ class Flight:
     moves: list[tuple[float, int]]
 
     def absorbed_s(self, start: float, end: float) -> int | None:
-        """Seconds behind `start` from which on each one up to `end` keeps the goal; None if the last does not."""
+        """Seconds after `start` from which on each one up to `end` keeps the goal; None if the last does not."""
         late = [second.second for second in self.seconds[int(start) : int(end)] if not second.keeps_goal]
         absorbed = max(late, default=int(start) - 1) + 1 - int(start)
         return None if absorbed == int(end) - int(start) else absorbed

@@ -92,7 +92,7 @@ def _of_a_model(options: argparse.Namespace) -> Iterator[Point]:
 
 
 def _of_lengths_and_labels(options: argparse.Namespace) -> Iterator[Point]:
-    """Random weights of the shape of MiniLM, of three layers; with one exit, and with one behind every layer."""
+    """Random weights of the shape of MiniLM, of three layers; with one exit, and with one after every layer."""
     cases = [("length", length, length, 5) for length in LENGTHS]
     cases += [("labels", labels, 32, labels) for labels in LABELS]
     for panel, x, length, labels in cases:

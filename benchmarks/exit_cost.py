@@ -4,7 +4,7 @@
 
 Models have random weights and the shape of MiniLM (d = 384) or BERT-base (d = 768); every piece is a word, the most an
 exit can have to do. A share is (layer, exit and evidence) / (layer alone) - 1, each the median of many tries that take
-turns; evidence is what the policy looks at behind layer 2, and decoding is in it where the policy decodes.
+turns; evidence is what the policy looks at after layer 2, and decoding is in it where the policy decodes.
 """
 
 from __future__ import annotations

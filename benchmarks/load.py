@@ -276,7 +276,7 @@ def _print_steps(
         cells = [f"{second.p99_ms:8.0f} ({100 * second.refused / max(1, second.offered):3.0f} %)" for second in seconds]
         print(f"{seconds[0].second:6d} {seconds[0].offered:8d}" + "".join(f" {cell:>16s}" for cell in cells))
     for row in rows:
-        recovered = "not by the end" if row["recovery_s"] is None else f"{row['recovery_s']:.1f} s behind the step"
+        recovered = "not by the end" if row["recovery_s"] is None else f"{row['recovery_s']:.1f} s after the step"
         late = "; the client was late" if row["client_too_late"] else ""
         late += "; others ran on the machine" if row["disturbed"] else ""
         shares = f"{100 * row['refused']:.1f} % refused, {100 * row['failed']:.1f} % failed {row['errors'] or ''}"

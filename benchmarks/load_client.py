@@ -29,7 +29,7 @@ NICENESS = -10
 class Plan:
     """What to send: text `texts[i]` at `due[i]` seconds; without `due`, each when the one before it is answered.
 
-    grace_s  how long to wait for answers behind the last arrival; in a closed loop, for all of them
+    grace_s  how long to wait for answers after the last arrival; in a closed loop, for all of them
     """
 
     port: int

@@ -293,7 +293,7 @@ def timeline(seen: Seen) -> list[Second]:
 
 
 def recovery_s(seen: Seen, step_end: float) -> float | None:
-    """Seconds behind the step until a second of arrivals begins in which p99 keeps the goal and nothing is refused.
+    """Seconds after the step until a second of arrivals begins in which p99 keeps the goal and nothing is refused.
 
     In tenths of a second; None where there is none before the arrivals end.
     """

@@ -3,7 +3,7 @@
     pip install -r benchmarks/requirements.txt
     python -m benchmarks.peers conll2003-minilm DATA/conll2003/test.conll --f1
 
-A peer is the same encoder run to full depth, with the last exit in its graph and our decoding behind it; its time runs
+A peer is the same encoder run to full depth, with the last exit in its graph and our decoding after it; its time runs
 from word pieces to spans, as ours does. Ours goes through the real engine. Before anything is measured every
 competitor answers some texts: a float32 peer must give the reference executor's spans, the others nearly so.
 
@@ -13,7 +13,7 @@ as padded batches), and all at once: by the engine as a burst, by a peer in padd
 pieces a peer's batches hold is chosen for each of the six by a trial.
 
 Every competitor has a process of its own, as it would in service (some 0.5 GB each), and the same number of threads.
-Thread pools spin for a while behind their work, as their users have them, so competitors take turns by whole rounds,
+Thread pools spin for a while after their work, as their users have them, so competitors take turns by whole rounds,
 not text by text, and a pause in front of each turn lets the last one's threads go to sleep. An untimed round and the
 trials warm up: what OpenVINO compiles for each new shape of its input is not in the figures, though a service meets it.
 """

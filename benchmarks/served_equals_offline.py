@@ -96,7 +96,7 @@ def served(url: str, examples: list[Example], change: dict[str, Any]) -> tuple[d
 
 
 def _depth(sequence: dict[str, Any]) -> float:
-    """The exit layer; where words stood still one by one, the mean over them."""
+    """The exit layer; where words halted one by one, the mean over them."""
     words = sequence.get("word_layers")
     return sum(word["layer"] for word in words) / len(words) if words else float(sequence["exit_layer"])
 

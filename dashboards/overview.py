@@ -60,7 +60,7 @@ def at_a_glance() -> Row:
     """The headline, and the state of things in twelve figures around it."""
     headline = figure(
         "Average exit layer",
-        "The layer behind which a sequence gets its answer, on average. The lower, the less is computed.",
+        "The layer after which a sequence gets its answer, on average. The lower, the less is computed.",
         Query(LAYER),
         decimals=2,
         sparkline=True,

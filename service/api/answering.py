@@ -53,7 +53,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class AnsweredText:
-    """A text, its sequences behind their last layer, and the entities that are wanted."""
+    """A text, its sequences after their last layer, and the entities that are wanted."""
 
     encoded: EncodedText
     sequences: Seq[Sequence]

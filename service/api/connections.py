@@ -196,7 +196,7 @@ class Connection(HttpToolsProtocol):
         self._take_turns()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; what comes behind a body, as a trailer, is none."""
+        """A header; what comes after a body, as a trailer, is none."""
         if self._is_in_head:
             super().on_header(name, value)
 

@@ -74,7 +74,7 @@ class TraceItem(BaseModel):
 
 
 class WordLayer(BaseModel):
-    """A word, and the layer behind which it stood still."""
+    """A word, and the layer after which it halted."""
 
     start: int
     end: int
@@ -90,7 +90,7 @@ class SequenceOut(BaseModel):
     exit_reason: Literal["vote", "confidence", "learned", "budget", "last_layer"]
     trace: list[TraceItem] | None = None
     word_layers: list[WordLayer] | None = Field(
-        None, description="with trace, under a strategy by which words stand still one by one"
+        None, description="with trace, under a strategy by which words halt one by one"
     )
 
 

@@ -37,7 +37,7 @@ class Observation:
     done_pieces, busy_s      that left, and the time that the engine worked
     open_pieces              that are not answered
     waiting_s                how long the request has waited that waits longest for its first layer
-    p95_s                    of the latest requests, of those that came in behind the last move; None for too few
+    p95_s                    of the latest requests, of those that came in after the last move; None for too few
     highest_level            the fastest level that may be used
     """
 
@@ -57,10 +57,10 @@ class State:
 
     arrivals       pieces a second
     work, pieces   the engine's time, as at full depth's speed, and the pieces it was for: both fade, their ratio counts
-    since_move_s   behind the last move
-    calm_s         for how long there has been no threat; 0 behind a move
+    since_move_s   after the last move
+    calm_s         for how long there has been no threat; 0 after a move
     needed_calm_s  before a return
-    on_trial_s     behind the last return, until it is proven or has failed; None then
+    on_trial_s     after the last return, until it is proven or has failed; None then
     """
 
     level: int
@@ -89,7 +89,7 @@ class ControlLaw:
     objective_s: float
 
     def next(self, state: State, seen: Observation) -> State:
-        """The state behind an observation; its level is where to be."""
+        """The state after an observation; its level is where to be."""
         state = self._remember(state, seen)
         if state.level > seen.highest_level:
             return _moved(state, seen.highest_level)

@@ -16,7 +16,7 @@ from service.errors import PolicyConflict
 log = logging.getLogger(__name__)
 
 PERIOD_S = 0.1  # between two looks
-PAUSE_S = 5.0  # behind a move that could not be made, for instance because the disk is full
+PAUSE_S = 5.0  # after a move that could not be made, for instance because the disk is full
 
 
 class Autopilot:

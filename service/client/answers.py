@@ -1,4 +1,4 @@
-"""A file of texts to a file of answers, in order; interrupted, it goes on behind the last answer that was written.
+"""A file of texts to a file of answers, in order; interrupted, it goes on after the last answer that was written.
 
 An answer repeats its line's number, id and text: so the file stands alone, and a changed file of texts is noticed.
 """

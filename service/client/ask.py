@@ -36,7 +36,7 @@ def ask_file(client: NerClient, source: Path, target: Path) -> int:
                 if "error" in record:
                     problems.append(f"{source}:{record['line']}: {record['error']}")
     except KeyboardInterrupt:
-        print(f"stopped; the same command goes on behind the last answer in {target}", file=sys.stderr)
+        print(f"stopped; the same command goes on after the last answer in {target}", file=sys.stderr)
         return INTERRUPTED
     for problem in problems[:_MOST_PROBLEMS]:
         print(problem, file=sys.stderr)

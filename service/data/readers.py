@@ -14,7 +14,7 @@ from pathlib import Path
 from service.errors import DataRefused
 from service.spans.types import Entity
 
-WordSpan = tuple[int, int, str]  # first word, behind the last word, label
+WordSpan = tuple[int, int, str]  # first word, after the last word, label
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +66,10 @@ _COLUMN = re.compile(r"[^ \t\r\n]+")  # not \S: a word may hold a no-break space
 
 
 def read_conll(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
-    """CoNLL columns: the word first, its tag last, tab or blanks between, an empty line behind each sentence.
+    """CoNLL columns: the word first, its tag last, tab or blanks between, an empty line after each sentence.
 
     Tags may be IOB1, IOB2 or BIOES (B, I, E, S; also L and U, as in BILOU): an entity begins at B or S, at a change of
-    label, and behind O or a finished entity; it ends at E or S and before the next begins. -DOCSTART- lines are
+    label, and after O or a finished entity; it ends at E or S and before the next begins. -DOCSTART- lines are
     passed over.
     """
     words: list[str] = []
@@ -117,7 +117,7 @@ def _spans_of_tags(tags: Sequence[str]) -> list[WordSpan]:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
-    """One object a line: {"tokens": [str, ...], "entities": [[first, behind the last, label], ...]}; may be nested."""
+    """One object a line: {"tokens": [str, ...], "entities": [[first, after the last, label], ...]}; may be nested."""
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -127,7 +127,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
                 words, entities = record["tokens"], record["entities"]
                 spans = [(first, last, label) for first, last, label in entities]
             except (ValueError, KeyError, TypeError) as error:
-                expected = '{"tokens": [...], "entities": [[first, behind the last, label], ...]}'
+                expected = '{"tokens": [...], "entities": [[first, after the last, label], ...]}'
                 raise DataRefused(f"{path}:{number}: expected {expected}: {error!r}") from error
             _check_record(words, spans, path, number)
             if words:

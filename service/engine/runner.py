@@ -22,7 +22,7 @@ class Runner(Protocol):
     num_layers: int
 
     def run_layer(self, layer: int, sequences: Seq[Sequence]) -> list[Evidence]:
-        """Move `sequences` behind `layer`; -> what each one's policy sees there.
+        """Move `sequences` after `layer`; -> what each one's policy sees there.
 
         When it raises, no sequence has moved, and it may be asked again for some of them.
         """
@@ -85,12 +85,12 @@ class ModelRunner:
         ]
 
     def _words(self, sequence: Sequence, layer: int, reading: Reading | None) -> Words | None:
-        """What has become of a sequence's words behind `layer`, under a strategy that asks."""
+        """What has become of a sequence's words after `layer`, under a strategy that asks."""
         policy = sequence.policy
         if not isinstance(policy, WordPolicy):
             return None
         words = sequence.words or Words.of(sequence.input)
-        words = words.behind(layer, None if reading is None else reading.word_uncertainty)
+        words = words.after(layer, None if reading is None else reading.word_uncertainty)
         if layer == self.num_layers:
             return words
         return replace(words, moving=policy.go_on(layer, self.num_layers, sequence.input, words))

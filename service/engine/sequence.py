@@ -61,10 +61,10 @@ class Request:
 class Sequence:
     """One unit of scheduling on its way through the layers.
 
-    hidden   (pieces, hidden) on the device, behind the last layer that ran
+    hidden   (pieces, hidden) on the device, after the last layer that ran
     readings per layer that ran, what its exit said; None where the policy needed none
     history  per layer that ran, what the policy saw
-    words    what became of its words, under a strategy that lets them stand still one by one
+    words    what became of its words, under a strategy that lets them halt one by one
     """
 
     request: Request
@@ -84,7 +84,7 @@ class Sequence:
 
     @property
     def exit_layer(self) -> float:
-        """The layer that it left behind; of one whose words stood still one by one, the mean over its words."""
+        """The layer that it left after; of one whose words halted one by one, the mean over its words."""
         return self.layer if self.words is None else float(self.words.layers.mean())
 
     @property
@@ -93,8 +93,8 @@ class Sequence:
         if self.words is None or not self.history:
             return self.input.num_pieces
         sequence, moving = self.input, self.words.moving
-        still = int((sequence.last_piece - sequence.first_piece + 1)[~moving].sum())
-        return work_of_pieces(sequence.num_pieces - still, still)
+        halted = int((sequence.last_piece - sequence.first_piece + 1)[~moving].sum())
+        return work_of_pieces(sequence.num_pieces - halted, halted)
 
     @property
     def policy(self) -> ExitPolicy:

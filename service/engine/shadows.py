@@ -1,6 +1,6 @@
 """Shadow runs: some sequences that left early go on to full depth in idle time, to see whether leaving cost them.
 
-Nobody waits for a shadow. It begins where its sequence left, behind the answer, and takes over what that one held on
+Nobody waits for a shadow. It begins where its sequence left, after the answer, and takes over what that one held on
 the device. It runs a layer at a time, and only while no request has a step to run; so the most that it can delay one is
 the layer it is in. Few are kept: in a peak the oldest make way. So quiet times are sampled more than busy ones, and
 what is found holds for the texts of quiet times.

@@ -10,7 +10,7 @@ from service.exits.policies.vee import Vee
 
 
 def trace_words(sequence: Sequence) -> list[dict[str, int]] | None:
-    """Every word with the layer behind which it stood still; None under a strategy by which words move together."""
+    """Every word with the layer after which it halted; None under a strategy by which words move together."""
     if sequence.words is None:
         return None
     rows = zip(sequence.input.word_starts, sequence.input.word_ends, sequence.words.layers, strict=True)

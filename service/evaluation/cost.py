@@ -34,7 +34,7 @@ class PolicyCost:
     """What a policy takes for a sequence, by its length and the layer it leaves at.
 
     lengths  (lengths,) pieces
-    seconds  (layers, lengths) of a sequence that leaves behind that layer, from its word pieces to its decoded spans
+    seconds  (layers, lengths) of a sequence that leaves after that layer, from its word pieces to its decoded spans
     """
 
     lengths: IntArray
@@ -116,7 +116,7 @@ class CostMeter:
         return first, plain, np.maximum(with_exit - plain, 0.0), np.maximum(with_table - plain, 0.0)
 
     def _measure_policy(self, policy: ExitPolicy, layer: int) -> tuple[Seconds, Seconds]:
-        """(lengths,) seconds of the policy's evidence behind `layer`, and of decoding what it did not decode."""
+        """(lengths,) seconds of the policy's evidence after `layer`, and of decoding what it did not decode."""
         needed = [m for m in range(1, layer + 1) if policy.needs_exit(m, self._num_layers)]
         evidence_s, decode_s = [], []
         for of_layers in self._readings:

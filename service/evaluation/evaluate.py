@@ -103,7 +103,7 @@ def evaluate(
 ) -> Evaluation:
     """Score every exit against gold; `split=False` takes each text as one sentence. A lost gold entity is a miss.
 
-    word_layers: behind which layers a sequence's words stand still; None: none does
+    word_layers: after which layers a sequence's words halt; None: none does
     """
     texts = encode_examples(text_encoder, examples, split=split)
     label_ids = {label: index for index, label in enumerate(executor.config.labels, 1)}

@@ -1,6 +1,6 @@
 """Fits the learned exit rule to a trace: the leaving probabilities that cost least, errors and work together.
 
-With q_m the probability of leaving behind layer m, a sequence leaves there with probability
+With q_m the probability of leaving after layer m, a sequence leaves there with probability
 pi_m = q_m (1 - q_1) ... (1 - q_{m-1}). Minimised is the mean of sum_m pi_m (errors_m + price m work) over sequences and
 over prices, so one rule serves every price; at run time the price is tau. The work of a layer is what it takes for that
 sequence: a layer of a long one must mend more. This is ours: what is learned is not whether an exit is right but

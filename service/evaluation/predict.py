@@ -23,7 +23,7 @@ def run_to_full_depth(
 ) -> Iterator[tuple[list[int], list[Reading]]]:
     """-> batch by batch: which sequences, and what every exit said of them, tables included.
 
-    word_layers: behind which layers a sequence's words stand still; None: none does
+    word_layers: after which layers a sequence's words halt; None: none does
     """
     for batch in length_buckets(sequences, max_pieces):
         inputs = [sequences[index] for index in batch]

@@ -24,7 +24,7 @@ Evidences = Sequence[Sequence[Evidence]]  # [layer - 1][sequence]
 class Replay:
     """What a policy gives on a trace.
 
-    exit_layers               (sequences,); where words stood still one by one, the mean over each one's words
+    exit_layers               (sequences,); where words halted one by one, the mean over each one's words
     gold, found, correct      (texts,) entities
     num_pieces, num_layers    of the trace
     """
@@ -65,7 +65,7 @@ class Replay:
 
 
 def gather_evidence(trace: Trace, policy: ExitPolicy) -> list[list[Evidence]]:
-    """What `policy` sees of every sequence behind every layer; it does not depend on thresholds."""
+    """What `policy` sees of every sequence after every layer; it does not depend on thresholds."""
     evidences: list[list[Evidence]] = []
     seen = []
     for layer, reading in enumerate(trace.readings, 1):

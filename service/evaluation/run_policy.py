@@ -1,6 +1,6 @@
 """A policy on texts, run as the server runs it: for strategies that change what deeper layers see, where no replay can.
 
-Under a strategy by which words stand still one by one, what a layer says depends on who stood still before.
+Under a strategy by which words halt one by one, what a layer says depends on who halted before.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def run_policy(executor: Executor, policy: ExitPolicy, inputs: Sequence[Sequence
 
 
 def _run_layer(executor: Executor, policy: ExitPolicy, layer: int, passages: Sequence[Passage]) -> None:
-    """A layer of all that are under way, and what the policy sees behind it."""
+    """A layer of all that are under way, and what the policy sees after it."""
     by_word, num_layers = isinstance(policy, WordPolicy), executor.config.num_layers
     states, reading = executor.run_layer(
         layer,
@@ -74,7 +74,7 @@ def _run_layer(executor: Executor, policy: ExitPolicy, layer: int, passages: Seq
         passage.state = state
         if part is not None:
             passage.readings.append(part)
-        words = passage.words.behind(layer, part.word_uncertainty if part and by_word else None)
+        words = passage.words.after(layer, part.word_uncertainty if part and by_word else None)
         if isinstance(policy, WordPolicy) and layer < num_layers:
             words = replace(words, moving=policy.go_on(layer, num_layers, passage.input, words))
         passage.words = words

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from service.executors.eager import State, flags_of, keep_still_cells
+from service.executors.eager import State, flags_of, keep_halted_cells
 from service.exits.halting import Flags
 from service.exits.reading import Candidates, Cells, Reading
 from service.models.biaffine import Projections
@@ -111,7 +111,7 @@ class CudaExecutor:
         with_table: bool = True,
         active: Sequence[Flags | None] | None = None,
     ) -> tuple[list[State], Reading | None]:
-        """See Executor. Where words stand still, the host waits to learn how many rows move."""
+        """See Executor. Where words are halted, the host waits to learn how many rows move."""
         packed, before = self._pack(tuple(inputs)), [state for state in states if state is not None]
         words = None if active is None else flags_of(active, packed)
         state = torch.cat([rows for rows, _ in before]) if before else self._model.embed(packed).to(self._dtype)
@@ -122,7 +122,7 @@ class CudaExecutor:
         scores, projections = self._model.exit_scores(layer, state, packed)
         table = torch.log_softmax(scores, dim=1)
         if words is not None and self.config.hash is None:
-            table = keep_still_cells(table, before, packed, words)
+            table = keep_halted_cells(table, before, packed, words)
         reading = self._read(table, packed, projections if self.config.prototypes else None, with_table=with_table)
         return list(zip(rows, table.split(packed.cell_counts), strict=True)), reading
 

@@ -53,7 +53,7 @@ class EagerExecutor:
             return [(own, None) for own in rows], None
         table, projections = self._exit(layer, state, packed)
         if words is not None and self.config.hash is None:
-            table = keep_still_cells(table, before, packed, words)
+            table = keep_halted_cells(table, before, packed, words)
         reading = Reading(table, packed.words.lengths, nested=self.config.nested, projections=projections)
         return list(zip(rows, table.split(packed.cell_counts), strict=True)), reading
 
@@ -85,8 +85,8 @@ class EagerExecutor:
         """See Executor."""
 
 
-def keep_still_cells(table: Tensor, before: Sequence[State], packed: Packed, words: Tensor) -> Tensor:
-    """(cells, K) a new table, but with the cells of two words that stand still as they were said before."""
+def keep_halted_cells(table: Tensor, before: Sequence[State], packed: Packed, words: Tensor) -> Tensor:
+    """(cells, K) a new table, but with the cells of two halted words as they were said before."""
     said = [own for _, own in before] or [None] * packed.words.batch
     parts = zip(
         packed.active_cells(words)[:, None].split(packed.cell_counts),

@@ -35,14 +35,14 @@ class Executor(Protocol):
         with_table: bool = True,
         active: Sequence[Flags | None] | None = None,
     ) -> tuple[list[State], Reading | None]:
-        """Layer `layer`, from 1, and the exit behind it; -> the states behind the layer, and what the exit said.
+        """Layer `layer`, from 1, and the exit after it; -> the states after the layer, and what the exit said.
 
         states      as the layer before gave them, which are left as they were; None before layer 1
         with_exit   whether the exit runs at all
         with_table  whether somebody will look at the table itself, not only at its summary and candidates
         active      per sequence, (words,) which of its words move; None: all, as they have to in layer 1. Those that
-                    stand still are keys and values as their state says. Of two such words the exit's cell stays what it
-                    was behind the layer before, unless the model has one exit, which is asked once
+                    are halted are keys and values as their state says. Of two such words the exit's cell stays what it
+                    was after the layer before, unless the model has one exit, which is asked once
         """
 
     def wait(self) -> None:

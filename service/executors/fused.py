@@ -26,21 +26,21 @@ from service.text.types import SequenceInput
 
 _ACTIVATIONS = {"gelu": 0, "relu": 1}
 _FIELDS = {name: index for index, name in enumerate(STEP.names or ())}
-_BOUNDS = ("row_starts", "word_starts", "moving_starts", "still_starts")
+_BOUNDS = ("row_starts", "word_starts", "moving_starts", "halted_starts")
 _OF_SEQUENCES = ("cell_starts", "inputs", "outputs", "num_found", "reads_words", "new_words")
 _OF_WORDS = (
     *("first_piece", "last_piece", "first_row", "last_row"),
     *("word_moves", "place_of_word", "word_at_place"),
 )
 _OF_ROWS = ("piece_ids", "position_ids", "shape_ids", "row_of_piece", "piece_of_row")
-_LAYER = _FIELDS["layer"]  # behind the sizes of a step, and before what is wanted of it
+_LAYER = _FIELDS["layer"]  # after the sizes of a step, and before what is wanted of it
 # memory of two states; address of the present one; of the next one; what the exit said, if it ran
 State = tuple[NDArray[np.float32], int, int, "Said | None"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Said:
-    """What an exit said of one sequence, for later layers in which words of it stand still.
+    """What an exit said of one sequence, for later layers in which words of it are halted.
 
     cells  (candidates, 4), see Candidates; without those that decoding leaves out, unless the sequence is read by word
     table  (cells, K), if it was wanted
@@ -204,7 +204,7 @@ class FusedExecutor:
         return words[:, 0].copy(), words[:, 1].copy()
 
     def _table(self, before: Sequence[State]) -> FloatArray:
-        """(cells, K) to write to; where words stand still, what the exit said before."""
+        """(cells, K) to write to; where words are halted, what the exit said before."""
         table = np.empty((self._description[_FIELDS["cells"]], self._labels + 1), dtype=np.float32)
         if not self._moves_all:
             start = 0
@@ -221,7 +221,7 @@ class FusedExecutor:
         before: Sequence[State],
         table: FloatArray | None,
     ) -> tuple[Candidates, list[Said | None]]:
-        """The candidates of sequences that are read by word, with those of words that stand still; and what to keep."""
+        """The candidates of sequences that are read by word, with those of halted words; and what to keep."""
         parts: list[FloatArray] = []
         kept: list[Said | None] = []
         cell = 0
@@ -244,7 +244,7 @@ class FusedExecutor:
         return Candidates.join(parts, are_entities=False), kept
 
     def _sum_up(self, summary: Figures, active: Sequence[Flags | None], table: FloatArray | None) -> None:
-        """The kernels have no summary of a sequence in which words stand still; the table has."""
+        """The kernels have no summary of a sequence that has halted words; the table has."""
         cell = 0
         for index, (words, flags) in enumerate(zip(self._num_words, active, strict=True)):
             size = num_cells(words)
@@ -287,7 +287,7 @@ class FusedExecutor:
         return memory, address, address + 4 * rows * self._hidden, None
 
     def _fill(self, name: str, arrays: Sequence[NDArray[np.int64]]) -> None:
-        """Put arrays one behind the other where the kernels look for them."""
+        """Put arrays one after the other where the kernels look for them."""
         if len(arrays) == 1:
             self._memory[name][: len(arrays[0])] = arrays[0]
         else:

@@ -45,7 +45,7 @@ def quantize(model: MultiExitModel) -> QuantizedWeights:
         parts = {
             **_layer_parts(layer),
             **(_norm("input_norm", all_layers[index - 1].output_norm) if index else {}),
-            **_norm("exit_norm", all_layers[model.config.exit_behind(index + 1) - 1].output_norm),
+            **_norm("exit_norm", all_layers[model.config.exit_after(index + 1) - 1].output_norm),
             **_exit_parts(cast("BiaffineExit", exit_), model.config.encoder.max_positions),
         }
         for name, array in parts.items():

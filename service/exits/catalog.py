@@ -25,7 +25,7 @@ _OF_ONE_EXIT = (HashEE.strategy, FullDepth.strategy)
 class Trained:
     """What a model's training prepared it for, beside the strategies that every model has.
 
-    halting     words that stand still (recipe field halting)
+    halting     words that halt one by one (recipe field halting)
     layers      what a hash says of words (recipe field hash): such a model has one exit
     prototypes  of its exits (recipe field distance_weight)
     """
@@ -56,11 +56,11 @@ class PolicyCatalog:
         """What a strategy needs that this model has not; None for one that the model supports."""
         trained = self.trained
         if trained.layers is not None and strategy not in _OF_ONE_EXIT:
-            return "an exit behind every layer, and this model, trained under a hash, has one for all"
+            return "an exit after every layer, and this model, trained under a hash, has one for all"
         if strategy == Learned.strategy and self.rule is None:
             return "a rule trained for this model, which it has not: calibrate it first"
         if strategy == Tokee.strategy and not trained.halting:
-            return "a model trained with words that stand still (recipe field halting), which this one was not"
+            return "a model trained with words that halt (recipe field halting), which this one was not"
         if strategy == HashEE.strategy and trained.layers is None:
             return "a model trained under a hash (recipe field hash), which this one was not"
         if strategy == De3.strategy and trained.prototypes is None:

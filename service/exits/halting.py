@@ -18,7 +18,7 @@ def threshold(delta: float, layer: int, num_layers: int) -> float:
 def still_active(uncertainty: Uncertainty, active: Flags, window: int, threshold: float) -> Flags:
     """(words,) which words go on: those that are active and near an uncertain word.
 
-    uncertainty  (words,) in [0, 1]; of a word that stands still, what it was when it last moved
+    uncertainty  (words,) in [0, 1]; of a halted word, what it was when it last moved
     window       how many words, an odd number, the word itself in the middle, all have to be below the threshold
     """
     unsure = uncertainty >= threshold
@@ -31,7 +31,7 @@ def still_active(uncertainty: Uncertainty, active: Flags, window: int, threshold
 
 
 def simulate(uncertainties: Uncertainty, window: int, delta: float) -> NDArray[np.int64]:
-    """(words,) the layer behind which each word would stand still, had standing still changed nothing.
+    """(words,) the layer after which each word would halt, had halting changed nothing.
 
     uncertainties: (layers, words)
     """

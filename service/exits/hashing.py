@@ -1,6 +1,6 @@
-"""HashEE (Sun et al. 2022): behind which layer a word stands still, known from its pieces before anything is run.
+"""HashEE (Sun et al. 2022): after which layer a word halts, known from its pieces before anything is run.
 
-Every piece of the vocabulary has a bucket b of B, and leaves behind layer 1 + b * (M // B). A word leaves with its last
+Every piece of the vocabulary has a bucket b of B, and leaves after layer 1 + b * (M // B). A word leaves with its last
 piece. Special pieces and pieces that training never showed go to layer M.
 """
 
@@ -18,12 +18,12 @@ DRAWN = 0  # in place of a layer: another one at every place where the piece occ
 
 
 def layer_of_bucket(bucket: IntArray, num_layers: int, buckets: int) -> IntArray:
-    """The layer behind which a bucket leaves."""
+    """The layer after which a bucket leaves."""
     return 1 + np.minimum(bucket, buckets - 1) * (num_layers // buckets)
 
 
 def word_layers(sequence: Sentence, piece_layers: NDArray[np.uint8], num_layers: int, buckets: int) -> IntArray:
-    """(words,) behind which layer each word stands still."""
+    """(words,) after which layer each word halts."""
     ids = sequence.piece_ids
     layers = piece_layers[ids].astype(np.int64)
     if (drawn := layers == DRAWN).any():
@@ -37,12 +37,12 @@ class HashedLayers:
     """`word_layers` of a model that has a hash; of a sequence worked out once while it is asked for again and again."""
 
     def __init__(self, piece_layers: NDArray[np.uint8], num_layers: int, buckets: int) -> None:
-        """piece_layers: (vocabulary,) the layer behind which each piece leaves, or DRAWN"""
+        """piece_layers: (vocabulary,) the layer after which each piece leaves, or DRAWN"""
         self._table, self._num_layers, self._buckets = piece_layers, num_layers, buckets
         self._known: WeakKeyDictionary[Sentence, IntArray] = WeakKeyDictionary()
 
     def of(self, sequence: Sentence) -> IntArray:
-        """(words,) behind which layer each word stands still."""
+        """(words,) after which layer each word halts."""
         found = self._known.get(sequence)
         if found is None:
             found = word_layers(sequence, self._table, self._num_layers, self._buckets)

@@ -43,7 +43,7 @@ class ExitPolicy(ABC):
         return False
 
     def needs_exit(self, layer: int, num_layers: int) -> bool:
-        """Whether the exit behind `layer` must be computed. Always true where `decide` may leave."""
+        """Whether the exit after `layer` must be computed. Always true where `decide` may leave."""
         return True
 
     def evidence(self, readings: Sequence[Reading]) -> Figures:

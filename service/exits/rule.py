@@ -20,7 +20,7 @@ UNIT_PIECES = 24  # a layer of a sequence of so many pieces is the unit of work,
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExitRule:
-    """log(worth of going on behind layer m) = weights[m - 1] . features + bias[m - 1], for m = 1, ..., num_layers - 1.
+    """log(worth of going on after layer m) = weights[m - 1] . features + bias[m - 1], for m = 1, ..., num_layers - 1.
 
     Worth is in entity errors mended per unit of work: one layer of a sequence of UNIT_PIECES. Of two sequences with as
     much to mend, the longer one is worth less.
@@ -34,7 +34,7 @@ class ExitRule:
         return len(self.bias) + 1
 
     def worth_of_going_on(self, readings: Sequence[Reading]) -> Figures:
-        """Behind layer len(readings), which is not the last -> (sequences,) float64, above 0."""
+        """After layer len(readings), which is not the last -> (sequences,) float64, above 0."""
         weights, bias = self.weights[len(readings) - 1], self.bias[len(readings) - 1]
         worth = []
         for row in features(readings):

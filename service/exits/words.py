@@ -1,4 +1,4 @@
-"""Strategies under which the words of a sequence stand still one by one, and what becomes of one sequence's words."""
+"""Strategies under which the words of a sequence halt one by one, and what becomes of one sequence's words."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from service.exits.policy import Evidence, ExitPolicy, ExitReason
 from service.exits.sentence import Sentence
 from service.spans.types import IntArray
 
-KEYS_AND_VALUES = 6  # a row that stands still costs a layer one part in so many: 2 of the 12 hidden * hidden products
+KEYS_AND_VALUES = 6  # a halted row costs a layer one part in so many: 2 of the 12 hidden * hidden products
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Words:
     """The words of one sequence between two layers.
 
-    layers       (words,) the layer behind which each one stood still, or the latest one while it moves
+    layers       (words,) the layer after which each one halted, or the latest one while it moves
     moving       (words,)
     uncertainty  (words,) each one's when it last moved; of no meaning where the strategy does not ask for it
     """
@@ -36,8 +36,8 @@ class Words:
         zeros = np.zeros(count, dtype=np.int64)
         return cls(zeros, np.ones(count, dtype=bool), np.zeros(count, dtype=np.float32))
 
-    def behind(self, layer: int, uncertainty: Uncertainty | None) -> Words:
-        """Those that moved are behind `layer`; uncertainty: (words,) what the exit there says."""
+    def after(self, layer: int, uncertainty: Uncertainty | None) -> Words:
+        """Those that moved are after `layer`; uncertainty: (words,) what the exit there says."""
         layers = np.where(self.moving, layer, self.layers)
         if uncertainty is None:
             return replace(self, layers=layers)
@@ -52,10 +52,10 @@ class WordPolicy(ExitPolicy):
 
     @abstractmethod
     def go_on(self, layer: int, num_layers: int, sequence: Sentence, words: Words) -> Flags:
-        """(words,) which of the words that moved go on behind `layer`."""
+        """(words,) which of the words that moved go on after `layer`."""
 
     def needs_exit_of(self, layer: int, num_layers: int, sequence: Sentence) -> bool:
-        """Whether the exit behind `layer` must be computed for a sequence."""
+        """Whether the exit after `layer` must be computed for a sequence."""
         return True
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
@@ -70,6 +70,6 @@ class WordPolicy(ExitPolicy):
         """Why a sequence leaves early."""
 
 
-def work_of_pieces(moving: int, still: int) -> int:
-    """What a layer costs for rows that move and rows that stand still, in rows that move."""
-    return moving + -(-still // KEYS_AND_VALUES)
+def work_of_pieces(moving: int, halted: int) -> int:
+    """What a layer costs for rows that move and halted rows, in rows that move."""
+    return moving + -(-halted // KEYS_AND_VALUES)

@@ -1,4 +1,4 @@
-"""One layer of an encoder and the exit behind it over some packed sequences: the stages of a step.
+"""One layer of an encoder and the exit after it over some packed sequences: the stages of a step.
 
 A stage is a number of blocks that do not depend on each other, so that threads can share them; a stage begins when the
 one before it is done.
@@ -78,16 +78,16 @@ STEP = np.dtype(
             *("pieces", "positions", "shapes", "token_type", "embedding_gain", "embedding_bias"),
             # int64: first row and word of every sequence and (+ 1) of nobody, first cell of every sequence
             *("row_starts", "word_starts", "cell_starts"),
-            # int64: (words,) pieces of their sequence; (sequences,) addresses of states before and behind the layer
+            # int64: (words,) pieces of their sequence; (sequences,) addresses of states before and after the layer
             *("first_piece", "last_piece", "inputs", "outputs"),
             # (rows,) int64: what to look up in the embedding tables
             *("piece_ids", "position_ids", "shape_ids"),
             # int64: (words,) whether a word moves; (sequences,) whether a sequence is read word by word
             *("word_moves", "reads_words"),
             # worked out by `arrange`, int64: (rows,) the row of a piece, and the piece of a row; (sequences + 1,) where
-            # each one's rows that move begin, and those that stand still; (words,) rows of every word's ends; of a
+            # each one's rows that move begin, and halted ones; (words,) rows of every word's ends; of a
             # sequence's words those first whose cells are new: (sequences,) how many, (words,) their order
-            *("row_of_piece", "piece_of_row", "moving_starts", "still_starts", "first_row", "last_row"),
+            *("row_of_piece", "piece_of_row", "moving_starts", "halted_starts", "first_row", "last_row"),
             *("new_words", "place_of_word", "word_at_place"),
             # results: (cells, labels + 1) float32; (sequences, SUMMARY) float64; (sequences,) int64; (cells, 4) float32
             # and (words,) float32; (words, 2 * rank) float32 what the bilinear form reads of first and last words, or 0
@@ -218,7 +218,7 @@ def _load_rows(block, step, layer):
 
 @kernel
 def _kept(row, step, states):
-    """Address of what is kept of a row, among the sequences' states before or behind the layer."""
+    """Address of what is kept of a row, among the sequences' states before or after the layer."""
     starts = carray(longs_at(step.row_starts), (step.sequences + 1,))
     piece = carray(longs_at(step.piece_of_row), (step.rows,))[row]
     sequence = _sequence_of(piece, starts, step.sequences)
@@ -285,17 +285,17 @@ def _attention(block, step, scratch):
     sequence, head = block // step.heads, block % step.heads
     starts = carray(longs_at(step.moving_starts), (step.sequences + 1,))
     start, rows = starts[sequence], starts[sequence + 1] - starts[sequence]
-    still_starts = carray(longs_at(step.still_starts), (step.sequences + 1,))
-    still, still_rows = still_starts[sequence], still_starts[sequence + 1] - still_starts[sequence]
+    halted_starts = carray(longs_at(step.halted_starts), (step.sequences + 1,))
+    halted, halted_rows = halted_starts[sequence], halted_starts[sequence + 1] - halted_starts[sequence]
     size, stride = step.hidden // step.heads, 12 * step.hidden
-    padded = _ceil(rows + still_rows, LANES) * LANES
+    padded = _ceil(rows + halted_rows, LANES) * LANES
     target = step.context + 4 * (start * step.hidden + head * size)
     attend(
         step.qkv + start * stride,
-        step.qkv + still * stride,
+        step.qkv + halted * stride,
         stride,
         rows,
-        still_rows,
+        halted_rows,
         head,
         size,
         step.hidden,
@@ -425,7 +425,7 @@ def _mix_words(block, step, layer, scratch):
         scales = carray(floats_at(of_words), (count, 2))
         for word in range(count):
             scales[word, 0], scales[word, 1] = of_window
-        depth = (2 * reach + 1) * rank  # a word and its neighbours lie one behind the other: a row of the product
+        depth = (2 * reach + 1) * rank  # a word and its neighbours lie one after the other: a row of the product
         weight = layer.end_neighbours_weight if side else layer.start_neighbours_weight
         of_columns = layer.end_neighbours_columns if side else layer.start_neighbours_columns
         for column in range(0, rank, PANEL):
@@ -543,7 +543,7 @@ def _ends_of(step, sequence, start):
 def _score_spans(block, step, layer, scratch):
     """The cells of some first words of a sequence: summary, candidates, and if wanted the table and unsure words.
 
-    Of a sequence in which words stand still, only the cells of words that move, and no summary.
+    Of a sequence that has halted words, only the cells of words that move, and no summary.
     """
     chunks = _ceil(step.longest_words, STARTS_OF_A_BLOCK)
     sequence, chunk = block // chunks, block % chunks
@@ -878,23 +878,23 @@ def arrange(steps):
 
 @kernel
 def _place_rows(step, starts, row_of_piece):
-    """Rows that move first, then those that stand still; row_of_piece says first which is which, then where."""
+    """Rows that move first, then halted ones; row_of_piece says first which is which, then where."""
     piece_of_row = carray(longs_at(step.piece_of_row), (step.rows,))
     moving_starts = carray(longs_at(step.moving_starts), (step.sequences + 1,))
-    still_starts = carray(longs_at(step.still_starts), (step.sequences + 1,))
+    halted_starts = carray(longs_at(step.halted_starts), (step.sequences + 1,))
     moving = 0
     for piece in range(step.rows):
         moving += row_of_piece[piece]
-    at, still = 0, moving
+    at, halted = 0, moving
     for sequence in range(step.sequences):
-        moving_starts[sequence], still_starts[sequence] = at, still
+        moving_starts[sequence], halted_starts[sequence] = at, halted
         for piece in range(starts[sequence], starts[sequence + 1]):
-            row = at if row_of_piece[piece] else still
+            row = at if row_of_piece[piece] else halted
             at += row_of_piece[piece]
-            still += 1 - row_of_piece[piece]
+            halted += 1 - row_of_piece[piece]
             row_of_piece[piece] = row
             piece_of_row[row] = piece
-    moving_starts[step.sequences], still_starts[step.sequences] = at, still
+    moving_starts[step.sequences], halted_starts[step.sequences] = at, halted
     step.moving_rows = moving
 
 
@@ -909,11 +909,11 @@ def _place_words(step, sequence, first, last, moves):
     for word in range(first, last):
         new += 1 if is_whole or moves[word] else 0
     new_words[sequence] = new
-    at, still = 0, new
+    at, halted = 0, new
     for word in range(first, last):
         if is_whole or moves[word]:
             place, at = at, at + 1
         else:
-            place, still = still, still + 1
+            place, halted = halted, halted + 1
         place_of_word[word] = place
         word_at_place[first + place] = word - first

@@ -148,28 +148,28 @@ def transpose(source, out, width, offset):
 
 
 @kernel
-def attend(qkv, still, stride, rows, still_rows, head, size, hidden, keys, values, scores, out, out_stride):
+def attend(qkv, halted, stride, rows, halted_rows, head, size, hidden, keys, values, scores, out, out_stride):
     """One head of one sequence: softmax(Q K' / sqrt(size)) V, Q of the rows that move, K and V of all.
 
     qkv    address of (rows, 3 * hidden) floats, queries, keys and values beside each other; `stride` bytes a row
-    still  the same of the rows that stand still, whose queries are not there
+    halted the same of the halted rows, whose queries are not there
     keys   address of (size, padded) floats to work in, padded: all rows up to a multiple of LANES
-    values address of (all rows, size) floats to work in, where some rows stand still
+    values address of (all rows, size) floats to work in, where some rows are halted
     scores address of (MAX_TILE_ROWS, padded + 1) floats to work in
     out    address of the head's (rows, size) part of the result; `out_stride` bytes a row
     """
-    all_rows = rows + still_rows
+    all_rows = rows + halted_rows
     padded = (all_rows + LANES - 1) // LANES * LANES
     query = qkv + 4 * head * size
     transposed = carray(floats_at(keys), (size, padded))
     transpose(carray(floats_at(query + 4 * hidden), (rows, stride // 4)), transposed, size, 0)
     value, value_stride = query + 8 * hidden, stride
-    if still_rows:
-        other = still + 4 * head * size
-        transpose(carray(floats_at(other + 4 * hidden), (still_rows, stride // 4)), transposed, size, rows)
+    if halted_rows:
+        other = halted + 4 * head * size
+        transpose(carray(floats_at(other + 4 * hidden), (halted_rows, stride // 4)), transposed, size, rows)
         copied = carray(floats_at(values), (all_rows, size))
         copy_rows(carray(floats_at(value), (rows, stride // 4)), copied, 0)
-        copy_rows(carray(floats_at(other + 8 * hidden), (still_rows, stride // 4)), copied, rows)
+        copy_rows(carray(floats_at(other + 8 * hidden), (halted_rows, stride // 4)), copied, rows)
         value, value_stride = values, 4 * size
     for column in range(size):
         for row in range(all_rows, padded):

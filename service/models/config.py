@@ -20,7 +20,7 @@ class EncoderConfig:
     """The shape of a BERT-like encoder (post-LayerNorm).
 
     embedding_size   width of the embedding tables; when it is not hidden_size, a projection follows (ELECTRA, ALBERT)
-    position_offset  index of the first position in the position table (RoBERTa begins behind its padding index)
+    position_offset  index of the first position in the position table (RoBERTa begins after its padding index)
     type_vocab_size  0 for a family without token types (DistilBERT)
     shared_layers    one set of weights for all layers (ALBERT)
     """
@@ -42,7 +42,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True, slots=True)
 class ExitConfig:
-    """The biaffine classifier behind every layer.
+    """The biaffine classifier after every layer.
 
     form           "full": U as in Eq. 1 of VEE-BERT; "low_rank": both words projected to `rank`, then bilinear;
                    "contextual" (ours): low rank, each projection joined by one of the mean over the sequence's words
@@ -51,7 +51,7 @@ class ExitConfig:
     end_piece      which piece of a span's last word stands for it; its first word is always read at its first piece.
                    "first" is the paper's reading; "last" (ours) shows the exit both ends of a span's spelling
     reach          of the contextual form (ours): how many words on either side an exit sees beside each word, through a
-                   convolution of its projections; behind one or two layers a word has hardly met its neighbours
+                   convolution of its projections; after one or two layers a word has hardly met its neighbours
     width_buckets  a learned bias for spans of 1, 2, ..., width_buckets and more words (ours; 0 leaves it out)
     """
 
@@ -69,8 +69,8 @@ class ModelConfig:
     labels      names of table labels 1, 2, ...; label 0, no entity, has none
     nested      whether entities may contain each other
     word_shapes whether a learned vector for the spelling of a word joins its pieces' embeddings
-    halting     whether it was trained with words that stand still behind sampled layers, as TOKEE asks for
-    hash        what decided in training behind which layer a word stands still, as HashEE asks for; None: nothing.
+    halting     whether it was trained with words that halt after sampled layers, as TOKEE asks for
+    hash        what decided in training after which layer a word halts, as HashEE asks for; None: nothing.
                 Such a model has one exit, which reads words of all depths
     buckets     of the hash
     prototypes  whether it has a prototype for every exit and label, as DE3-BERT asks for
@@ -94,8 +94,8 @@ class ModelConfig:
         """How many exits have weights of their own."""
         return self.num_layers if self.hash is None else 1
 
-    def exit_behind(self, layer: int) -> int:
-        """The layer whose exit, and whose gain and bias, read the states behind `layer`."""
+    def exit_after(self, layer: int) -> int:
+        """The layer whose exit, and whose gain and bias, read the states after `layer`."""
         return layer if self.hash is None else self.num_layers
 
     @property

@@ -1,8 +1,8 @@
 """A BERT-like encoder over packed sequences: embeddings and one layer at a time. Exits live in `biaffine`.
 
-The state behind a layer is what its last LayerNorm gives before its gain and bias. A word that stands still keeps its
+The state after a layer is what its last LayerNorm gives before its gain and bias. A halted word keeps its
 state, and every layer reads it with the gain and bias of the layer before, as if it had come from there (what the
-authors of TOKEE do). Behind the embeddings the state is their output.
+authors of TOKEE do). After the embeddings the state is their output.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Encoder(nn.Module):
         return embedded
 
     def run_layer(self, layer: int, state: Tensor, packed: Packed, active: Active | None = None) -> Tensor:
-        """One layer, from the state before it to the state behind it: (pieces, hidden) -> (pieces, hidden).
+        """One layer, from the state before it to the state after it: (pieces, hidden) -> (pieces, hidden).
 
         Rows that are not active are read as keys and values, and keep their state; None: all are active.
         """
@@ -141,7 +141,7 @@ class Encoder(nn.Module):
         return moved if active is None else state.index_copy(0, active.index, moved)
 
     def hidden(self, layer: int, state: Tensor) -> Tensor:
-        """What the next layer, and the exit, read of a state behind `layer`; 0: behind the embeddings."""
+        """What the next layer, and the exit, read of a state after `layer`; 0: after the embeddings."""
         return self._layer(layer).read(state) if layer else state
 
     def _layer(self, layer: int) -> EncoderLayer:

@@ -1,4 +1,4 @@
-"""The whole model: an encoder with an exit behind every layer, run in steps. When to leave is decided elsewhere."""
+"""The whole model: an encoder with an exit after every layer, run in steps. When to leave is decided elsewhere."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class MultiExitModel(nn.Module):
             BiaffineExit(config.encoder.hidden_size, config.num_labels, config.exits, rates.exits)
             for _ in range(config.num_exits)
         )
-        if config.hash is not None:  # the layer behind which a piece's word may stand still, see service.models.hashing
+        if config.hash is not None:  # the layer after which a piece's word may halt, see service.models.hashing
             self.register_buffer("piece_layers", torch.zeros(config.encoder.vocab_size, dtype=torch.uint8))
         if config.prototypes:  # of every exit and label, see service.exits.prototypes
             shape = config.num_layers, config.num_labels, config.exits.rank
@@ -53,12 +53,12 @@ class MultiExitModel(nn.Module):
         return self.encoder.run_layer(layer, state, packed, active)
 
     def exit_table(self, layer: int, state: Tensor, packed: Packed) -> Tensor:
-        """The exit behind layer `layer`: (pieces, hidden) -> (cells, K) log-probabilities, float32."""
+        """The exit after layer `layer`: (pieces, hidden) -> (cells, K) log-probabilities, float32."""
         return torch.log_softmax(self.exit_scores(layer, state, packed)[0], dim=1)
 
     def exit_scores(self, layer: int, state: Tensor, packed: Packed) -> tuple[Tensor, Projections]:
         """The same before the softmax, and what the exit makes of words: as first and as last ones of a span."""
-        index = self.config.exit_behind(layer)
+        index = self.config.exit_after(layer)
         with torch.autocast(state.device.type, enabled=False):  # exits always compute in float32: votes compare them
             hidden = self.encoder.hidden(index, state).float()
             first_words = hidden.index_select(0, packed.first_piece)
@@ -71,12 +71,12 @@ class MultiExitModel(nn.Module):
     def forward(self, packed: Packed, word_layers: Tensor | None = None) -> list[Tensor]:
         """Every exit's table, first to last layer: the same steps as serving, all of them.
 
-        word_layers  (words,) behind which layer each word stands still; None: none does
+        word_layers  (words,) after which layer each word halts; None: none does
         """
         return [torch.log_softmax(scores, dim=1) for scores, _ in self.run_exits(packed, word_layers)]
 
     def run_exits(self, packed: Packed, word_layers: Tensor | None = None) -> Iterator[tuple[Tensor, Projections]]:
-        """`exit_scores` behind layer after layer; of a model with one exit, behind the last alone."""
+        """`exit_scores` after every layer in turn; of a model with one exit, after the last alone."""
         state = self.embed(packed)
         for layer in range(1, self.config.num_layers + 1):
             active = None if word_layers is None else packed.active(word_layers >= layer)

@@ -73,7 +73,7 @@ class Ragged:
 
 @dataclass(frozen=True, eq=False)
 class Active:
-    """Some rows of packed sequences, ascending, that a layer moves on while the others stand still.
+    """Some rows of packed sequences, ascending, that a layer moves on while the others are halted.
 
     index   (active pieces,)
     pieces  which of them are whose
@@ -117,7 +117,7 @@ class Packed:
         return torch.arange(len(shift), device=counts.device) + shift, counts
 
     def active(self, words: Tensor) -> Active:
-        """The pieces of some words, (words,) bool, and the special ones, which never stand still."""
+        """The pieces of some words, (words,) bool, and the special ones, which never halt."""
         rows, counts = self.pieces_of_words
         is_active = torch.ones(len(self.piece_ids), dtype=torch.bool, device=rows.device)
         is_active[rows] = words.repeat_interleave(counts)

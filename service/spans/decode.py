@@ -65,7 +65,7 @@ def keep_compatible(starts: Sequence[int], ends: Sequence[int], costs: Sequence[
                 kept.append(index)
         return kept
     # by position: smallest inclusive end of a kept span that starts before and covers the position,
-    # largest start of a kept span that covers the position and ends behind it
+    # largest start of a kept span that covers the position and ends after it
     nearest_end = np.full(size, size, dtype=np.int64)
     nearest_start = np.full(size, -1, dtype=np.int64)
     end_at, start_at = nearest_end.data, nearest_start.data  # read as Python integers: much faster

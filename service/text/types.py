@@ -42,7 +42,7 @@ class SequenceInput:
 
     @property
     def end(self) -> int:
-        """Character offset behind the last word."""
+        """Character offset after the last word."""
         return int(self.word_ends.max())
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from service.spans.types import IntArray
 
-Window = tuple[int, int, int, int]  # first word, behind the last word, first owned word, behind the last owned word
+Window = tuple[int, int, int, int]  # first word, after the last word, first owned word, after the last owned word
 
 
 def cut_windows(bounds: IntArray, first: int, last: int, max_pieces: int, overlap_pieces: int) -> list[Window]:
@@ -29,7 +29,7 @@ def cut_windows(bounds: IntArray, first: int, last: int, max_pieces: int, overla
         next_start = end
         while next_start - 1 > start and pieces[end] - pieces[next_start - 1] <= overlap_pieces:
             next_start -= 1
-        # the next window must reach behind this one: give up overlap before a word it cannot hold together with it
+        # the next window must reach beyond this one: give up overlap before a word it cannot hold together with it
         while next_start < end and pieces[end + 1] - pieces[next_start] > max_pieces:
             next_start += 1
         start = next_start

@@ -43,7 +43,7 @@ def find_words(text: str, encoding: Encoding, table_unit: TableUnit) -> Words:
 
     A word is what the tokenizer's pre-tokeniser yields: for BERT a run between white space and punctuation, and every
     CJK character. Characters that the tokenizer drops (control and zero-width characters) belong to no word; combining
-    marks behind a word belong to it; blanks at its ends do not. Words share no character: where one character became
+    marks after a word belong to it; blanks at its ends do not. Words share no character: where one character became
     several pieces (bytes of an emoji, a decomposed ligature), they are one word.
     """
     ids, offsets = encoding.ids, encoding.offsets

@@ -42,7 +42,7 @@ def model_card(
 
 {kind.capitalize()} named entities ({", ".join(config.labels)}), language `{recipe.language}`.
 {config.num_layers} layers of width {config.encoder.hidden_size}, pretrained as {recipe.encoder_name},
-a biaffine exit ({exit_form}) behind every layer. {shapes}
+a biaffine exit ({exit_form}) after every layer. {shapes}
 
 ## Data and what it allows
 

@@ -20,7 +20,7 @@ _ROUNDS = 25  # of k-means
 def make_piece_layers(
     hash_: Hash, tags: IntArray, embeddings: Doubles, *, num_layers: int, buckets: int, seed: int
 ) -> NDArray[np.uint8]:
-    """(vocabulary,) the layer behind which each piece leaves, DRAWN, or num_layers for those never seen.
+    """(vocabulary,) the layer after which each piece leaves, DRAWN, or num_layers for those never seen.
 
     tags        (vocabulary, K) how often each piece was part of an entity of each label, and of none (label 0)
     embeddings  (vocabulary, width) of the pieces

@@ -71,7 +71,7 @@ def train(
 
     `encoder`: where it starts, the folder of a Transformers checkpoint or of a model of this service. `output` collects
     history.jsonl, f1_per_exit.png, a checkpoint to resume from, and model/. Run again with the same output, it goes on
-    behind the last finished epoch and ends with the very weights of an uninterrupted run (on as many threads); with
+    after the last finished epoch and ends with the very weights of an uninterrupted run (on as many threads); with
     another recipe it is refused. `max_sentences` cuts the training set, for trying things out.
     """
     output.mkdir(parents=True, exist_ok=True)
@@ -257,7 +257,7 @@ def _hash_pieces(hash_: Hash, model: MultiExitModel, sequences: list[TrainingSeq
 def _halting_f1(
     model: MultiExitModel, device: torch.device, text_encoder: TextEncoder, dev: list[Example], recipe: Recipe
 ) -> float:
-    """Mean dev F1 with words that stand still, of texts as they are and joined."""
+    """Mean dev F1 with halted words, of texts as they are and joined."""
     executor = EagerExecutor(model, device)
     sets = [dev, join_examples(dev, recipe.joined_words, recipe.seed)] if recipe.joined_words else [dev]
     found = [
@@ -437,5 +437,5 @@ class _TrainingState:
             model.load_state_dict(checkpoint["model"])
             average.load_state_dict(checkpoint["average"])
             optimizer.load_state_dict(checkpoint["optimizer"])
-            log.info("resuming behind epoch %d", state.epoch)
+            log.info("resuming after epoch %d", state.epoch)
         return state

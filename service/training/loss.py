@@ -30,7 +30,7 @@ def multi_exit_loss(
     tables  per exit (cells, K) log-probabilities of the packed table
     gold    (cells,) label of every valid cell
     cell_layers (cells,) the deepest layer at which one of the cell's words moves: from the next on, the cell counts no
-            more, and its table behind that layer is the one it is distilled from (None: all move to the end)
+            more, and its table after that layer is the one it is distilled from (None: all move to the end)
     The cross-entropy of Eq. 4 is a sum over cells, so it grows with the square of the length; ours is that sum divided
     by the number of words in the batch: an entity weighs the same in a long and a short sentence, and the scale does
     not depend on the batch. Distillation adds, with its weight, the cross-entropy with the last exit's distribution

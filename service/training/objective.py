@@ -44,7 +44,7 @@ class Objective:
             self._sampled = SampledLayers(start, sequences, device)
 
     def seed(self, seed: str) -> None:
-        """Draw as always behind this seed."""
+        """Draw as always after this seed."""
         if self._sampled is not None:
             self._sampled.seed(seed)
 

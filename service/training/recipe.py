@@ -40,8 +40,8 @@ class Recipe:
     rate_decay        factor on the encoder's rate per layer from the top down (1: one rate)
     joined_words      beside the texts as they are, show them joined to texts of up to so many words (0: do not)
     flood             the loss is kept from sinking below (0: it is not)
-    halting           show words that stand still behind sampled layers (the second stage of TOKEE)
-    hash, buckets     let words stand still behind the layer that a hash says (HashEE); "none": do not
+    halting           show words that halt after sampled layers (the second stage of TOKEE)
+    hash, buckets     let words halt after the layer that a hash says (HashEE); "none": do not
     distance_weight   of the distance-aware loss of DE3-BERT, which comes with prototypes (0: without)
     """
 

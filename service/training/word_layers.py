@@ -1,4 +1,4 @@
-"""Behind which layer words stand still while a model is trained, as TOKEE's second stage samples it."""
+"""After which layer words halt while a model is trained, as TOKEE's second stage samples it."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class SampledLayers:
         self._draw = random.Random()
 
     def seed(self, seed: str) -> None:
-        """Draw as always behind this seed."""
+        """Draw as always after this seed."""
         self._draw.seed(seed)
 
     def of(self, sequence: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """(words,) behind which layer each word of a sequence stands still this time."""
+        """(words,) after which layer each word of a sequence halts this time."""
         found = self._found[sequence].astype(np.float32)
         share = self._draw.random()
         if share < FULL_DEPTH_SHARE:

@@ -33,7 +33,7 @@ NOT_WITHOUT_DOUBT = {
     "a length in hexadecimal": head("POST", "/ner", ["Content-Length: 0x10"]) + BODY,
     "a blank before the colon": head("POST", "/ner", ["Content-Length : 5"]) + BODY,
     "an encoding nobody knows": head("POST", "/ner", ["Transfer-Encoding: xchunked"]) + BODY,
-    "an encoding behind chunked": head("POST", "/ner", ["Transfer-Encoding: chunked, identity"]) + BODY,
+    "an encoding after chunked": head("POST", "/ner", ["Transfer-Encoding: chunked, identity"]) + BODY,
     "chunked twice": head("POST", "/ner", ["Transfer-Encoding: chunked, chunked"]) + BODY,
     "a chunk that overflows": head("POST", "/ner", CHUNKED) + b"ffffffffffffffffff\r\n" + BODY,
     "a negative chunk": head("POST", "/ner", CHUNKED) + b"-5\r\n" + BODY,

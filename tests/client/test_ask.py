@@ -187,7 +187,7 @@ def test_interrupted_by_a_person_it_says_so_and_goes_on_when_started_again(
         wait_until(gated.arrived.is_set)
         process.send_signal(signal.SIGINT)
         gated.gate.set()
-        assert said.result()[1].startswith("stopped; the same command goes on behind the last answer")
+        assert said.result()[1].startswith("stopped; the same command goes on after the last answer")
     assert process.returncode == 130
     target = tmp_path / "texts.answers.jsonl"
     assert target.read_bytes().count(b"\n") < 1_000

@@ -57,7 +57,7 @@ class Load:
 
 
 async def _read_answer(reader: asyncio.StreamReader) -> tuple[str, bool]:
-    """-> its status, and whether the server closes the connection behind it."""
+    """-> its status, and whether the server closes the connection after it."""
     lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().splitlines()
     length = next(int(line.split(":")[1]) for line in lines if line.startswith("content-length:"))
     await reader.readexactly(length)

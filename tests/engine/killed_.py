@@ -1,7 +1,7 @@
 """`python -m tests.engine.killed_ FOLDER ROUNDS SEED`: changes of the policy against SIGKILL. No test lives here.
 
 A process that changes its policy without a pause is killed at random moments, again and again. After every kill the
-state must be what was acknowledged last, or the change behind it. Prints what was seen as one JSON object.
+state must be what was acknowledged last, or the change after it. Prints what was seen as one JSON object.
 """
 
 from __future__ import annotations

@@ -142,11 +142,11 @@ class FrugalExecutor(EagerExecutor):
         active: Seq[Flags | None] | None = None,
     ) -> tuple[list[State], Reading | None]:
         self.asked.append((layer, len(inputs), with_exit, with_table))
-        behind, reading = super().run_layer(layer, inputs, states, with_exit=with_exit, active=active)
+        after, reading = super().run_layer(layer, inputs, states, with_exit=with_exit, active=active)
         if reading is None or with_table:
-            return behind, reading
+            return after, reading
         (bare,) = without_tables([reading])
-        return behind, bare
+        return after, bare
 
 
 @dataclass

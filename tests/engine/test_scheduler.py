@@ -15,7 +15,7 @@ seeded = settings(derandomize=True, deadline=None, max_examples=200)
 
 
 def sequences(*lengths: int, layer: int = 0) -> list[Sequence]:
-    """Sequences of so many pieces, behind `layer`."""
+    """Sequences of so many pieces, after `layer`."""
     request = Request((), deadline=0.0, submitted=0.0)
     return [Sequence(request, scripted_input(4, length), history=[()] * layer) for length in lengths]
 
@@ -30,7 +30,7 @@ def test_nothing_waiting_gives_no_step() -> None:
 
 
 def due(deadline: float, *lengths: int, layer: int = 0) -> list[Sequence]:
-    """Sequences of so many pieces, behind `layer`, of a request with this deadline."""
+    """Sequences of so many pieces, after `layer`, of a request with this deadline."""
     request = Request((), deadline=deadline, submitted=0.0)
     return [Sequence(request, scripted_input(4, length), history=[()] * layer) for length in lengths]
 

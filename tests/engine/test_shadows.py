@@ -1,4 +1,4 @@
-"""Shadow runs: who goes on to full depth behind its answer, when, and that nobody is the worse for it."""
+"""Shadow runs: who goes on to full depth after its answer, when, and that nobody is the worse for it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class LayerSpansRunner(ScriptedRunner):
 
 
 def run_all(runner: ScriptedRunner, *requests: Request, reports: int) -> list[tuple[CapturedPolicy, bool]]:
-    """Answer the requests, and run every early leaver on; -> so many reports, behind which there are no more."""
+    """Answer the requests, and run every early leaver on; -> so many reports, after which there are no more."""
     told = Reports()
     engine = make_engine(runner, shadows=Shadows(1.0, told))
     for request in requests:
@@ -96,8 +96,8 @@ def test_who_leaves_at_the_last_layer_or_under_a_policy_of_its_own_casts_no_shad
     runner, early = ScriptedRunner(), scripted_request(3)
     own = scripted_request(2, override=Budgeted(1))
     run_all(runner, scripted_request(4), own, early, reports=1)
-    behind = [len(sequences) for layer, sequences in runner.steps if layer == 4]
-    assert behind == [1, 1]  # the one that left there, and the shadow
+    after = [len(sequences) for layer, sequences in runner.steps if layer == 4]
+    assert after == [1, 1]  # the one that left there, and the shadow
 
 
 @pytest.mark.parametrize(

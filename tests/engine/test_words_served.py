@@ -1,4 +1,4 @@
-"""Words that stand still one by one, through the engine: what is answered, counted, admitted and shadowed."""
+"""Words that halt one by one, through the engine: what is answered, counted, admitted and shadowed."""
 
 from __future__ import annotations
 

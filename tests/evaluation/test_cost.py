@@ -158,7 +158,7 @@ def test_an_exit_that_seems_to_take_less_than_nothing_takes_nothing(clock: Clock
 
 
 def charged(meter: CostMeter, policy: ExitPolicy, layer: int, exits: int) -> list[float]:
-    """(lengths,) of a sequence that leaves behind `layer` and has seen so many exits."""
+    """(lengths,) of a sequence that leaves after `layer` and has seen so many exits."""
     of_layers = meter.first_layer_s + (layer - 1) * meter.layer_s
     of_exit = EXIT + TABLE if policy.compares_tables else EXIT
     found: list[float] = (of_layers + exits * (of_exit * meter.lengths + 1) + 1).tolist()

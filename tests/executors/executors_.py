@@ -125,7 +125,7 @@ def rows_of(states: Sequence[EagerState]) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Said:
-    """Everything that an executor said of one sequence behind one layer, each as a digest of all bits."""
+    """Everything that an executor said of one sequence after one layer, each as a digest of all bits."""
 
     state: str
     summary: str = ""

@@ -35,7 +35,7 @@ def embed(model: MultiExitModel, sequence: SequenceInput) -> Doubles:
 
 
 def run_layer(model: MultiExitModel, layer: int, state: Doubles) -> Doubles:
-    """One layer over one sequence, from the state before it to the state behind it: (pieces, hidden) each."""
+    """One layer over one sequence, from the state before it to the state after it: (pieces, hidden) each."""
     encoder = model.config.encoder
     weights = _layer(model, layer)
     attention = weights.attention
@@ -52,7 +52,7 @@ def run_layer(model: MultiExitModel, layer: int, state: Doubles) -> Doubles:
 
 
 def read(model: MultiExitModel, layer: int, state: Doubles) -> Doubles:
-    """A state behind a layer as the next one reads it."""
+    """A state after a layer as the next one reads it."""
     if layer == 0:
         return state
     norm = _layer(model, layer).output_norm
@@ -66,7 +66,7 @@ def _layer(model: MultiExitModel, layer: int) -> EncoderLayer:
 
 
 def exit_table(model: MultiExitModel, layer: int, state: Doubles, sequence: SequenceInput) -> Doubles:
-    """The exit behind a layer over one sequence: (pieces, hidden) -> (cells, K) log-probabilities."""
+    """The exit after a layer over one sequence: (pieces, hidden) -> (cells, K) log-probabilities."""
     head, config = model.exits[layer - 1], model.config
     assert isinstance(head, BiaffineExit)
     state = read(model, layer, state)

@@ -61,12 +61,12 @@ def test_every_layer_and_exit_computes_what_a_plain_computation_with_rounded_inp
         for layer in range(1, model.config.num_layers + 1):
             states, reading = executor.run_layer(layer, INPUTS, states)
             assert reading is not None
-            behind = [values(state).astype(np.float64) for state in states]
-            assert_equal_but_for_roundings(behind, [reference_.run_layer(model, layer, state) for state in before])
+            after = [values(state).astype(np.float64) for state in states]
+            assert_equal_but_for_roundings(after, [reference_.run_layer(model, layer, state) for state in before])
             tables = [own.numpy() for own in reading.table.split([num_cells(count) for count in NUM_WORDS])]
-            pairs = zip(behind, INPUTS, strict=True)
+            pairs = zip(after, INPUTS, strict=True)
             assert_equal_but_for_roundings(tables, [reference_.exit_table(model, layer, *pair) for pair in pairs])
-            before = behind
+            before = after
 
 
 @every_model

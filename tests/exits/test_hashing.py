@@ -104,7 +104,7 @@ def test_what_a_sequence_comes_to_is_known_before_it_runs() -> None:
         still = sum(int(sequence.last_piece[w] - sequence.first_piece[w] + 1) for w in np.flatnonzero(~words.moving))
         total += work_of_pieces(sequence.num_pieces - still, still)
         assert policy.needs_exit_of(layer, 6, sequence) == (layer == layers.max())
-        words = words.behind(layer, None)
+        words = words.after(layer, None)
         words = Words(words.layers, policy.go_on(layer, 6, sequence, words), words.uncertainty)
     assert np.array_equal(words.layers, layers)
     assert policy.work(sequence, 6) == -(-total // 6) < sequence.num_pieces

@@ -32,7 +32,7 @@ def call_tile(name: str, *arguments: int) -> None:
 def multiply_floats_in_tile(name: str, left: Floats, right: Floats, depth: int) -> Floats:
     """left (rows, at least depth) @ right (depth, at least the tile's columns); -> (rows + 1, more columns).
 
-    What lies behind rows and columns is marked.
+    What lies after rows and columns is marked.
     """
     rows = len(left)
     out = np.full((rows + 1, 3 * LANES), MARK, dtype=np.float32)

@@ -127,7 +127,7 @@ def test_products_of_bytes_of_any_height_are_those_of_single_rows() -> None:
 
 
 def attended(qkv: Floats, head: int, size: int, still: int = 0) -> Floats:
-    """One head's columns of `attend`, where the last rows stand still; all else must stay as it was."""
+    """One head's columns of `attend`, where the last rows are halted; all else must stay as it was."""
     rows, hidden = len(qkv) - still, qkv.shape[1] // 3
     moving, others = qkv[:rows].copy(), qkv[rows:].copy()
     others[:, :hidden] = np.nan  # their queries are not there

@@ -61,8 +61,8 @@ def test_a_later_sentence_is_cut_as_if_it_stood_alone(
     lengths: list[int], max_pieces: int, overlap: int, first: int
 ) -> None:
     alone = cut_windows(bounds_of(lengths), 0, len(lengths), max_pieces, overlap)
-    behind = cut_windows(bounds_of([3] * first + lengths), first, first + len(lengths), max_pieces, overlap)
-    assert behind == [tuple(word + first for word in window) for window in alone]
+    after = cut_windows(bounds_of([3] * first + lengths), first, first + len(lengths), max_pieces, overlap)
+    assert after == [tuple(word + first for word in window) for window in alone]
 
 
 def test_a_sentence_that_fits_is_one_window_that_owns_all() -> None:

@@ -1,4 +1,4 @@
-"""Trainings that go on from a model: words that stand still, a hash, prototypes; and what they refuse."""
+"""Trainings that go on from a model: halted words, a hash, prototypes; and what they refuse."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 
 
 def second(toy: Toy, finished: Run, tmp_path: Path, **changes: object) -> StoredModel:
-    """A stage of two epochs behind the finished run."""
+    """A stage of two epochs after the finished run."""
     recipe = replace(toy.recipe, name="second", epochs=2, **changes)  # type: ignore[arg-type]
     return load_model(toy.train(tmp_path / "run", recipe, start=finished.output / "model"))
 

@@ -51,7 +51,7 @@ def test_a_killed_run_started_again_ends_with_the_very_weights_of_an_uninterrupt
     assert run.best_dev_f1 != finished.best_dev_f1  # the weights to be kept were still to come
     assert not (run.output / "model").exists()
     assert toy.start(run.output).wait(timeout=120) == 0, log.read_text()
-    assert "resuming behind epoch" in log.read_text()
+    assert "resuming after epoch" in log.read_text()
     assert run.history == finished.history
     assert run.weights == finished.weights
 

@@ -125,7 +125,7 @@ function legend(entities) {
   return [...counts].sort().map(([label, count]) => element("li", { class: `chip ${hueOf(label)}` }, `${label} ${count}`));
 }
 
-/** Of a sequence; where words stood still one by one, the mean over them. */
+/** Of a sequence; where words halted one by one, the mean over them. */
 const depth = ({ exit_layer: layer, word_layers: words }) =>
   words ? sum(words.map((word) => word.layer)) / words.length : layer;
 const averageLayer = ({ sequences }) => sum(sequences.map(depth)) / sequences.length;

@@ -166,17 +166,17 @@ const DESCRIBED = {
   },
   tokee: {
     title: "Words that go on",
-    hint: "A word stands still when the largest entropy of a cell that a word of its window begins or ends is below τ; " +
-      "in the upper half of the layers below twice τ. A sentence leaves when all its words stand still.",
+    hint: "A word halts when the largest entropy of a cell that a word of its window begins or ends is below τ; " +
+      "in the upper half of the layers below twice τ. A sentence leaves when all its words halt.",
     slider: () => FROM_ZERO,
     note: goingOn,
     why: (_, { tau, window }) =>
-      `All its words stand still: within ${plural(window, "word")} nothing was less certain than τ = ${short(tau)} allows.`,
+      `All its words halt: within ${plural(window, "word")} nothing was less certain than τ = ${short(tau)} allows.`,
     held: ({ tau }) => `some words never had a window that was certain enough for τ = ${short(tau)}`,
   },
   hashee: {
     title: "Words that go on",
-    hint: "A hash says behind which layer each word stands still. It belongs to the model: there is nothing to set.",
+    hint: "A hash says after which layer each word halts. It belongs to the model: there is nothing to set.",
     note: goingOn,
     why: () => "The hash lets none of its words go deeper.",
     held: () => "the hash sends a word of it to the last",

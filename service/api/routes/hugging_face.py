@@ -44,7 +44,7 @@ def _entity_items(answered: AnsweredText) -> Iterator[Item]:
 def _word_items(answered: AnsweredText) -> Iterator[Item]:
     """An item a word of an entity, entity by entity: so a word inside two nested ones comes twice, and tags stay whole.
 
-    `score` is the entity's; the words count from 1, as a pipeline's do behind its special piece.
+    `score` is the entity's; the words count from 1, as a pipeline's do after its special piece.
     """
     if not answered.entities:
         return

@@ -1,4 +1,4 @@
-"""HashEE (Sun et al. 2022): a hash says behind which layer each word stands still, before anything is run."""
+"""HashEE (Sun et al. 2022): a hash says after which layer each word halts, before anything is run."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class Learned(ExitPolicy):
     """Leaves when the worth of going on, in entity errors mended per work done, is below tau.
 
     The unit of work is a layer of a sequence of UNIT_PIECES pieces; a layer of a longer one is more, so must mend more.
-    Behind layer `deepest_exit` nobody leaves early and no exit is computed but the last: who is still there would pay
+    After layer `deepest_exit` nobody leaves early and no exit is computed but the last: who is still there would pay
     for exits that seldom let anybody go. `rule` estimates the worth; it belongs to the model and is trained by
     `calibrate`.
     """
@@ -37,7 +37,7 @@ class Learned(ExitPolicy):
         return layer <= self.deepest_exit or layer == num_layers
 
     def evidence(self, readings: Sequence[Reading]) -> Figures:
-        """(sequences, 1): the worth of going on, behind all layers but the last."""
+        """(sequences, 1): the worth of going on, after all layers but the last."""
         if len(readings) >= min(self.rule.num_layers, self.deepest_exit + 1):  # at the last layer
             return ExitPolicy.evidence(self, readings)
         return self.rule.worth_of_going_on(readings)[:, None]

@@ -1,4 +1,4 @@
-"""TOKEE (Li et al. 2021): words stand still one by one, each when it and its neighbours are certain enough."""
+"""TOKEE (Li et al. 2021): words halt one by one, each when it and its neighbours are certain enough."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.exits.words import WordPolicy, Words
 
 @dataclass(frozen=True, slots=True)
 class Tokee(WordPolicy):
-    """A word stands still when the largest uncertainty within `window` words, itself in the middle, is below tau.
+    """A word halts when the largest uncertainty within `window` words, itself in the middle, is below tau.
 
     A word's uncertainty is the largest normalised entropy of a cell that it begins or ends. tau is their delta: in the
     upper half of the layers it counts twice, up to .5.
@@ -27,7 +27,7 @@ class Tokee(WordPolicy):
     window: int = 5
 
     def __post_init__(self) -> None:
-        require_number("tau", self.tau, 0.0, 1.0, "a word stands still when its neighbourhood's entropy is smaller")
+        require_number("tau", self.tau, 0.0, 1.0, "a word halts when its neighbourhood's entropy is smaller")
         require_int("window", self.window, 1)
         if self.window % 2 == 0:
             raise BadInput(f"window is {self.window}; expected an odd number of words up to {HIGHEST_INT - 1}")

@@ -1,4 +1,4 @@
-"""ELECTRA (Clark et al. 2020): BERT whose embeddings may be narrower, projected behind their LayerNorm."""
+"""ELECTRA (Clark et al. 2020): BERT whose embeddings may be narrower, projected after their LayerNorm."""
 
 from __future__ import annotations
 

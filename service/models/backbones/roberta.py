@@ -1,4 +1,4 @@
-"""RoBERTa (Liu et al. 2019): BERT whose positions begin behind the padding index."""
+"""RoBERTa (Liu et al. 2019): BERT whose positions begin after the padding index."""
 
 from __future__ import annotations
 

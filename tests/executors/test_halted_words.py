@@ -1,4 +1,4 @@
-"""Words that stand still while others move: every executor against a computation that moves all rows and masks them."""
+"""Halted words while others move: every executor against a computation that moves all rows and masks them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ both_executors = pytest.mark.parametrize("kind", ["eager", "fused"])
 
 
 def scripted(seed: int, num_layers: int = 3) -> list[IntArray]:
-    """Of every sequence, the layer behind which each word stands still; some sequences are done early."""
+    """Of every sequence, the layer after which each word halts; some sequences are done early."""
     random = np.random.default_rng(seed)
     layers = [random.integers(1, num_layers + 1, size=words) for words in NUM_WORDS]
     layers[2][:] = num_layers
@@ -150,8 +150,8 @@ def test_what_stands_still_is_kept_to_the_bit(kind: str) -> None:
             assert not np.array_equal(kept[layer - 1][index][~still], kept[layer - 2][index][~still])
             both = ~(moves[first[index]] | moves[last[index]])
             own = slice(cell, cell + len(both))
-            before, behind = (readings[at].table[own].numpy() for at in (layer - 2, layer - 1))
-            assert np.array_equal(before[both], behind[both])
+            before, after = (readings[at].table[own].numpy() for at in (layer - 2, layer - 1))
+            assert np.array_equal(before[both], after[both])
             cell += len(both)
 
 
