@@ -159,16 +159,14 @@ class Engine:
         policy, num_layers = request.captured.policy, self._stepper.num_layers
         inputs = [sequence for text in request.texts for sequence in text.sequences]
         request.cost = sum(policy.work(sequence, num_layers) for sequence in inputs)
-        request.sequences = [
-            Sequence(one, policy, keeps_every_exit=request.wants_trace, request=request) for one in inputs
-        ]
-        request.unfinished = len(inputs)
+        sequences = [Sequence(one, policy, keeps_every_exit=request.wants_trace, request=request) for one in inputs]
         with self._changed:
             if self._is_closing:
                 raise NotReady("the service is shutting down; send the request again to another instance")
             self._admission.admit(request)
+            request.sequences, request.unfinished = sequences, len(sequences)
             request.future.set_running_or_notify_cancel()  # from here on only the engine settles it
-            if inputs:
+            if sequences:
                 self._newcomers.append(request)
                 self._changed.notify()
             else:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.exits.policy import ExitPolicy
-from service.spans.types import Span
 from service.stepping.inspection import LayerView
 from service.stepping.passage import Passage
 from service.text.types import EncodedText
@@ -70,11 +69,10 @@ class Request:
 
 @dataclass(slots=True, eq=False)
 class Sequence(Passage):
-    """One unit of scheduling: a passage, the request that it is of, and once it has left what it answers.
+    """One unit of scheduling: a passage and the request that it is of.
 
     views  of a request that wants a trace: every layer that ran
     """
 
     request: Request = field(kw_only=True)
-    spans: list[Span] = field(default_factory=list)
     views: list[LayerView] | None = None

@@ -20,23 +20,20 @@ from service.exits.policy import ExitPolicy
 from service.exits.reading import Figures
 from service.models.batches import length_buckets
 from service.spans.score import Score, keys
-from service.spans.types import IntArray, Span
+from service.spans.types import IntArray
 from service.stepping.advance import run
 from service.stepping.passage import Passage
 from service.text.encoder import TextEncoder
 from service.text.types import SequenceInput
 
 
-def run_policy(
-    executor: Executor, policy: ExitPolicy, inputs: Sequence[SequenceInput]
-) -> list[tuple[Passage, list[Span]]]:
-    """Run one batch, whose sequences set out together; return each one's passage, released, and what it answers."""
+def run_policy(executor: Executor, policy: ExitPolicy, inputs: Sequence[SequenceInput]) -> list[Passage]:
+    """Run one batch, whose sequences set out together; return their passages, with what they answer, released."""
     passages = [Passage(one, policy) for one in inputs]
-    spans: dict[Passage, list[Span]] = {}
     for passage in run(executor, passages):
-        spans[passage] = passage.decode()
+        passage.spans = passage.decode()
         passage.release()
-    return [(passage, spans[passage]) for passage in passages]
+    return passages
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,13 +86,13 @@ def evaluate_policy(
     """Run a policy over annotated texts, in batches of like length."""
     texts = encode_examples(text_encoder, examples, split=split)
     sequences = [sequence for text in texts for sequence in text.sequences]
-    found: dict[int, tuple[Passage, list[Span]]] = {}
+    found: dict[int, Passage] = {}
     for batch in length_buckets(sequences, max_pieces):
         found |= zip(batch, run_policy(executor, policy, [sequences[index] for index in batch]), strict=True)
     in_order = [found[index] for index in range(len(sequences))]
-    entities = entities_of_texts(text_encoder, texts, [spans for _, spans in in_order])
+    entities = entities_of_texts(text_encoder, texts, [passage.spans for passage in in_order])
     pairs = [(keys(example.entities), keys(of_text)) for example, of_text in zip(examples, entities, strict=True)]
-    layers = [_word_layers(passage) for passage, _ in in_order]
+    layers = [_word_layers(passage) for passage in in_order]
     return PolicyRun(
         np.array([len(gold) for gold, _ in pairs]),
         np.array([len(found) for _, found in pairs]),

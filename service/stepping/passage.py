@@ -24,6 +24,7 @@ class Passage:
     history           per layer that ran, what the policy saw
     words             how far its words have come, under a strategy that halts them one by one
     exit_reason       why it left; None while it is under way
+    spans             what it answers, once that has been decoded
     """
 
     input: SequenceInput
@@ -34,6 +35,7 @@ class Passage:
     history: list[Evidence] = field(default_factory=list)
     words: WordProgress | None = None
     exit_reason: ExitReason | None = None
+    spans: list[Span] = field(default_factory=list)
 
     @property
     def layer(self) -> int:
@@ -56,7 +58,7 @@ class Passage:
         return [reading for reading in self.readings if reading is not None]
 
     def decode(self) -> list[Span]:
-        """Decode what it answers where it stands."""
+        """Return what it answers where it stands."""
         return self.policy.prediction(self.seen).spans[0]
 
     def needs_exit(self, num_layers: int) -> bool:

@@ -26,11 +26,11 @@ from service.api.server import build_service
 from service.api.state import Service
 from service.autopilot.pilot import Autopilot
 from service.engine.engine import Engine, EngineLimits
-from service.engine.runner import ModelRunner, Runner
 from service.engine.sequence import Sequence as EngineSequence
-from service.exits.policy import Evidence
+from service.exits.parameters import Evidence
 from service.settings import Settings
 from service.spans.types import Span
+from service.stepping.stepper import ModelStepper, Runner
 from tests.models_ import eager
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -105,7 +105,7 @@ class GatedRunner:
     """The tiny model's runner, whose steps wait for `gate`."""
 
     def __init__(self) -> None:
-        self._inner = ModelRunner(eager())
+        self._inner = ModelStepper(eager())
         self.num_layers = self._inner.num_layers
         self.gate = threading.Event()
         self.arrived = threading.Event()

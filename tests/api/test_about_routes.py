@@ -19,8 +19,8 @@ from service.api.state import Service
 from service.engine.engine import EngineLimits
 from service.errors import BadInput
 from service.executors.eager import EagerExecutor
-from service.exits.policies import REPLAYED
 from tests.api.servers_ import TINY_LABELS, tiny_service
+from tests.exits.strategies_ import REPLAYED
 
 Build = Callable[..., Service]
 Start = Callable[..., TestClient]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from service.autopilot.law import ControlLaw, State
 from service.autopilot.pilot import PERIOD_S
 from service.autopilot.traffic import Traffic
-from service.engine.engine import EngineLoad
+from service.engine.admission import EngineLoad
 
 SPEEDS = (1.0, 1.3, 1.7, 2.2, 2.8)  # by level, as calibrated
 FASTEST = len(SPEEDS) - 1

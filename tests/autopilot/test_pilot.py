@@ -14,8 +14,8 @@ from service.autopilot import pilot as pilot_module
 from service.autopilot.law import CALM_S
 from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
+from service.engine.admission import EngineLoad
 from service.engine.controls import Controls
-from service.engine.engine import EngineLoad
 from service.exits.operating_points import Calibration
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from service.autopilot.traffic import FEWEST_REQUESTS, LONGEST_P95_S, P95_S, Traffic, p95_s
-from service.engine.engine import EngineLoad
+from service.engine.admission import EngineLoad
 from tests.engine.scripted_ import DEADLINE_S, Clock
 
 IDLE = EngineLoad(admitted_pieces=0, open_pieces=0, waiting_s=0.0)

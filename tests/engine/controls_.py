@@ -12,6 +12,7 @@ import pytest
 from service.engine.controls import Controls, PolicyVersion
 from service.errors import BadInput
 from service.exits.operating_points import Calibration
+from tests.exits.strategies_ import model_of
 
 START = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
@@ -31,7 +32,7 @@ def start(
 ) -> Controls:
     return Controls(
         model=model,
-        num_layers=4,
+        assets=model_of(4),
         calibration=calibration,
         state_dir=folder,
         now=minutes(),

@@ -17,13 +17,14 @@ from itertools import pairwise
 from pathlib import Path
 
 from service.engine.controls import Controls
+from service.exits.assets import ModelAssets
 
 LONGEST_LIFE_S = 0.05
 
 
 def start(folder: Path) -> Controls:
     """A model's controls on what is there."""
-    return Controls(model="tiny@1", num_layers=4, state_dir=folder, now=lambda: datetime.now(UTC))
+    return Controls(model="tiny@1", assets=ModelAssets(4), state_dir=folder, now=lambda: datetime.now(UTC))
 
 
 def change_without_a_pause(folder: Path, acknowledge: int) -> None:

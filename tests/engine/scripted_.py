@@ -1,4 +1,4 @@
-"""A runner that plays a script, a model and an executor that do, and what an engine needs around them. No test here.
+"""A stepper that plays a script, a model and an executor that do, and what an engine needs around them. No test here.
 
 A scripted sequence agrees with all earlier layers from one layer on, its script; its piece ids say which.
 Requests are submitted before the worker starts, and whatever happens meanwhile happens inside a step: so nothing here
@@ -20,20 +20,21 @@ import torch
 from torch import Tensor
 
 from service.engine.engine import Engine, EngineLimits
-from service.engine.runner import Runner
 from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.engine.shadows import Shadows
 from service.executors.eager import EagerExecutor, State
 from service.exits.catalog import PolicyCatalog
-from service.exits.halting import Flags
+from service.exits.policies.learned import ExitRule
 from service.exits.policies.vee import Vee
-from service.exits.policy import Evidence, ExitPolicy
+from service.exits.policy import ExitPolicy
 from service.exits.reading import Reading
-from service.exits.rule import ExitRule
+from service.exits.words import Flags
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Active, Packed
 from service.spans.types import Span
+from service.stepping.stepper import Stepper
 from service.text.types import EncodedText, SequenceInput
+from tests.exits.strategies_ import model_of
 from tests.exits.tables_ import without_tables
 from tests.models_ import random_sequences
 
@@ -67,17 +68,23 @@ def scripted_request(
 
 
 @dataclass
-class ScriptedRunner:
+class ScriptedStepper:
     """`steps` keeps the layer and the sequences of every step; `on_step` is called first of all inside each."""
 
     num_layers: int = 4
     on_step: Callable[[int, Seq[Sequence]], None] = lambda layer, sequences: None
     steps: list[tuple[int, list[Sequence]]] = field(default_factory=list)
 
-    def run_layer(self, layer: int, sequences: Seq[Sequence]) -> list[Evidence]:
+    def advance(self, sequences: Seq[Sequence]) -> None:
+        layer = sequences[0].layer + 1
         self.steps.append((layer, list(sequences)))
         self.on_step(layer, sequences)
-        return [(0.0 if layer >= script(sequence) else -1.0,) * (layer - 1) for sequence in sequences]
+        seen = [(0.0 if layer >= script(sequence) else -1.0,) * (layer - 1) for sequence in sequences]
+        pairs = list(zip(sequences, seen, strict=True))
+        reasons = [one.policy.decide([*one.history, evidence], self.num_layers) for one, evidence in pairs]
+        for (sequence, evidence), reason in zip(pairs, reasons, strict=True):
+            sequence.history.append(evidence)
+            sequence.exit_reason = reason
 
     def read_spans(self, sequences: Seq[Sequence]) -> list[list[Span]]:
         return [[Span(0, 1, script(sequence))] for sequence in sequences]
@@ -177,8 +184,25 @@ class Clock:
         return self.now
 
 
+@dataclass(frozen=True)
+class LiveInTests:
+    """The live policy as a function tells it; a request's own changes name a whole policy."""
+
+    live: Callable[[], CapturedPolicy]
+    catalog: PolicyCatalog
+
+    def capture(self, override: Mapping[str, Any] | None = None) -> CapturedPolicy:
+        if override is None:
+            return self.live()
+        return CapturedPolicy(self.catalog.policy(override), self.live().version, is_override=True)
+
+    def renew(self, captured: CapturedPolicy, override: Mapping[str, Any] | None) -> CapturedPolicy:
+        current = self.live()
+        return captured if captured.version == current.version else self.capture(override)
+
+
 def make_engine(
-    runner: Runner,
+    stepper: Stepper,
     *,
     live: Callable[[], CapturedPolicy] = lambda: CapturedPolicy(Vee(), version=1),
     limits: EngineLimits = EngineLimits(),  # noqa: B008, frozen
@@ -189,16 +213,11 @@ def make_engine(
     prepare: Callable[[], None] = lambda: None,
 ) -> Engine:
     """An engine that has not started; a request's own changes name a whole policy. rule: of learned policies."""
-    catalog = PolicyCatalog(runner.num_layers, rule=rule)
-
-    def capture(override: Mapping[str, Any] | None) -> CapturedPolicy:
-        if override is None:
-            return live()
-        return CapturedPolicy(catalog.policy(override), live().version, is_override=True)
+    catalog = PolicyCatalog(model_of(stepper.num_layers, rule))
 
     return Engine(
-        runner,
-        capture=capture,
+        stepper,
+        policy=LiveInTests(live, catalog),
         limits=limits,
         observer=observer or Recorder(),
         shadows=shadows,

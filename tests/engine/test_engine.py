@@ -24,7 +24,7 @@ from tests.engine.scripted_ import (
     DEADLINE_S,
     Clock,
     Recorder,
-    ScriptedRunner,
+    ScriptedStepper,
     answer,
     exit_layers,
     make_engine,
@@ -63,7 +63,7 @@ def fail_at(layer: int, number: int = 1) -> Callable[[int, Seq[Sequence]], None]
 
 def test_every_sequence_leaves_at_its_own_layer_with_its_own_spans() -> None:
     request, other = scripted_request(2, 4, 3), scripted_request(2)
-    answer(make_engine(ScriptedRunner()), request, other)
+    answer(make_engine(ScriptedStepper()), request, other)
     assert request.future.result() is request
     assert (exit_layers(request), exit_layers(other)) == ([2, 4, 3], [2])
     assert [sequence.spans for sequence in request.sequences] == [[Span(0, 1, layer)] for layer in (2, 4, 3)]
@@ -72,7 +72,7 @@ def test_every_sequence_leaves_at_its_own_layer_with_its_own_spans() -> None:
 
 def test_sequences_of_several_texts_keep_their_order() -> None:
     request = Request((scripted_text(4, 2), scripted_text(), scripted_text(3)), deadline=1.0, submitted=0.0)
-    answer(make_engine(ScriptedRunner()), request)
+    answer(make_engine(ScriptedStepper()), request)
     assert [sequence.input for sequence in request.sequences] == [
         sequence for text in request.texts for sequence in text.sequences
     ]
@@ -80,7 +80,7 @@ def test_sequences_of_several_texts_keep_their_order() -> None:
 
 
 def test_layers_behind_an_exit_are_not_run() -> None:
-    runner, request = ScriptedRunner(num_layers=6), scripted_request(2, 5, 3)
+    runner, request = ScriptedStepper(num_layers=6), scripted_request(2, 5, 3)
     answer(make_engine(runner), request)
     ran = [runner.layers_of(sequence) for sequence in request.sequences]
     assert ran == [[1, 2], [1, 2, 3, 4, 5], [1, 2, 3]]
@@ -88,20 +88,20 @@ def test_layers_behind_an_exit_are_not_run() -> None:
 
 
 def test_full_depth_runs_every_layer_over_everyone() -> None:
-    runner, request = ScriptedRunner(), scripted_request(2, 3, 4)
+    runner, request = ScriptedStepper(), scripted_request(2, 3, 4)
     answer(make_engine(runner, live=lambda: CapturedPolicy(FullDepth(), 1)), request)
     assert [runner.layers_of(sequence) for sequence in request.sequences] == [[1, 2, 3, 4]] * 3
 
 
 def test_a_blank_text_is_answered_at_once_without_a_worker() -> None:
-    request, engine = Request((EncodedText(" ", ()),), deadline=0.0, submitted=0.0), make_engine(ScriptedRunner())
+    request, engine = Request((EncodedText(" ", ()),), deadline=0.0, submitted=0.0), make_engine(ScriptedStepper())
     engine.submit(request)
     assert request.future.result(timeout=0).sequences == []
     assert request.captured == CapturedPolicy(Vee(), 1)
 
 
 def test_a_blank_text_gives_its_room_back() -> None:
-    engine = make_engine(ScriptedRunner(), limits=EngineLimits(queue_texts=1))
+    engine = make_engine(ScriptedStepper(), limits=EngineLimits(queue_texts=1))
     for _ in range(3):
         engine.submit(Request((EncodedText("", ()),), deadline=0.0, submitted=0.0))
 
@@ -109,28 +109,28 @@ def test_a_blank_text_gives_its_room_back() -> None:
 def test_an_answer_holds_on_to_nothing_on_the_device() -> None:
     def fill(_: int, sequences: Seq[Sequence]) -> None:
         for sequence in sequences:
-            sequence.hidden = object()
+            sequence.state = object()
             sequence.readings.append(object())
 
     request, failed = scripted_request(2, 4), scripted_request(2)
-    answer(make_engine(ScriptedRunner(on_step=fill)), request)
-    assert all(sequence.hidden is None and not sequence.readings for sequence in request.sequences)
-    runner = ScriptedRunner(on_step=lambda layer, sequences: [fill(layer, sequences), fail_at(1)(layer, sequences)])
+    answer(make_engine(ScriptedStepper(on_step=fill)), request)
+    assert all(sequence.state is None and not sequence.readings for sequence in request.sequences)
+    runner = ScriptedStepper(on_step=lambda layer, sequences: [fill(layer, sequences), fail_at(1)(layer, sequences)])
     answer(make_engine(runner), failed)
-    assert all(sequence.hidden is None and not sequence.readings for sequence in failed.sequences)
+    assert all(sequence.state is None and not sequence.readings for sequence in failed.sequences)
 
 
 def test_times_are_kept_where_a_request_passes() -> None:
     clock = Clock(3.0)
     request = scripted_request(2)
-    runner = ScriptedRunner(on_step=lambda layer, _: setattr(clock, "now", clock.now + layer))
+    runner = ScriptedStepper(on_step=lambda layer, _: setattr(clock, "now", clock.now + layer))
     answer(make_engine(runner, clock=clock), request)
     assert (request.started, request.finished, request.decode_s) == (3.0, 3.0 + 1 + 2, 0.0)
 
 
 def test_the_observer_hears_of_every_step_every_exit_and_the_queue() -> None:
     observer, request, other = Recorder(), scripted_request(2, 3), scripted_request(2)
-    answer(make_engine(ScriptedRunner(), observer=observer), request, other)
+    answer(make_engine(ScriptedStepper(), observer=observer), request, other)
     assert observer.steps == [(1, 3, 9, 0.0), (2, 3, 9, 0.0), (3, 1, 3, 0.0)]
     assert {*observer.left} == {*request.sequences, *other.sequences} and len(observer.left) == 3
     assert observer.queue[0] == (1, 0) and (0, 2) in observer.queue and observer.queue[-1] == (0, 0)
@@ -140,7 +140,7 @@ def test_the_observer_hears_of_every_step_every_exit_and_the_queue() -> None:
 
 
 def test_more_texts_than_the_queue_holds_are_refused() -> None:
-    engine = make_engine(ScriptedRunner(), limits=EngineLimits(queue_texts=2))
+    engine = make_engine(ScriptedStepper(), limits=EngineLimits(queue_texts=2))
     engine.submit(scripted_request(2))
     engine.submit(scripted_request(2))
     assert not engine.has_room
@@ -149,7 +149,7 @@ def test_more_texts_than_the_queue_holds_are_refused() -> None:
 
 
 def test_more_pieces_than_the_queue_holds_are_refused() -> None:
-    engine = make_engine(ScriptedRunner(), limits=EngineLimits(queue_pieces=10))
+    engine = make_engine(ScriptedStepper(), limits=EngineLimits(queue_pieces=10))
     engine.submit(scripted_request(2, num_pieces=9))
     assert engine.has_room
     with pytest.raises(Overloaded, match="NER_QUEUE_TOKENS"):
@@ -159,7 +159,7 @@ def test_more_pieces_than_the_queue_holds_are_refused() -> None:
 
 
 def test_a_list_is_admitted_whole_or_not_at_all() -> None:
-    engine = make_engine(ScriptedRunner(), limits=EngineLimits(queue_texts=3))
+    engine = make_engine(ScriptedStepper(), limits=EngineLimits(queue_texts=3))
     engine.submit(scripted_request(2))
     with pytest.raises(Overloaded):
         engine.submit(Request((scripted_text(2),) * 3, deadline=1.0, submitted=0.0))
@@ -167,7 +167,7 @@ def test_a_list_is_admitted_whole_or_not_at_all() -> None:
 
 
 def test_a_refused_request_never_runs_and_may_be_sent_again() -> None:
-    runner, refused = ScriptedRunner(), scripted_request(2)
+    runner, refused = ScriptedStepper(), scripted_request(2)
     engine = make_engine(runner, limits=EngineLimits(queue_texts=1))
     first = scripted_request(3)
     engine.submit(first)
@@ -184,7 +184,7 @@ def test_a_refused_request_never_runs_and_may_be_sent_again() -> None:
 
 @pytest.mark.parametrize("limits", [EngineLimits(queue_texts=1), EngineLimits(queue_pieces=3)])
 def test_an_answer_gives_its_room_back(limits: EngineLimits) -> None:
-    engine = make_engine(ScriptedRunner(), limits=limits)
+    engine = make_engine(ScriptedStepper(), limits=limits)
     engine.start()
     for _ in range(3):
         request = scripted_request(2)
@@ -195,7 +195,7 @@ def test_an_answer_gives_its_room_back(limits: EngineLimits) -> None:
 
 @pytest.mark.parametrize("limits", [EngineLimits(queue_texts=1), EngineLimits(queue_pieces=3)])
 def test_a_failure_a_departure_and_a_late_answer_give_their_room_back(limits: EngineLimits) -> None:
-    engine = make_engine(ScriptedRunner(on_step=fail_at(2)), limits=limits, clock=lambda: 1.0)
+    engine = make_engine(ScriptedStepper(on_step=fail_at(2)), limits=limits, clock=lambda: 1.0)
     engine.start()
     gone = scripted_request(2)
     gone.is_cancelled = True
@@ -212,7 +212,7 @@ def test_a_failure_a_departure_and_a_late_answer_give_their_room_back(limits: En
 def test_the_load_is_what_was_admitted_what_is_open_and_who_waits_longest() -> None:
     clock = Clock()
     loads: list[EngineLoad] = []
-    runner = ScriptedRunner(on_step=lambda *_: loads.append(engine.load()))
+    runner = ScriptedStepper(on_step=lambda *_: loads.append(engine.load()))
     engine = make_engine(runner, clock=clock, limits=ONE_AT_A_TIME)
     assert engine.load() == EngineLoad(0, 0, 0.0)
     first, second = scripted_request(2), scripted_request(2, num_pieces=5)
@@ -229,7 +229,7 @@ def test_the_load_is_what_was_admitted_what_is_open_and_who_waits_longest() -> N
 
 
 def test_a_request_that_was_refused_or_left_is_no_load() -> None:
-    engine, gone = make_engine(ScriptedRunner(), limits=EngineLimits(queue_texts=1)), scripted_request(2)
+    engine, gone = make_engine(ScriptedStepper(), limits=EngineLimits(queue_texts=1)), scripted_request(2)
     engine.submit(gone)
     with pytest.raises(Overloaded):
         engine.submit(scripted_request(2))
@@ -254,7 +254,7 @@ def poisoned(at_layer: int, of_script: int) -> Callable[[int, Seq[Sequence]], No
 @given(st.lists(st.integers(2, 4), min_size=1, max_size=9), st.integers(1, 4), st.integers(2, 4))
 def test_a_poisoned_sequence_fails_alone(scripts: list[int], at_layer: int, of_script: int) -> None:
     requests = [scripted_request(layer) for layer in scripts]
-    answer(make_engine(ScriptedRunner(on_step=poisoned(at_layer, of_script))), *requests)
+    answer(make_engine(ScriptedStepper(on_step=poisoned(at_layer, of_script))), *requests)
     for request, layer in zip(requests, scripts, strict=True):
         if layer == of_script and layer >= at_layer:
             assert isinstance(error_of(request), EngineFailed)
@@ -267,14 +267,14 @@ def test_a_step_too_large_for_the_device_is_run_in_parts() -> None:
         if len(sequences) > 2:
             raise MemoryError
 
-    runner, requests = ScriptedRunner(on_step=on_step), [scripted_request(layer) for layer in (2, 3, 4, 2, 3)]
+    runner, requests = ScriptedStepper(on_step=on_step), [scripted_request(layer) for layer in (2, 3, 4, 2, 3)]
     answer(make_engine(runner), *requests)
     assert [exit_layers(request) for request in requests] == [[2], [3], [4], [2], [3]]
     assert [len(sequences) for layer, sequences in runner.steps if layer == 1] == [5, 2, 3, 1, 2]
 
 
 def test_a_sequence_that_cannot_be_decoded_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    runner, requests = ScriptedRunner(), [scripted_request(layer) for layer in (2, 3, 2, 3)]
+    runner, requests = ScriptedStepper(), [scripted_request(layer) for layer in (2, 3, 2, 3)]
     read_spans = runner.read_spans
 
     def read(sequences: Seq[Sequence]) -> list[list[Span]]:
@@ -296,13 +296,13 @@ def test_a_policy_that_cannot_decide_fails_its_own_sequence_alone() -> None:
     undecided = CapturedPolicy(Undecided(), version=1)
     decided = scripted_request(2, override=Vee())
     request = scripted_request(2)
-    answer(make_engine(ScriptedRunner(), live=lambda: undecided), request, decided)
+    answer(make_engine(ScriptedStepper(), live=lambda: undecided), request, decided)
     assert isinstance(error_of(request), EngineFailed) and exit_layers(decided) == [2]
 
 
 def test_a_step_that_hangs_does_not_keep_the_engine_from_closing(caplog: pytest.LogCaptureFixture) -> None:
     arrived, gate = threading.Event(), threading.Event()
-    engine = make_engine(ScriptedRunner(on_step=lambda *_: (arrived.set(), gate.wait(DEADLINE_S))))
+    engine = make_engine(ScriptedStepper(on_step=lambda *_: (arrived.set(), gate.wait(DEADLINE_S))))
     hanging, waiting = scripted_request(2), scripted_request(3)
     engine.submit(hanging)
     engine.start()
@@ -315,7 +315,7 @@ def test_a_step_that_hangs_does_not_keep_the_engine_from_closing(caplog: pytest.
 
 
 def test_a_fault_of_the_worker_costs_the_open_requests_and_nobody_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, lost, following = make_engine(ScriptedRunner()), scripted_request(2), scripted_request(3)
+    engine, lost, following = make_engine(ScriptedStepper()), scripted_request(2), scripted_request(3)
     with monkeypatch.context() as patch:
         patch.setattr(Scheduler, "next_step", lambda _: 1 / 0)
         engine.submit(lost)
@@ -330,7 +330,7 @@ def test_a_fault_of_the_worker_costs_the_open_requests_and_nobody_after_them(mon
 
 def test_a_worker_that_keeps_failing_gives_up_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scheduler, "next_step", lambda _: 1 / 0)
-    engine = make_engine(ScriptedRunner())
+    engine = make_engine(ScriptedStepper())
     engine.start()
     for _ in range(MAX_WORKER_FAILURES):
         request = scripted_request(2)
@@ -345,13 +345,13 @@ def test_a_worker_that_keeps_failing_gives_up_and_says_so(monkeypatch: pytest.Mo
 
 def test_a_failure_tells_its_callers_nothing_internal_and_the_log_everything(caplog: pytest.LogCaptureFixture) -> None:
     request = scripted_request(2)
-    answer(make_engine(ScriptedRunner(on_step=fail_at(1))), request)
+    answer(make_engine(ScriptedStepper(on_step=fail_at(1))), request)
     assert "no caller" not in str(error_of(request)) and "the log" in str(error_of(request))
     assert "a detail that no caller should read" in caplog.text and "failed at layer 1" in caplog.text
 
 
 def test_the_next_request_after_a_failure_succeeds() -> None:
-    engine = make_engine(ScriptedRunner(on_step=fail_at(1)))
+    engine = make_engine(ScriptedStepper(on_step=fail_at(1)))
     engine.start()
     failing, following = scripted_request(2), scripted_request(2)
     engine.submit(failing)
@@ -363,7 +363,7 @@ def test_the_next_request_after_a_failure_succeeds() -> None:
 
 
 def test_a_request_that_lost_one_sequence_runs_no_other() -> None:
-    runner, request, following = ScriptedRunner(on_step=fail_at(2)), scripted_request(2, 2, 2), scripted_request(3)
+    runner, request, following = ScriptedStepper(on_step=fail_at(2)), scripted_request(2, 2, 2), scripted_request(3)
     answer(make_engine(runner, limits=ONE_AT_A_TIME), request, following)
     assert isinstance(error_of(request), EngineFailed) and exit_layers(following) == [3]
     assert [runner.layers_of(sequence) for sequence in request.sequences] == [[1, 2], [], []]
@@ -373,18 +373,8 @@ def test_decoding_that_throws_fails_its_callers_too(monkeypatch: pytest.MonkeyPa
     def read_spans(_: Seq[Sequence]) -> list[list[Span]]:
         raise Fault
 
-    runner, request = ScriptedRunner(), scripted_request(2)
+    runner, request = ScriptedStepper(), scripted_request(2)
     monkeypatch.setattr(runner, "read_spans", read_spans)
-    answer(make_engine(runner), request)
-    assert isinstance(error_of(request), EngineFailed)
-
-
-@pytest.mark.parametrize("count", [0, 2])
-def test_a_runner_that_answers_for_too_few_or_too_many_fails_the_step(
-    monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
-    runner, request = ScriptedRunner(), scripted_request(2)
-    monkeypatch.setattr(runner, "run_layer", lambda layer, sequences: [()] * count)
     answer(make_engine(runner), request)
     assert isinstance(error_of(request), EngineFailed)
 
@@ -393,7 +383,7 @@ def test_a_runner_that_answers_for_too_few_or_too_many_fails_the_step(
 
 
 def test_a_request_that_waited_too_long_is_not_run() -> None:
-    clock, runner = Clock(), ScriptedRunner()
+    clock, runner = Clock(), ScriptedStepper()
     late, early = scripted_request(2, deadline=4.0), scripted_request(2, deadline=5.0)
     engine = make_engine(runner, clock=clock)
     engine.submit(late)
@@ -408,7 +398,7 @@ def test_a_request_that_waited_too_long_is_not_run() -> None:
 
 def test_a_time_limit_that_passes_between_layers_ends_the_request_there() -> None:
     clock = Clock()
-    runner = ScriptedRunner(on_step=lambda layer, _: setattr(clock, "now", float(layer)))
+    runner = ScriptedStepper(on_step=lambda layer, _: setattr(clock, "now", float(layer)))
     late, patient = scripted_request(4, deadline=1.5), scripted_request(4)
     answer(make_engine(runner, clock=clock), late, patient)
     assert isinstance(error_of(late), TimedOut) and exit_layers(patient) == [4]
@@ -417,23 +407,23 @@ def test_a_time_limit_that_passes_between_layers_ends_the_request_there() -> Non
 
 def test_a_request_whose_caller_left_is_dropped_at_the_next_layer_boundary() -> None:
     gone, stays = scripted_request(4, 4), scripted_request(4)
-    runner = ScriptedRunner(on_step=lambda layer, _: setattr(gone, "is_cancelled", layer >= 2))
+    runner = ScriptedStepper(on_step=lambda layer, _: setattr(gone, "is_cancelled", layer >= 2))
     answer(make_engine(runner), gone, stays)
     assert type(error_of(gone)) is ServiceError and exit_layers(stays) == [4]
     assert [runner.layers_of(sequence) for sequence in gone.sequences] == [[1, 2], [1, 2]]
 
 
 def test_a_caller_that_leaves_while_queued_costs_nothing() -> None:
-    runner, observer, gone = ScriptedRunner(), Recorder(), scripted_request(4)
+    runner, observer, gone = ScriptedStepper(), Recorder(), scripted_request(4)
     gone.is_cancelled = True
     answer(make_engine(runner, observer=observer), gone)
-    assert runner.steps == [] and gone.captured is None
+    assert runner.steps == [] and not gone.has_started
     assert observer.queue == [(1, 0), (0, 0)]
 
 
 def test_an_answer_that_is_ready_is_given_though_its_time_limit_passed_meanwhile() -> None:
     clock = Clock()
-    runner = ScriptedRunner(on_step=lambda layer, _: setattr(clock, "now", float(layer)))
+    runner = ScriptedStepper(on_step=lambda layer, _: setattr(clock, "now", float(layer)))
     request = scripted_request(2, deadline=1.0)
     answer(make_engine(runner, clock=clock), request)
     assert exit_layers(request) == [2]
@@ -444,7 +434,7 @@ def test_an_answer_that_is_ready_is_given_though_its_time_limit_passed_meanwhile
 
 def test_the_policy_is_captured_when_the_first_sequence_starts_and_kept_by_all() -> None:
     live = [CapturedPolicy(FullDepth(), 1)]
-    runner = ScriptedRunner(on_step=lambda *_: live.append(CapturedPolicy(Budgeted(1), live[-1].version + 1)))
+    runner = ScriptedStepper(on_step=lambda *_: live.append(CapturedPolicy(Budgeted(1), live[-1].version + 1)))
     request = scripted_request(2, 3)
     engine = make_engine(runner, live=lambda: live[-1], limits=ONE_AT_A_TIME)
     engine.submit(request)
@@ -458,7 +448,7 @@ def test_the_policy_is_captured_when_the_first_sequence_starts_and_kept_by_all()
 
 def test_a_request_that_starts_after_a_change_follows_the_new_policy() -> None:
     live = [CapturedPolicy(Vee(), 1)]
-    runner = ScriptedRunner(on_step=lambda *_: live.append(CapturedPolicy(Budgeted(1), live[-1].version + 1)))
+    runner = ScriptedStepper(on_step=lambda *_: live.append(CapturedPolicy(Budgeted(1), live[-1].version + 1)))
     first, second = scripted_request(2), scripted_request(2)
     answer(make_engine(runner, live=lambda: live[-1], limits=ONE_AT_A_TIME), first, second)
     assert (exit_layers(first), exit_layers(second)) == ([2], [1])
@@ -467,7 +457,7 @@ def test_a_request_that_starts_after_a_change_follows_the_new_policy() -> None:
 
 def test_an_override_wins_over_the_live_policy_and_says_so() -> None:
     request, other = scripted_request(2, override=Budgeted(3)), scripted_request(2)
-    answer(make_engine(ScriptedRunner(), live=lambda: CapturedPolicy(Vee(), 7)), request, other)
+    answer(make_engine(ScriptedStepper(), live=lambda: CapturedPolicy(Vee(), 7)), request, other)
     assert request.captured == CapturedPolicy(Budgeted(3), 7, is_override=True)
     assert (exit_layers(request), exit_layers(other)) == ([3], [2])
 
@@ -475,7 +465,7 @@ def test_an_override_wins_over_the_live_policy_and_says_so() -> None:
 def test_sequences_under_different_policies_share_a_step() -> None:
     policies: list[ExitPolicy] = [Vee(), Vee(patience=2), Budgeted(1), FullDepth()]
     requests = [scripted_request(2, override=policy) for policy in policies]
-    runner = ScriptedRunner()
+    runner = ScriptedStepper()
     answer(make_engine(runner), *requests)
     assert [exit_layers(request) for request in requests] == [[2], [3], [1], [4]]
     assert [len(sequences) for _, sequences in runner.steps] == [4, 3, 2, 1]
@@ -485,7 +475,7 @@ def test_sequences_under_different_policies_share_a_step() -> None:
 
 
 def test_close_answers_what_was_admitted_and_admits_no_more() -> None:
-    engine, requests = make_engine(ScriptedRunner()), [scripted_request(2), scripted_request(4), scripted_request(3)]
+    engine, requests = make_engine(ScriptedStepper()), [scripted_request(2), scripted_request(4), scripted_request(3)]
     for request in requests:
         engine.submit(request)
     engine.start()
@@ -497,13 +487,13 @@ def test_close_answers_what_was_admitted_and_admits_no_more() -> None:
 
 
 def test_an_engine_that_never_started_closes() -> None:
-    engine = make_engine(ScriptedRunner())
+    engine = make_engine(ScriptedStepper())
     engine.close()
     assert not engine.is_alive
 
 
 def test_an_idle_engine_is_alive() -> None:
-    engine = make_engine(ScriptedRunner())
+    engine = make_engine(ScriptedStepper())
     engine.start()
     assert engine.is_alive and engine.step_age_s() == 0.0
     engine.close()
@@ -516,14 +506,14 @@ def test_an_engine_whose_step_is_overdue_is_not_alive() -> None:
         clock.now += 10.0 * layer
         seen.append((engine.step_age_s(), engine.is_alive))
 
-    engine = make_engine(ScriptedRunner(on_step=on_step), limits=EngineLimits(step_overdue_s=15.0), clock=clock)
+    engine = make_engine(ScriptedStepper(on_step=on_step), limits=EngineLimits(step_overdue_s=15.0), clock=clock)
     answer(engine, scripted_request(2))
     assert seen == [(10.0, True), (20.0, False)]
     assert engine.step_age_s() == 0.0
 
 
 def test_requests_from_many_threads_are_all_answered() -> None:
-    engine, barrier = make_engine(ScriptedRunner(), limits=EngineLimits(max_step_pieces=9)), threading.Barrier(8)
+    engine, barrier = make_engine(ScriptedStepper(), limits=EngineLimits(max_step_pieces=9)), threading.Barrier(8)
     requests = [[scripted_request(2 + (thread + i) % 3) for i in range(20)] for thread in range(8)]
 
     def submit(own: list[Request]) -> None:
@@ -575,7 +565,7 @@ def test_whatever_happens_every_request_is_answered_and_its_room_given_back(
         if steps[-1] in failing:
             raise Fault
 
-    class Unreadable(ScriptedRunner):
+    class Unreadable(ScriptedStepper):
         def read_spans(self, sequences: Seq[Sequence]) -> list[list[Span]]:
             if steps[-1] in unreadable:
                 raise Fault
@@ -597,7 +587,7 @@ def test_whatever_happens_every_request_is_answered_and_its_room_given_back(
 
 
 def test_an_engine_that_never_started_refuses_what_it_admitted_when_it_closes() -> None:
-    engine, request = make_engine(ScriptedRunner()), scripted_request(2)
+    engine, request = make_engine(ScriptedStepper()), scripted_request(2)
     engine.submit(request)
     engine.close()
     with pytest.raises(NotReady):
@@ -605,7 +595,7 @@ def test_an_engine_that_never_started_refuses_what_it_admitted_when_it_closes() 
 
 
 def test_a_cancelled_request_gives_its_room_back_at_once() -> None:
-    engine, request = make_engine(ScriptedRunner(), limits=EngineLimits(queue_texts=1)), scripted_request(2)
+    engine, request = make_engine(ScriptedStepper(), limits=EngineLimits(queue_texts=1)), scripted_request(2)
     engine.submit(request)
     assert not engine.has_room
     engine.cancel(request)
@@ -622,18 +612,52 @@ def test_an_observer_that_fails_stops_nobody(caplog: pytest.LogCaptureFixture) -
             raise RuntimeError("broken observer")
 
     request = scripted_request(3)
-    answer(make_engine(ScriptedRunner(), observer=Broken()), request)
+    answer(make_engine(ScriptedStepper(), observer=Broken()), request)
     assert exit_layers(request) == [3]
     assert "an observer failed" in caplog.text
 
 
 def test_changes_that_no_longer_fit_the_live_policy_fail_their_request_alone() -> None:
-    request, other = scripted_request(2), scripted_request(2)
-    request.override = {"strategy": "unheard of"}
-    answer(make_engine(ScriptedRunner()), request, other)
+    live = [CapturedPolicy(Vee(), 1)]
+    request, other = scripted_request(2, override=Budgeted(2)), scripted_request(2)
+    engine = make_engine(ScriptedStepper(), live=lambda: live[-1])
+    engine.submit(request)
+    engine.submit(other)
+    request.override = {"strategy": "unheard of"}  # as if the policy that is in force now had made it so
+    live.append(CapturedPolicy(Vee(), 2))
+    engine.start()
+    wait_for([request, other])
+    engine.close()
     with pytest.raises(BadInput, match="unheard of"):
         request.future.result(timeout=0)
     assert exit_layers(other) == [2]
+
+
+def test_changes_that_do_not_fit_are_refused_before_they_wait() -> None:
+    request, engine = scripted_request(2), make_engine(ScriptedStepper())
+    request.override = {"strategy": "unheard of"}
+    with pytest.raises(BadInput, match="unheard of"):
+        engine.submit(request)
+    assert engine.load().open_pieces == 0
+
+
+def test_a_policy_is_captured_once_while_no_other_comes_into_force() -> None:
+    asked: list[str] = []
+
+    def live() -> CapturedPolicy:
+        asked.append("live")
+        return CapturedPolicy(Vee(), 1)
+
+    request, engine = scripted_request(2, 3, 4), make_engine(ScriptedStepper(), live=live)
+    engine.submit(request)
+    captured = request.captured
+    engine.start()
+    wait_for([request])
+    engine.close()
+    assert request.captured is captured and {id(sequence.policy) for sequence in request.sequences} == {
+        id(captured.policy)
+    }  # type: ignore[union-attr]
+    assert len(asked) == 2  # at its admission, and whether that still holds at its start
 
 
 # preparation
@@ -645,7 +669,7 @@ def test_prepare_runs_in_the_workers_thread_before_the_first_step_and_start_wait
     def note(what: str) -> None:
         happened.append((what, threading.current_thread().name))
 
-    runner = ScriptedRunner(on_step=lambda layer, _: note(f"layer {layer}"))
+    runner = ScriptedStepper(on_step=lambda layer, _: note(f"layer {layer}"))
     engine = make_engine(runner, prepare=lambda: note("prepare"))
     request = scripted_request(2)
     engine.submit(request)
@@ -660,7 +684,7 @@ def test_what_prepare_raises_is_raised_by_start_and_every_request_gets_an_answer
     def fail() -> None:
         raise ValueError("no device")
 
-    engine, request = make_engine(ScriptedRunner(), prepare=fail), scripted_request(2)
+    engine, request = make_engine(ScriptedStepper(), prepare=fail), scripted_request(2)
     engine.submit(request)
     with pytest.raises(ValueError, match="no device"):
         engine.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -16,11 +17,10 @@ import torch
 from torch import Tensor
 
 from service.engine.engine import EngineLimits
-from service.engine.runner import ModelRunner
-from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.engine.sequence import Request, Sequence
 from service.executors.executor import Executor
 from service.exits import reading as reading_module
-from service.exits.policies import REPLAYED
+from service.exits.parameters import Evidence
 from service.exits.policies.branchynet import BranchyNet
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
@@ -30,15 +30,19 @@ from service.exits.policies.pabee import Pabee
 from service.exits.policies.sentee import Sentee
 from service.exits.policies.shallow_deep import ShallowDeep
 from service.exits.policies.vee import Vee
-from service.exits.policy import Evidence, ExitPolicy
+from service.exits.policy import ExitPolicy
 from service.exits.reading import Reading
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Active, Packed, pack
 from service.spans.decode import choose, decode
 from service.spans.types import FloatArray, Span
+from service.stepping.advance import advance
+from service.stepping.passage import Passage
+from service.stepping.stepper import ModelStepper
 from service.text.types import EncodedText, SequenceInput
 from tests.engine.scripted_ import CPU, FrugalExecutor, Recorder, TableModel, answer, make_engine
 from tests.exits import naive_
+from tests.exits.strategies_ import REPLAYED
 from tests.exits.tables_ import alone, random_readings, random_rule
 from tests.models_ import eager, random_sequences, tiny_config, tiny_model, tiny_text_encoder
 
@@ -55,7 +59,6 @@ EARLY: list[ExitPolicy] = [
 ]
 FIXED: list[ExitPolicy] = [Vee(tau=0.0), Pabee(3), FullDepth(), Budgeted(1), Budgeted(3), Budgeted(4)]
 POLICIES = [*EARLY, *VOTING[-2:], *FIXED]
-WIRE_FIELDS = {"layer", "consistency", "votes", "entropy_mean", "entropy_max", "evidence", "entities"}
 
 shared_model = cache(tiny_model)  # for tests that do not change it
 every_policy = pytest.mark.parametrize("policy", POLICIES, ids=str)
@@ -70,7 +73,7 @@ def request_of(*inputs: SequenceInput, policy: ExitPolicy, trace: bool = False) 
 def serve(*requests: Request, executor: Executor | None = None, max_step_pieces: int = 4096) -> Seq[Sequence]:
     """Answer all together; -> their sequences."""
     observer, limits = Recorder(), EngineLimits(max_step_pieces=max_step_pieces)
-    runner = ModelRunner(executor or eager(shared_model()))
+    runner = ModelStepper(executor or eager(shared_model()))
     answer(make_engine(runner, limits=limits, observer=observer, rule=RULE), *requests)
     sequences = [sequence for request in requests for sequence in request.future.result(timeout=0).sequences]
     if max_step_pieces == 4096:
@@ -147,24 +150,24 @@ def test_a_flat_model_is_decoded_flat() -> None:
 def test_a_trace_changes_neither_exit_layer_nor_spans(policy: ExitPolicy) -> None:
     plain, traced = (serve(request_of(*INPUTS, policy=policy, trace=trace)) for trace in (False, True))
     assert [(s.layer, s.exit_reason, s.spans) for s in plain] == [(s.layer, s.exit_reason, s.spans) for s in traced]
-    assert all(sequence.trace is None for sequence in plain)
+    assert all(sequence.views is None for sequence in plain)
 
 
 @every_policy
 def test_a_trace_has_one_item_for_every_layer_that_ran(policy: ExitPolicy) -> None:
     for sequence in serve(request_of(*INPUTS, policy=policy, trace=True)):
-        assert sequence.trace is not None and all(item.keys() == WIRE_FIELDS for item in sequence.trace)
-        assert [item["layer"] for item in sequence.trace] == list(range(1, sequence.layer + 1))
-        assert [len(item["consistency"]) for item in sequence.trace] == list(range(sequence.layer))
+        assert sequence.views is not None
+        assert [item.layer for item in sequence.views] == list(range(1, sequence.layer + 1))
+        assert [len(item.consistency) for item in sequence.views] == list(range(sequence.layer))
 
 
 @pytest.mark.parametrize("policy", VOTING, ids=str)
 def test_a_trace_shows_what_the_vote_saw(policy: Vee) -> None:
     for sequence in serve(request_of(*INPUTS, policy=policy, trace=True)):
-        assert sequence.trace is not None
-        shown = [tuple(item["consistency"]) for item in sequence.trace]
+        assert sequence.views is not None
+        shown = [tuple(item.consistency) for item in sequence.views]
         assert shown[:3] == sequence.history[:3] and sequence.history[3:] in ([], [()])  # the last layer needs no vote
-        votes = [item["votes"] for item in sequence.trace]
+        votes = [item.votes for item in sequence.views]
         assert votes == [sum(value > policy.tau for value in evidence) for evidence in shown]
         assert all(count < policy.patience for count in votes[:-1])
         assert votes[-1] >= policy.patience or sequence.exit_reason == "last_layer"
@@ -174,16 +177,16 @@ def test_a_trace_shows_what_the_vote_saw(policy: Vee) -> None:
 def test_a_strategy_that_does_not_vote_is_traced_with_the_default_measure_and_no_votes(policy: ExitPolicy) -> None:
     (plain,) = serve(request_of(INPUTS[2], policy=policy, trace=True))
     (voting,) = serve(request_of(INPUTS[2], policy=Vee(tau=0.0), trace=True))
-    assert plain.trace is not None and voting.trace is not None
-    for item, other in zip(plain.trace, voting.trace, strict=False):
-        assert item == {**other, "votes": None, "evidence": item["evidence"]}
+    assert plain.views is not None and voting.views is not None
+    for item, other in zip(plain.views, voting.views, strict=False):
+        assert item == replace(other, votes=None, evidence=item.evidence)
 
 
 @every_policy
 def test_a_trace_shows_the_evidence_that_the_strategy_decided_by(policy: ExitPolicy) -> None:
     for sequence in serve(request_of(*INPUTS, policy=policy, trace=True)):
-        assert sequence.trace is not None
-        seen = [tuple(item["evidence"]) for item in sequence.trace]
+        assert sequence.views is not None
+        seen = [tuple(item.evidence) for item in sequence.views]
         assert seen == sequence.history
         decisions = [policy.decide(seen[:layer], 4) for layer in range(1, len(seen) + 1)]
         assert decisions == [None] * (len(seen) - 1) + [sequence.exit_reason]
@@ -192,10 +195,10 @@ def test_a_trace_shows_the_evidence_that_the_strategy_decided_by(policy: ExitPol
 def test_a_trace_holds_the_entropies_of_every_layer() -> None:
     (sequence,) = serve(request_of(INPUTS[0], policy=FullDepth(), trace=True))
     tables = shared_model()(pack([INPUTS[0]], CPU))
-    for item, table in zip(sequence.trace or [], tables, strict=True):
+    for item, table in zip(sequence.views or [], tables, strict=True):
         uncertainty = [-sum(math.exp(p) * p for p in cell) / math.log(len(cell)) for cell in table.tolist()]
-        assert item["entropy_mean"] == pytest.approx(sum(uncertainty) / len(uncertainty), abs=1e-5)
-        assert item["entropy_max"] == pytest.approx(max(uncertainty), abs=1e-5)
+        assert item.entropy_mean == pytest.approx(sum(uncertainty) / len(uncertainty), abs=1e-5)
+        assert item.entropy_max == pytest.approx(max(uncertainty), abs=1e-5)
 
 
 def test_a_trace_names_the_entities_of_every_layer_by_character() -> None:
@@ -206,8 +209,9 @@ def test_a_trace_names_the_entities_of_every_layer_by_character() -> None:
     for layer in range(1, 5):
         spans = [replay(own, Budgeted(layer), shared_model())[1] for own in text.sequences]
         expected = [(e.start, e.end, e.label) for e in encoder.entities(text, spans)]
-        traced = [item for sequence in request.sequences for item in (sequence.trace or [])[layer - 1]["entities"]]
-        assert sorted((item["start"], item["end"], item["label"]) for item in traced) == sorted(expected)
+        views = [(sequence.views or [])[layer - 1].spans for sequence in request.sequences]
+        traced = encoder.entities(text, views)
+        assert [(e.start, e.end, e.label) for e in traced] == expected
     assert expected, "the example was meant to have entities"
 
 
@@ -217,10 +221,10 @@ def test_traced_and_untraced_sequences_under_many_policies_share_a_step() -> Non
     together = serve(*mixed)
     for sequence, other in zip(together, [s for request in alone for s in serve(request)], strict=True):
         assert outcome([sequence]) == [(other.layer, [*map(tuple, other.spans)])]
-        assert (sequence.trace is None) == (other.trace is None)
-        for item, same in zip(sequence.trace or [], other.trace or [], strict=True):
-            assert item["consistency"] == pytest.approx(same["consistency"], abs=1e-5)
-            assert item["votes"] == same["votes"]
+        assert (sequence.views is None) == (other.views is None)
+        for item, same in zip(sequence.views or [], other.views or [], strict=True):
+            assert item.consistency == pytest.approx(same.consistency, abs=1e-5)
+            assert item.votes == same.votes
 
 
 # on a model of given tables
@@ -235,22 +239,18 @@ def given() -> tuple[list[ExitPolicy], TableModel, list[list[Reading]]]:
     return policies, TableModel(readings), readings
 
 
-def walk(indices: Seq[int], *, read: bool = False, executor: Executor | None = None) -> list[Sequence]:
+def walk(indices: Seq[int], *, read: bool = False, executor: Executor | None = None) -> list[Passage]:
     """Some of the given sequences through all layers together, whoever would leave; `read`: and what they answer."""
     policies, model, _ = given()
-    runner = ModelRunner(executor or eager(model))  # type: ignore[arg-type]
-    sequences = []
+    executor = executor or eager(model)  # type: ignore[arg-type]
+    passages = []
     for index in indices:
-        request = request_of(model.inputs[index], policy=policies[index], trace=index < len(POLICIES))
-        request.captured = CapturedPolicy(policies[index], 1)
-        sequences.append(Sequence(request, model.inputs[index]))
-    for layer in range(1, runner.num_layers + 1):
-        for sequence, evidence in zip(sequences, runner.run_layer(layer, sequences), strict=True):
-            sequence.history.append(evidence)
-    if read:
-        for sequence, spans in zip(sequences, runner.read_spans(sequences), strict=True):
-            sequence.spans = spans
-    return sequences
+        passages.append(Passage(model.inputs[index], policies[index], keeps_every_exit=index < len(POLICIES)))
+    for _ in range(4):
+        advance(executor, passages)
+    for passage in passages if read else []:
+        passage.spans = passage.decode()
+    return passages
 
 
 everybody = range(3 * len(POLICIES))
@@ -346,7 +346,7 @@ def test_a_trace_asks_for_every_exit_and_every_table(policy: ExitPolicy) -> None
     assert [(layer, *asked) for layer, _, *asked in frugal.asked[:last]] == [
         (m, True, True) for m in range(1, last + 1)
     ]
-    assert len(traced.sequences[0].trace or []) == last
+    assert len(traced.sequences[0].views or []) == last
 
 
 def test_one_that_compares_tables_has_them_among_others_that_do_not() -> None:
@@ -360,20 +360,20 @@ def test_one_that_compares_tables_has_them_among_others_that_do_not() -> None:
 
 
 def test_evidence_at_the_last_layer_is_nobodys_business(monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = ModelRunner(eager(shared_model()))
-    request = request_of(*INPUTS, policy=Vee())
-    request.captured = CapturedPolicy(Vee(), 1)
-    sequences = [Sequence(request, own) for own in INPUTS]
-    assert [[len(seen) for seen in runner.run_layer(m, sequences)] for m in (1, 2, 3)] == [
-        [m - 1] * len(INPUTS) for m in (1, 2, 3)
-    ]
+    executor = eager(shared_model())
+    passages = [Passage(own, Vee(tau=0.0)) for own in INPUTS]
+    for layer in (1, 2, 3):
+        advance(executor, passages)
+        assert [len(passage.history[-1]) for passage in passages] == [layer - 1] * len(INPUTS)
     monkeypatch.setattr(Vee, "evidence", lambda *_: 1 / 0)
-    assert runner.run_layer(4, sequences) == [()] * len(INPUTS)
+    advance(executor, passages)
+    assert {passage.history[-1] for passage in passages} == {()}
+    assert {passage.exit_reason for passage in passages} == {"last_layer"}
 
 
 def test_an_answered_sequence_holds_neither_tensors_nor_arrays() -> None:
     for sequence in serve(request_of(*INPUTS, policy=VOTING[0], trace=True)):
-        assert sequence.hidden is None and sequence.readings == []
+        assert sequence.state is None and sequence.readings == []
         seen = [value for evidence in sequence.history for value in evidence]
         assert {type(value) for value in (*seen, *(value for span in sequence.spans for value in span))} <= {int, float}
 
@@ -387,22 +387,18 @@ def test_a_model_is_taken_out_of_training_mode() -> None:
 def test_a_step_that_failed_has_moved_nobody_and_can_be_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the layer, the exit or the policy threw: the engine tries such a step again, in halves."""
     model = tiny_model(tiny_config(num_layers=3))
-    runner, again = ModelRunner(eager(model)), ModelRunner(eager(model))
-    texts = tuple(EncodedText("x", (one,)) for one in random_sequences((3, 4)))
-    captured = CapturedPolicy(Vee(), version=1)
-    steps = []
-    for _ in range(2):
-        requests = [Request((text,), math.inf, 0.0, captured=captured) for text in texts]
-        steps.append([Sequence(request, request.texts[0].sequences[0]) for request in requests])
-    failed, untouched = steps
-    for sequences, of_runner in ((failed, runner), (untouched, again)):
-        of_runner.run_layer(1, sequences)
-    for owner, name in ((model, "run_layer"), (model, "exit_table"), (Vee, "evidence")):
-        before = [(sequence.hidden, list(sequence.readings)) for sequence in failed]
+    executor = eager(model)
+    failed, untouched = ([Passage(one, Vee(tau=0.0)) for one in random_sequences((3, 4))] for _ in range(2))
+    for passages in (failed, untouched):
+        advance(executor, passages)
+    for owner, name in ((model, "run_layer"), (model, "exit_table"), (Vee, "evidence"), (Vee, "decide")):
+        before = [(passage.state, [*passage.readings], [*passage.history]) for passage in failed]
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                runner.run_layer(2, failed)
-        for sequence, (hidden, readings) in zip(failed, before, strict=True):
-            assert sequence.hidden is hidden and sequence.readings == readings
-    assert runner.run_layer(2, failed) == again.run_layer(2, untouched)
+                advance(executor, failed)
+        assert [(passage.state, passage.readings, passage.history) for passage in failed] == before
+    for passages in (failed, untouched):
+        advance(executor, passages)
+    assert [passage.history for passage in failed] == [passage.history for passage in untouched]
+    assert [passage.layer for passage in failed] == [2, 2]

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from service.engine.runner import ModelRunner
 from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.executors.eager import EagerExecutor
 from service.exits.catalog import PolicyCatalog
 from service.exits.consistency import CONSISTENCIES
-from service.exits.policies import REPLAYED
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
 from service.exits.reading import Reading
 from service.models.packed import pack
+from service.stepping.stepper import ModelStepper
+from tests.exits.strategies_ import REPLAYED, model_of
 from tests.exits.tables_ import random_readings, random_rule
 from tests.models_ import random_sequences, tiny_model
 
@@ -26,7 +26,7 @@ pytestmark = [
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 NUM_WORDS = (5, 1, 17, 9)
-CATALOG = PolicyCatalog(4, rule=random_rule(4))
+CATALOG = PolicyCatalog(model_of(4, random_rule(4)))
 POLICIES = [
     *(CATALOG.policy({"strategy": strategy}) for strategy in REPLAYED),
     *(Vee(*kind, tau=consistency.tau, ensemble=True) for kind, consistency in CONSISTENCIES.items()),
@@ -55,7 +55,7 @@ def test_every_policy_sees_and_answers_the_same_on_a_gpu_as_on_the_cpu(policy: E
 
 def walk(device: torch.device) -> list[Sequence]:
     """One sequence for every policy, all through the layers together."""
-    runner, sequences = ModelRunner(EagerExecutor(tiny_model(), device)), []
+    runner, sequences = ModelStepper(EagerExecutor(tiny_model(), device)), []
     for policy, own in zip(POLICIES, random_sequences([6] * len(POLICIES)), strict=True):
         request = Request((), deadline=1.0, submitted=0.0, wants_trace=True, captured=CapturedPolicy(policy, 1))
         sequences.append(Sequence(request, own))

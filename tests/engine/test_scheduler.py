@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from service.engine.scheduler import FULL_SHARE, MAX_PASSED_OVER, Scheduler, Step
 from service.engine.sequence import Request, Sequence
+from service.exits.policies.full_depth import FullDepth
 from tests.engine.scripted_ import script, scripted_input
 
 seeded = settings(derandomize=True, deadline=None, max_examples=200)
@@ -17,22 +18,34 @@ seeded = settings(derandomize=True, deadline=None, max_examples=200)
 def sequences(*lengths: int, layer: int = 0) -> list[Sequence]:
     """Sequences of so many pieces, after `layer`."""
     request = Request((), deadline=0.0, submitted=0.0)
-    return [Sequence(request, scripted_input(4, length), history=[()] * layer) for length in lengths]
+    return [
+        Sequence(scripted_input(4, length), FullDepth(), request=request, history=[()] * layer) for length in lengths
+    ]
 
 
-def taken(step: Step | None) -> tuple[int, list[Sequence]]:
-    assert step is not None
+def waiting_for(request: Request, exit_layer: int, length: int) -> Sequence:
+    return Sequence(scripted_input(exit_layer, length), FullDepth(), request=request)
+
+
+def taken(step: Step) -> tuple[int, list[Sequence]]:
+    assert step.pieces == sum(sequence.step_pieces for sequence in step.sequences)
     return step.layer, list(step.sequences)
 
 
-def test_nothing_waiting_gives_no_step() -> None:
-    assert Scheduler(4, 100).next_step() is None
+def test_there_is_work_as_long_as_anything_waits() -> None:
+    scheduler = Scheduler(4, 100)
+    assert not scheduler.has_work
+    scheduler.add(sequences(3, layer=2))
+    assert scheduler.has_work and taken(scheduler.next_step())[0] == 3
+    assert not scheduler.has_work
 
 
 def due(deadline: float, *lengths: int, layer: int = 0) -> list[Sequence]:
     """Sequences of so many pieces, after `layer`, of a request with this deadline."""
     request = Request((), deadline=deadline, submitted=0.0)
-    return [Sequence(request, scripted_input(4, length), history=[()] * layer) for length in lengths]
+    return [
+        Sequence(scripted_input(4, length), FullDepth(), request=request, history=[()] * layer) for length in lengths
+    ]
 
 
 def layers_run(scheduler: Scheduler, steps: int) -> list[int]:
@@ -43,7 +56,7 @@ def test_the_earliest_deadline_runs_first() -> None:
     scheduler = Scheduler(4, 100)
     scheduler.add([*due(3.0, 3), *due(1.0, 3, layer=1), *due(2.0, 3, layer=3)])
     assert layers_run(scheduler, 3) == [2, 4, 1]
-    assert scheduler.next_step() is None
+    assert not scheduler.has_work
 
 
 def test_of_equal_deadlines_the_deepest_runs_first() -> None:
@@ -124,14 +137,14 @@ def test_every_sequence_runs_every_layer_to_its_exit_once_and_in_order(
     ran: dict[Sequence, list[int]] = {}
     newcomers = iter(waves)
     while True:
-        wave = [Sequence(request, scripted_input(exit_layer, length)) for length, exit_layer in next(newcomers, ())]
+        wave = [waiting_for(request, exit_layer, length) for length, exit_layer in next(newcomers, ())]
         scheduler.add(wave)
         everyone += wave
-        step = scheduler.next_step()
-        if step is None:
+        if not scheduler.has_work:
             if len(everyone) == sum(map(len, waves)):
                 break
             continue
+        step = scheduler.next_step()
         assert {sequence.layer for sequence in step.sequences} == {step.layer - 1}
         assert len(step.sequences) == 1 or sum(sequence.input.num_pieces for sequence in step.sequences) <= budget
         for sequence in step.sequences:
@@ -191,16 +204,18 @@ def test_every_step_is_the_one_of_a_plain_model_and_nobody_waits_longer_than_all
     waited: dict[Sequence, int] = {}
     while remaining or model.waiting:
         arrived = [
-            Sequence(Request((), deadline=float(deadline), submitted=0.0), scripted_input(exit_layer, length))
+            waiting_for(Request((), deadline=float(deadline), submitted=0.0), exit_layer, length)
             for length, exit_layer, deadline in next(coming, ())
         ]
         remaining = max(0, remaining - 1)
         scheduler.add(arrived)
         model.waiting += arrived
-        step, expected = scheduler.next_step(), model.next_step()
-        assert (None if step is None else (step.layer, list(step.sequences))) == expected
-        if step is None:
+        expected = model.next_step()
+        assert scheduler.has_work == (expected is not None)
+        if expected is None:
             continue
+        step = scheduler.next_step()
+        assert taken(step) == expected
         heads = {sequence.layer: sequence for sequence in reversed(model.waiting)}
         waited = {head: waited.get(head, 0) + 1 for head in heads.values()}
         assert all(steps <= MAX_PASSED_OVER + 4 for steps in waited.values())

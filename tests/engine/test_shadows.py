@@ -12,7 +12,6 @@ from queue import Queue
 import pytest
 
 from service.engine.engine import Engine, EngineLimits
-from service.engine.runner import ModelRunner
 from service.engine.scheduler import Scheduler
 from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.engine.shadows import MOST_KEPT, Shadows
@@ -21,12 +20,13 @@ from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.vee import Vee
 from service.spans.types import Span
+from service.stepping.stepper import ModelStepper
 from service.text.types import EncodedText
 from tests.engine.scripted_ import (
     DEADLINE_S,
     Clock,
     Recorder,
-    ScriptedRunner,
+    ScriptedStepper,
     answer,
     exit_layers,
     make_engine,
@@ -56,7 +56,7 @@ class Reports:
         return self._found.empty()
 
 
-class LayerSpansRunner(ScriptedRunner):
+class LayerSpansRunner(ScriptedStepper):
     """Its exits find what `spans_of` says of their layer."""
 
     def __init__(self, spans_of: Callable[[int], list[Span]]) -> None:
@@ -67,7 +67,7 @@ class LayerSpansRunner(ScriptedRunner):
         return [self._spans_of(sequence.layer) for sequence in sequences]
 
 
-def run_all(runner: ScriptedRunner, *requests: Request, reports: int) -> list[tuple[CapturedPolicy, bool]]:
+def run_all(runner: ScriptedStepper, *requests: Request, reports: int) -> list[tuple[CapturedPolicy, bool]]:
     """Answer the requests, and run every early leaver on; -> so many reports, after which there are no more."""
     told = Reports()
     engine = make_engine(runner, shadows=Shadows(1.0, told))
@@ -85,7 +85,7 @@ def run_all(runner: ScriptedRunner, *requests: Request, reports: int) -> list[tu
 
 
 def test_an_early_leaver_goes_on_to_full_depth_behind_its_answer() -> None:
-    runner, request = ScriptedRunner(), scripted_request(2)
+    runner, request = ScriptedStepper(), scripted_request(2)
     assert run_all(runner, request, reports=1) == [(LIVE, False)]
     assert exit_layers(request) == [2]
     assert [layer for layer, _ in runner.steps] == [1, 2, 3, 4]
@@ -93,7 +93,7 @@ def test_an_early_leaver_goes_on_to_full_depth_behind_its_answer() -> None:
 
 
 def test_who_leaves_at_the_last_layer_or_under_a_policy_of_its_own_casts_no_shadow() -> None:
-    runner, early = ScriptedRunner(), scripted_request(3)
+    runner, early = ScriptedStepper(), scripted_request(3)
     own = scripted_request(2, override=Budgeted(1))
     run_all(runner, scripted_request(4), own, early, reports=1)
     after = [len(sequences) for layer, sequences in runner.steps if layer == 4]
@@ -120,7 +120,7 @@ def test_a_fraction_of_the_early_leavers_is_drawn() -> None:
     draws, told = iter([0.24, 0.25, 0.9, 0.0, 0.7, 0.1]), Reports()
     shadows = Shadows(0.25, told, draw=lambda: next(draws))
     requests = [scripted_request(2) for _ in range(6)]
-    engine = make_engine(ScriptedRunner(), shadows=shadows)
+    engine = make_engine(ScriptedStepper(), shadows=shadows)
     for request in requests:
         engine.submit(request)
     engine.start()
@@ -130,7 +130,7 @@ def test_a_fraction_of_the_early_leavers_is_drawn() -> None:
 
 
 def test_a_fraction_of_zero_runs_none() -> None:
-    runner, request = ScriptedRunner(), scripted_request(2)
+    runner, request = ScriptedStepper(), scripted_request(2)
     answer(make_engine(runner, shadows=Shadows(0.0, draw=lambda: 0.0)), request)
     assert [layer for layer, _ in runner.steps] == [1, 2]
 
@@ -140,11 +140,11 @@ def test_a_shadow_disagrees_where_full_depth_would_have_answered_otherwise() -> 
     answers = {}
     for policy in (Budgeted(1), FullDepth()):
         request = Request((EncodedText("", tuple(inputs)),), math.inf, 0.0, override=policy.to_json())
-        answer(make_engine(ModelRunner(eager())), request)
+        answer(make_engine(ModelStepper(eager())), request)
         answers[policy] = [{span[:3] for span in sequence.spans} for sequence in request.sequences]
     expected = [early != late for early, late in zip(answers[Budgeted(1)], answers[FullDepth()], strict=True)]
     told, live = Reports(), CapturedPolicy(Budgeted(1), version=3)
-    engine = make_engine(ModelRunner(eager()), live=lambda: live, shadows=Shadows(1.0, told))
+    engine = make_engine(ModelStepper(eager()), live=lambda: live, shadows=Shadows(1.0, told))
     engine.submit(Request((EncodedText("", tuple(inputs)),), math.inf, 0.0))
     engine.start()
     assert told.next(len(inputs)) == [(live, disagrees) for disagrees in expected]
@@ -156,7 +156,7 @@ def test_a_shadow_disagrees_where_full_depth_would_have_answered_otherwise() -> 
 
 
 def test_a_shadow_waits_until_no_request_has_a_step_to_run() -> None:
-    runner, leaver, deep = ScriptedRunner(), scripted_request(2), scripted_request(4, 4)
+    runner, leaver, deep = ScriptedStepper(), scripted_request(2), scripted_request(4, 4)
     run_all(runner, leaver, deep, reports=1)
     assert [(layer, len(sequences)) for layer, sequences in runner.steps] == [
         *((1, 3), (2, 3), (3, 2), (4, 2)),
@@ -165,7 +165,7 @@ def test_a_shadow_waits_until_no_request_has_a_step_to_run() -> None:
 
 
 def test_a_request_that_comes_meanwhile_waits_for_one_layer_of_one_shadow_at_most() -> None:
-    runner, leaver, late, told = ScriptedRunner(), scripted_request(2), scripted_request(4), Reports()
+    runner, leaver, late, told = ScriptedStepper(), scripted_request(2), scripted_request(4), Reports()
     engine = make_engine(runner, shadows=Shadows(1.0, told))
 
     def on_step(layer: int, _: Seq[Sequence]) -> None:
@@ -181,7 +181,7 @@ def test_a_request_that_comes_meanwhile_waits_for_one_layer_of_one_shadow_at_mos
 
 
 def test_few_are_kept_and_the_oldest_make_way() -> None:
-    runner, told = ScriptedRunner(), Reports()
+    runner, told = ScriptedStepper(), Reports()
     engine = make_engine(runner, shadows=Shadows(1.0, told), limits=EngineLimits(max_step_pieces=1))
     requests = [scripted_request(2, num_pieces=1 + number) for number in range(MOST_KEPT + 4)]
     for request in requests:
@@ -199,7 +199,7 @@ def test_few_are_kept_and_the_oldest_make_way() -> None:
 
 def test_shadows_are_neither_observed_nor_counted() -> None:
     observer, told, request = Recorder(), Reports(), scripted_request(2)
-    engine = make_engine(ScriptedRunner(), observer=observer, shadows=Shadows(1.0, told))
+    engine = make_engine(ScriptedStepper(), observer=observer, shadows=Shadows(1.0, told))
     engine.submit(request)
     engine.start()
     told.next(1)
@@ -218,7 +218,7 @@ def test_a_shadow_that_fails_costs_nobody_an_answer(caplog: pytest.LogCaptureFix
             raise RuntimeError("the device is in a bad mood")
 
     told, request, following = Reports(), scripted_request(2), scripted_request(1, override=Budgeted(2))
-    engine = make_engine(ScriptedRunner(on_step=on_step), shadows=Shadows(1.0, told))
+    engine = make_engine(ScriptedStepper(on_step=on_step), shadows=Shadows(1.0, told))
     engine.start()
     engine.submit(request)
     assert has_failed.wait(DEADLINE_S)
@@ -232,7 +232,7 @@ def test_a_shadow_that_fails_costs_nobody_an_answer(caplog: pytest.LogCaptureFix
 
 def test_a_shadow_that_hangs_shows_as_an_overdue_step() -> None:
     clock, told, was_alive = Clock(), Reports(), list[bool]()
-    runner = ScriptedRunner()
+    runner = ScriptedStepper()
 
     def on_step(layer: int, _: Seq[Sequence]) -> None:
         clock.now += 20.0
@@ -251,7 +251,7 @@ def test_a_shadow_that_hangs_shows_as_an_overdue_step() -> None:
 
 
 def test_an_engine_that_closes_drops_its_shadows() -> None:
-    runner, told, request = ScriptedRunner(), Reports(), scripted_request(2)
+    runner, told, request = ScriptedStepper(), Reports(), scripted_request(2)
     shadows = Shadows(1.0, told)
     engine = make_engine(runner, shadows=shadows)
     closing, has_begun = threading.Thread(target=engine.close), threading.Event()
@@ -283,7 +283,7 @@ def wait_until_closing(engine: Engine) -> None:
 
 
 def test_a_fault_of_the_worker_drops_the_shadows(monkeypatch: pytest.MonkeyPatch) -> None:
-    runner, told, leaver, lost = ScriptedRunner(), Reports(), scripted_request(2), scripted_request(3)
+    runner, told, leaver, lost = ScriptedStepper(), Reports(), scripted_request(2), scripted_request(3)
     engine = make_engine(runner, shadows=Shadows(1.0, told))
 
     def on_step(layer: int, _: Seq[Sequence]) -> None:

@@ -10,8 +10,8 @@ from functools import cache
 import numpy as np
 import pytest
 
+from service.assets import hashed_layers
 from service.engine.engine import EngineLimits
-from service.engine.runner import ModelRunner
 from service.engine.scheduler import Scheduler
 from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.engine.shadows import Shadows
@@ -21,10 +21,10 @@ from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.hashee import HashEE
 from service.exits.policies.tokee import Tokee
 from service.exits.policy import ExitPolicy
-from service.exits.words import Words
+from service.exits.words import WordProgress
 from service.models.multi_exit import MultiExitModel
+from service.stepping.stepper import ModelStepper
 from service.text.types import EncodedText, SequenceInput
-from service.trained import hashed_layers
 from tests.engine.scripted_ import DEADLINE_S, Recorder, answer, make_engine
 from tests.executors.executors_ import fused, kernel_config, kernel_model
 from tests.models_ import eager, random_sequences, tiny_config, tiny_model
@@ -51,7 +51,7 @@ def serve(
 ) -> tuple[Seq[Sequence], Recorder]:
     observer = Recorder()
     live = CapturedPolicy(policy, version=1)
-    runner = ModelRunner(eager(model or tiny_model()))
+    runner = ModelStepper(eager(model or tiny_model()))
     answer(make_engine(runner, live=lambda: live, observer=observer, **given), *requests)  # type: ignore[arg-type]
     return [sequence for request in requests for sequence in request.future.result(timeout=0).sequences], observer
 
@@ -71,7 +71,7 @@ def test_served_together_is_served_alone_is_run_offline(policy: Tokee) -> None:
         assert alone.words is not None
         assert layers[index] == alone.words.layers.tolist() == offline[index].words.layers.tolist()
         assert keys(sequence) == keys(alone) == [span[:3] for span in offline[index].spans]
-        assert sequence.layer == max(layers[index]) and sequence.exit_layer == np.mean(layers[index])
+        assert sequence.layer == max(layers[index]) and sequence.layers_run == np.mean(layers[index])
         assert sequence.exit_reason == ("confidence" if sequence.layer < 4 else "last_layer")
     if policy.tau:
         assert 1 < np.mean([layer for own in layers for layer in own]) < 4
@@ -113,29 +113,29 @@ def test_a_traced_sequence_answers_the_same_and_tells_how_many_words_went_on() -
     traced, _ = serve(policy, request_of(*INPUTS, trace=True))
     for one, other in zip(plain, traced, strict=True):
         assert keys(one) == keys(other) and one.words is not None and other.words is not None
-        assert np.array_equal(one.words.layers, other.words.layers) and other.trace is not None
-        assert [item["layer"] for item in other.trace] == list(range(1, other.layer + 1))
-        for item in other.trace:
-            going_on = int((other.words.layers > item["layer"]).sum())
-            assert item["evidence"] == ([float(going_on)] if item["layer"] < 4 else [])
+        assert np.array_equal(one.words.layers, other.words.layers) and other.views is not None
+        assert [view.layer for view in other.views] == list(range(1, other.layer + 1))
+        for view in other.views:
+            going_on = int((other.words.layers > view.layer).sum())
+            assert view.evidence == ((float(going_on),) if view.layer < 4 else ())
 
 
 def test_the_step_budget_counts_rows_that_move_and_a_sixth_of_those_that_stand_still() -> None:
     (own,) = random_sequences([30])
     request = request_of(own)
-    request.captured = CapturedPolicy(POLICIES[0], 1)
-    sequence = Sequence(request, own)
+    sequence = Sequence(own, POLICIES[0], request=request)
     assert sequence.step_pieces == own.num_pieces
     moving = np.array([True] * 3 + [False] * 27)
-    sequence.words = replace(Words.of(own), moving=moving)
+    sequence.words = replace(WordProgress.of(own), moving=moving)
     sequence.history.append((3.0,))
     still = int((own.last_piece - own.first_piece + 1)[3:].sum())
     assert sequence.step_pieces == own.num_pieces - still + -(-still // 6)
     scheduler = Scheduler(4, max_step_pieces=own.num_pieces)
-    others = [Sequence(request, own, words=sequence.words, history=[(3.0,)]) for _ in range(3)]
+    others = [Sequence(own, POLICIES[0], request=request, words=sequence.words, history=[(3.0,)]) for _ in range(3)]
     scheduler.add([sequence, *others])
     step = scheduler.next_step()
-    assert step is not None and len(step.sequences) == own.num_pieces // sequence.step_pieces > 1
+    assert step.pieces == len(step.sequences) * sequence.step_pieces
+    assert len(step.sequences) == own.num_pieces // sequence.step_pieces > 1
 
 
 def test_the_queue_counts_under_a_hash_what_a_text_will_come_to() -> None:
@@ -146,7 +146,7 @@ def test_the_queue_counts_under_a_hash_what_a_text_will_come_to() -> None:
     assert sum(work) < sum(own.num_pieces for own in INPUTS)
     live = CapturedPolicy(policy, 1)
     limits = EngineLimits(queue_pieces=sum(work))
-    engine = make_engine(ModelRunner(eager(model)), live=lambda: live, limits=limits)
+    engine = make_engine(ModelStepper(eager(model)), live=lambda: live, limits=limits)
     engine.submit(request_of(*INPUTS))
     assert engine.load().open_pieces == sum(work) and not engine.has_room
     with pytest.raises(Overloaded, match=f"holds 1 texts and {sum(work)} tokens"):
@@ -158,7 +158,7 @@ def test_the_queue_counts_under_a_hash_what_a_text_will_come_to() -> None:
 def test_a_shadow_of_a_sequence_whose_words_stood_still_begins_anew() -> None:
     reports: list[bool] = []
     shadows = Shadows(1.0, lambda _, disagrees: reports.append(disagrees), draw=lambda: 0.0)
-    runner = ModelRunner(eager(tiny_model()))
+    runner = ModelStepper(eager(tiny_model()))
     policy = POLICIES[0]
     live = CapturedPolicy(policy, 1)
     engine = make_engine(runner, live=lambda: live, shadows=shadows)
@@ -166,7 +166,7 @@ def test_a_shadow_of_a_sequence_whose_words_stood_still_begins_anew() -> None:
     engine.submit(request)
     engine.start()
     found = request.future.result(timeout=60).sequences
-    left_early = [sequence for sequence in found if sequence.exit_layer < 4]
+    left_early = [sequence for sequence in found if sequence.layers_run < 4]
     full, _ = serve(FullDepth(), request_of(*(sequence.input for sequence in left_early)))
     expected = [keys(one) != keys(other) for one, other in zip(left_early, full, strict=True)]
     deadline = time.monotonic() + DEADLINE_S

@@ -23,6 +23,7 @@ from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.spans.score import Key
 from tests.evaluation.traces_ import LayerMeter, drifting_trace, made_up_replay
+from tests.exits.strategies_ import model_of
 
 NUM_LAYERS = 4
 TRACE = drifting_trace(60, drift=0.05)
@@ -43,13 +44,13 @@ def calibration() -> Calibration:
 
 
 def replayed(point: OperatingPoint, calibration: Calibration) -> Outcome:
-    policy = calibration.catalog(NUM_LAYERS).policy(point.parameters)
+    policy = calibration.catalog(model_of(NUM_LAYERS)).policy(point.parameters)
     return run(policy, REPLAYER, METER)
 
 
 def test_a_calibration_survives_json(calibration: Calibration) -> None:
     document = json.loads(json.dumps(calibration.to_json()))
-    again = Calibration.from_json(document, NUM_LAYERS)
+    again = Calibration.from_json(document, model_of(NUM_LAYERS))
     assert (again.points, again.others) == (calibration.points, calibration.others)
     assert again.to_json() == calibration.to_json()
 
@@ -107,7 +108,7 @@ def test_a_learned_points_figures_are_those_of_rules_that_had_not_seen_the_text(
     unseen = cross_fitted_evidence(REPLAYER)
     for point in (*calibration.points, *calibration.others):
         if point.parameters["strategy"] == "learned":
-            policy = calibration.catalog(NUM_LAYERS).policy(point.parameters)
+            policy = calibration.catalog(model_of(NUM_LAYERS)).policy(point.parameters)
             found = run(policy, REPLAYER, METER, unseen)
             assert (point.f1, point.average_exit_layer) == (
                 round(found.f1, 2),
@@ -117,7 +118,7 @@ def test_a_learned_points_figures_are_those_of_rules_that_had_not_seen_the_text(
 
 def test_every_strategy_and_measure_has_calibrated_defaults(calibration: Calibration) -> None:
     known = families(NUM_LAYERS, calibration.rule).keys()
-    assert calibration.catalog(NUM_LAYERS).defaults.keys() >= known
+    assert calibration.catalog(model_of(NUM_LAYERS)).defaults.keys() >= known
 
 
 def test_a_strategys_default_is_its_cheapest_within_the_balanced_limit(calibration: Calibration) -> None:
@@ -144,7 +145,7 @@ def test_the_provenance_says_what_the_figures_hold_for(calibration: Calibration)
 
 def test_a_model_of_two_layers_can_be_calibrated() -> None:
     calibration = calibrate(drifting_trace(30, num_layers=2), LayerMeter(2), {})
-    assert Calibration.from_json(calibration.to_json(), 2).points == calibration.points
+    assert Calibration.from_json(calibration.to_json(), model_of(2)).points == calibration.points
     voting = [point for point in calibration.others if point.parameters["strategy"] in ("vee", "pabee")]
     assert {point.average_exit_layer for point in voting} == {2.0}
 

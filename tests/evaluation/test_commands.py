@@ -18,6 +18,7 @@ from tests.api.servers_ import tiny_service
 from tests.evaluation.conftest import NUM_LAYERS, OnDisk
 from tests.evaluation.traces_ import tiny_examples, tiny_stored, write_jsonl
 from tests.executors.executors_ import kernel_config, kernel_model
+from tests.exits.strategies_ import model_of
 from tests.models_ import save_tiny_model, tiny_config, tiny_tokenizer
 
 VEE = '{"measure": "js", "tau": -0.05, "patience": 2}'
@@ -25,7 +26,7 @@ VEE = '{"measure": "js", "tau": -0.05, "patience": 2}'
 
 def calibration_of(stored: StoredModel) -> Calibration:
     assert stored.operating_points is not None
-    return Calibration.from_json(stored.operating_points, NUM_LAYERS)
+    return Calibration.from_json(stored.operating_points, model_of(NUM_LAYERS))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_calibrating_prints_every_point_and_marks_the_presets(
     printed = capsys.readouterr().out
     stored = load_model(of.model)
     assert stored.operating_points is not None
-    calibration = Calibration.from_json(stored.operating_points, 3)
+    calibration = Calibration.from_json(stored.operating_points, model_of(3))
     assert printed.startswith("tiny@1, calibrated on dev.jsonl: ")
     assert printed.count(" x   ") == len(calibration.points) + len(calibration.others)
     assert [line.partition("<- ")[2] for line in printed.splitlines() if "<- " in line] == list(reversed(PRESETS))
@@ -226,7 +227,7 @@ def test_a_calibration_names_the_executor_that_was_timed(for_kernels: OnDisk) ->
     assert for_kernels.run("calibrate", "tiny", for_kernels.dev, *on) == 0
     document = load_model(for_kernels.model).operating_points
     assert document is not None
-    calibration = Calibration.from_json(document, 3)
+    calibration = Calibration.from_json(document, model_of(3))
     names = ("executor", "dtype", "device", "threads")
     assert [calibration.provenance[name] for name in names] == ["fused", "int8", "cpu", 1]
 

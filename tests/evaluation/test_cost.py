@@ -18,7 +18,6 @@ from service.evaluation.replay import Replay
 from service.executors.eager import EagerExecutor, State
 from service.executors.executor import Executor
 from service.exits import reading as reading_module
-from service.exits.halting import Flags
 from service.exits.policies.branchynet import BranchyNet
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
@@ -28,6 +27,7 @@ from service.exits.policies.pabee import Pabee
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
 from service.exits.reading import Reading
+from service.exits.words import Flags
 from service.text.types import SequenceInput
 from tests.exits.tables_ import random_rule
 from tests.models_ import eager, random_sequences, tiny_model

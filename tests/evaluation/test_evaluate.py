@@ -11,10 +11,11 @@ import pytest
 from service.data.readers import Example
 from service.evaluation import evaluate as module
 from service.evaluation.evaluate import Evaluation, ExitScore, encode_examples, evaluate
-from service.evaluation.predict import decode_every_exit, entities_at_every_exit, run_to_full_depth
+from service.evaluation.predict import decode_every_exit, entities_at_every_exit
 from service.evaluation.tables import format_evaluation
 from service.spans.score import Score, keys
 from service.spans.types import Entity
+from service.stepping.every_exit import run_to_full_depth
 from service.text.encoder import TextConfig, TextEncoder
 from tests.models_ import TEXTS, eager, random_sequences, tiny_config, tiny_model, tiny_text_encoder
 from tests.tokenizers_ import bert_tokenizer

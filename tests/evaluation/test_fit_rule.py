@@ -13,9 +13,7 @@ from torch import Tensor
 from service.evaluation.fit_rule import cross_fitted_evidence, fit_rule, work_of_a_layer
 from service.evaluation.replay import Replayer, decide_all
 from service.evaluation.trace import Trace
-from service.exits.features import FEATURES
-from service.exits.policies.learned import Learned
-from service.exits.rule import UNIT_PIECES
+from service.exits.policies.learned import FEATURES, UNIT_PIECES, Learned
 from service.spans.table import num_cells
 from tests.evaluation.traces_ import drifting_trace, trace_of
 

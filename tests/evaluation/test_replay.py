@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.engine.runner import ModelRunner
 from service.engine.sequence import Request, Sequence
 from service.evaluation.evaluate import evaluate
 from service.evaluation.predict import entities_of_texts
 from service.evaluation.replay import Replayer, decide_all, gather_evidence
 from service.exits.consistency import CONSISTENCIES
-from service.exits.policies import REPLAYED
 from service.exits.policies.branchynet import BranchyNet
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
@@ -31,9 +29,11 @@ from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
 from service.spans.score import Key, Score, keys
 from service.spans.types import Entity
+from service.stepping.stepper import ModelStepper
 from tests.engine.scripted_ import answer, make_engine
 from tests.evaluation.traces_ import WINDOWED, Traced, drifting_trace, tiny_examples, tiny_stored, traced
 from tests.executors.executors_ import fused, kernel_config, kernel_model
+from tests.exits.strategies_ import REPLAYED
 from tests.exits.tables_ import random_rule
 
 RULE = random_rule(4)
@@ -73,7 +73,7 @@ def amid(seen: Any, share: float) -> float:
 def serve(of: Traced, policy: ExitPolicy) -> tuple[list[Sequence], list[list[Entity]]]:
     """All sequences and the entities of all texts, from an engine."""
     request = Request(tuple(of.texts), deadline=1.0, submitted=0.0, override=policy.to_json())
-    answer(make_engine(ModelRunner(of.executor), rule=RULE), request)
+    answer(make_engine(ModelStepper(of.executor), rule=RULE), request)
     sequences = request.future.result(timeout=0).sequences
     return sequences, entities_of_texts(of.stored.text_encoder, of.texts, [sequence.spans for sequence in sequences])
 

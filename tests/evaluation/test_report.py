@@ -14,11 +14,11 @@ from service.evaluation import report as module
 from service.evaluation.replay import Replayer
 from service.evaluation.study import Pair, Study
 from service.evaluation.sweep import Outcome
-from service.exits.policies import REPLAYED
 from service.exits.policies.budgeted import Budgeted
 from service.models.store import load_model
 from tests.evaluation.conftest import NUM_LAYERS, OnDisk
 from tests.evaluation.traces_ import made_up_replay
+from tests.exits.strategies_ import REPLAYED
 
 FIGURES = {"exits.png", "f1_by_layers.png", "f1_by_time.png", "ensemble.png", "measures.png"}
 

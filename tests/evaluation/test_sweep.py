@@ -13,12 +13,12 @@ from service.evaluation.replay import Replayer
 from service.evaluation.sweep import Outcome, cheapest, families, front, run, run_family
 from service.exits.catalog import PolicyCatalog
 from service.exits.consistency import CONSISTENCIES
-from service.exits.policies import REPLAYED
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.learned import Learned
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
 from tests.evaluation.traces_ import LayerMeter, drifting_trace, made_up_replay
+from tests.exits.strategies_ import REPLAYED, model_of
 from tests.exits.tables_ import random_rule, seeded
 
 RULE = random_rule(4)
@@ -86,7 +86,7 @@ def test_there_is_a_family_for_every_strategy_and_for_every_measure_and_pooling_
 
 @every_family
 def test_every_member_is_a_valid_policy_and_no_two_are_the_same(key: str) -> None:
-    catalog = PolicyCatalog(4, rule=RULE)
+    catalog = PolicyCatalog(model_of(4, RULE))
     assert [catalog.policy(policy.to_json()) for policy in members(key)] == members(key)
     assert len(set(members(key))) == len(members(key)) > 0
 

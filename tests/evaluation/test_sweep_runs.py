@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from service.assets import assets_of
 from service.evaluation import sweep_runs as module
 from service.evaluation.run_policy import evaluate_policy
-from service.evaluation.sweep_runs import policies_to_run, time_shares
-from service.exits.catalog import Trained
+from service.evaluation.sweep import families_to_run
+from service.evaluation.sweep_runs import time_shares
+from service.exits.assets import ModelAssets
 from service.exits.operating_points import Calibration
 from service.exits.policies.full_depth import FullDepth
-from service.exits.policies.tokee import Tokee
+from service.exits.policies.tokee import HaltingTraining, Tokee
 from service.models.store import load_model
-from service.trained import trained_for
 from tests.evaluation.conftest import NUM_LAYERS, OnDisk
 from tests.evaluation.traces_ import tiny_examples, tiny_stored
 from tests.models_ import eager, save_tiny_model, tiny_config
@@ -39,17 +40,18 @@ def of_words(uncalibrated: OnDisk, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_a_model_is_swept_for_what_it_was_trained_for() -> None:
-    assert policies_to_run(Trained()) == {}
-    assert {type(policy) for policy in policies_to_run(Trained(halting=True))["tokee"]} == {Tokee}
+    assert families_to_run(ModelAssets(4)) == {}
+    (family,) = families_to_run(ModelAssets(4, assets=(HaltingTraining(),))).values()
+    assert {type(policy) for policy in family.members(())} == {Tokee}
 
 
 def test_calibration_keeps_the_front_of_what_was_run_and_a_default(of_words: OnDisk) -> None:
     stored = load_model(of_words.model)
     assert stored.operating_points is not None
-    trained = trained_for(stored.model)
-    calibration = Calibration.from_json(stored.operating_points, NUM_LAYERS, trained)
+    assets = assets_of(stored.model)
+    calibration = Calibration.from_json(stored.operating_points, assets)
     found = [point for point in calibration.others if point.parameters["strategy"] == "tokee"]
-    catalog = calibration.catalog(NUM_LAYERS, trained)
+    catalog = calibration.catalog(assets)
     assert found and {point.parameters["strategy"] for point in calibration.others} >= {"tokee", "de3", "vee"}
     for point in found:
         policy = catalog.policy(point.parameters)

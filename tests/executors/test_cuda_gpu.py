@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from service.engine.runner import ModelRunner
 from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.executors.choose import make_executor
 from service.executors.cuda import CudaExecutor, Gpu
 from service.executors.executor import Executor
 from service.exits.policies.vee import Vee
 from service.models.packed import Ragged
+from service.stepping.stepper import ModelStepper
 from tests.executors.cuda_ import StandIn
 from tests.executors.executors_ import CONFIGS, readings_of, shared_model
 from tests.models_ import eager, random_sequences, tiny_model
@@ -103,7 +103,7 @@ def test_the_host_waits_for_nothing_but_its_one_copy() -> None:
 
 def walk(executor: Executor) -> list[Sequence]:
     """Sequences that join one layer after another, and go on together once they have caught up."""
-    runner, sequences = ModelRunner(executor), []
+    runner, sequences = ModelStepper(executor), []
     for own in random_sequences([6] * 3):
         captured = CapturedPolicy(Vee(tau=0.0, patience=1), 1)
         sequences.append(Sequence(Request((), deadline=1.0, submitted=0.0, captured=captured), own))

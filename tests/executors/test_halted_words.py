@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from service.executors.executor import Executor
-from service.exits.halting import Flags
 from service.exits.reading import Reading
+from service.exits.words import Flags
 from service.models.config import ModelConfig
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import pack

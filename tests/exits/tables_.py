@@ -8,9 +8,8 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-from service.exits.features import FEATURES
+from service.exits.policies.learned import FEATURES, ExitRule
 from service.exits.reading import Reading
-from service.exits.rule import ExitRule
 from service.spans.table import num_cells
 
 seeded = settings(derandomize=True, deadline=None, max_examples=40)

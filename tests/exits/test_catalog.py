@@ -10,7 +10,6 @@ import pytest
 from service.errors import BadInput
 from service.exits.catalog import PolicyCatalog, default_key
 from service.exits.consistency import CONSISTENCIES
-from service.exits.policies import REPLAYED
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.gated_vote import GatedVote
@@ -19,15 +18,16 @@ from service.exits.policies.pabee import Pabee
 from service.exits.policies.sentee import Sentee
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
+from tests.exits.strategies_ import REPLAYED, model_of
 from tests.exits.tables_ import random_rule
 
 NUM_LAYERS = 6
 LIVE = Vee(tau=-0.02, patience=3)
 RULE = random_rule(NUM_LAYERS)
-UNCALIBRATED = PolicyCatalog(NUM_LAYERS)
+UNCALIBRATED = PolicyCatalog(model_of(NUM_LAYERS))
 CALIBRATED_VEE = Vee("js", "max", tau=-0.3, patience=2, ensemble=True)
 CALIBRATED = PolicyCatalog(
-    NUM_LAYERS,
+    model_of(NUM_LAYERS, RULE),
     {
         "vee/js/max": CALIBRATED_VEE.to_json(),
         "vee/kl/mean": Vee(tau=-0.007).to_json(),
@@ -36,7 +36,6 @@ CALIBRATED = PolicyCatalog(
         "budgeted": Budgeted(4).to_json(),
         "learned": {"strategy": "learned", "tau": 0.07},
     },
-    RULE,
 )
 
 
@@ -191,7 +190,7 @@ def test_an_unknown_parameter_is_told_which_the_strategy_has() -> None:
 
 @pytest.mark.parametrize("strategy", UNCALIBRATED.strategies)
 def test_a_parameter_that_the_strategy_lacks_is_refused(strategy: str) -> None:
-    known = REPLAYED[strategy].parameters()
+    known = list(REPLAYED[strategy].parameters())
     for name in {"layer", "tau", "gate", "patience", "measure", "rule"} - set(known):
         assert f"{strategy!r} has no parameter {name}; it has {known or 'none'}" in refusal(
             {"strategy": strategy, name: 1}

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from service.exits.features import FEATURES, features
+from service.exits.policies.learned import FEATURES, features
 from service.exits.reading import Reading
 from tests.exits import naive_
 from tests.exits.tables_ import alone, random_readings, reading_of, without_tables

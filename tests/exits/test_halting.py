@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.exits.halting import simulate, still_active, threshold
+from service.exits.policies.tokee import simulate, still_active, threshold
 
 certainties = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30)
 

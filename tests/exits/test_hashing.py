@@ -7,9 +7,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from service.exits.hashing import DRAWN, HashedLayers, layer_of_bucket, word_layers
-from service.exits.policies.hashee import HashEE
-from service.exits.words import Words, work_of_pieces
+from service.exits.policies.hashee import DRAWN, HashedLayers, HashEE, layer_of_bucket, word_layers
+from service.exits.words import WordProgress, work_of_pieces
 from service.models.config import Hash
 from service.training.hashing import count_tags, make_piece_layers
 from tests.models_ import random_sequences
@@ -98,13 +97,13 @@ def test_what_a_sequence_comes_to_is_known_before_it_runs() -> None:
     table = np.random.default_rng(0).integers(1, 7, size=VOCABULARY).astype(np.uint8)
     policy = HashEE(layers=HashedLayers(table, 6, 6))
     layers = policy.layers.of(sequence)
-    total, words, layer = 0, Words.of(sequence), 0
+    total, words, layer = 0, WordProgress.of(sequence), 0
     while words.moving.any():
         layer += 1
         still = sum(int(sequence.last_piece[w] - sequence.first_piece[w] + 1) for w in np.flatnonzero(~words.moving))
         total += work_of_pieces(sequence.num_pieces - still, still)
         assert policy.needs_exit_of(layer, 6, sequence) == (layer == layers.max())
         words = words.after(layer, None)
-        words = Words(words.layers, policy.go_on(layer, 6, sequence, words), words.uncertainty)
+        words = WordProgress(words.layers, policy.go_on(layer, 6, sequence, words), words.uncertainty)
     assert np.array_equal(words.layers, layers)
     assert policy.work(sequence, 6) == -(-total // 6) < sequence.num_pieces

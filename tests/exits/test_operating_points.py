@@ -28,7 +28,10 @@ from tests.exits.calibrations_ import (
     VEE_BY_MEAN_KL,
     point,
 )
+from tests.exits.strategies_ import model_of
 from tests.exits.tables_ import seeded
+
+MODEL = model_of(NUM_LAYERS)
 
 NUMBERS = ("speedup", "max_f1_loss", "average_exit_layer")
 
@@ -191,7 +194,7 @@ def test_there_is_a_goal_for_every_figure_and_for_presets() -> None:
 
 def test_what_is_expected_of_a_policy_is_what_was_measured_for_exactly_this_one() -> None:
     for measured in (*CALIBRATION.points, *CALIBRATION.others):
-        expected = CALIBRATION.expected(catalog_of(CALIBRATION.to_json(), NUM_LAYERS).policy(measured.parameters))
+        expected = CALIBRATION.expected(catalog_of(CALIBRATION.to_json(), MODEL).policy(measured.parameters))
         assert expected == measured.expected() and expected["f1"] == measured.f1
         assert not expected.keys() & {"parameters", "preset"}
     assert CALIBRATION.expected(replace(FAST, tau=0.41)) is None
@@ -204,7 +207,7 @@ def test_only_a_policy_that_is_a_preset_has_its_name() -> None:
 
 
 def test_defaults_are_those_of_the_others_and_of_the_balanced_preset() -> None:
-    defaults = CALIBRATION.catalog(NUM_LAYERS).defaults
+    defaults = CALIBRATION.catalog(MODEL).defaults
     assert defaults["gated_vote"] == BALANCED.to_json() and defaults["vee/kl/mean"] == VEE_BY_MEAN_KL.to_json()
     assert not defaults.keys() & {"sentee", "learned", "vee/js/max"}  # extremes of the front are no defaults
 
@@ -212,7 +215,7 @@ def test_defaults_are_those_of_the_others_and_of_the_balanced_preset() -> None:
 def test_the_balanced_preset_is_its_strategys_default_whatever_else_was_measured() -> None:
     other = replace(CALIBRATION.points[1], parameters={**BALANCED.to_json(), "tau": 0.9}, preset=None)
     calibration = replace(CALIBRATION, others=(*CALIBRATION.others, other))
-    assert calibration.catalog(NUM_LAYERS).policy({"strategy": "gated_vote"}) == BALANCED
+    assert calibration.catalog(MODEL).policy({"strategy": "gated_vote"}) == BALANCED
 
 
 # how it is kept
@@ -220,7 +223,7 @@ def test_the_balanced_preset_is_its_strategys_default_whatever_else_was_measured
 
 def test_a_calibration_survives_the_way_to_json_and_back() -> None:
     stored = json.loads(json.dumps(CALIBRATION.to_json()))
-    back = Calibration.from_json(stored, NUM_LAYERS)
+    back = Calibration.from_json(stored, MODEL)
     assert back.to_json() == CALIBRATION.to_json()
     assert (back.points, back.others, back.provenance) == (
         CALIBRATION.points,
@@ -233,7 +236,7 @@ def test_a_point_measured_before_a_parameter_existed_is_still_expected_of_its_po
     document = json.loads(json.dumps(CALIBRATION.to_json()))
     for measured in document["points"]:
         measured["parameters"].pop("deepest_exit", None)
-    assert Calibration.from_json(document, 4).expected(SLOW_TO_DECIDE) == CALIBRATION.expected(SLOW_TO_DECIDE)
+    assert Calibration.from_json(document, model_of(4)).expected(SLOW_TO_DECIDE) == CALIBRATION.expected(SLOW_TO_DECIDE)
     assert CALIBRATION.expected(SLOW_TO_DECIDE) is not None
 
 
@@ -244,9 +247,9 @@ def test_a_point_on_the_wire_has_a_preset_only_if_it_is_one() -> None:
 
 
 def test_a_model_without_operating_points_has_the_built_in_defaults() -> None:
-    catalog = catalog_of(None, NUM_LAYERS)
-    assert (catalog.num_layers, catalog.defaults, catalog.rule) == (NUM_LAYERS, {}, None)
-    assert catalog_of(CALIBRATION.to_json(), NUM_LAYERS).defaults == CALIBRATION.catalog(NUM_LAYERS).defaults
+    catalog = catalog_of(None, MODEL)
+    assert (catalog.model, catalog.defaults) == (MODEL, {})
+    assert catalog_of(CALIBRATION.to_json(), MODEL).defaults == CALIBRATION.catalog(MODEL).defaults
 
 
 def set_parameters(index: int, **parameters: object) -> Callable[[dict[str, Any]], object]:
@@ -279,15 +282,15 @@ def test_operating_points_that_do_not_fit_are_refused(spoil: Callable[[dict[str,
     stored = json.loads(json.dumps(CALIBRATION.to_json()))
     spoil(stored)
     with pytest.raises(ModelRefused, match=r"operating points .*calibrate"):
-        Calibration.from_json(stored, NUM_LAYERS)
+        Calibration.from_json(stored, MODEL)
 
 
 @pytest.mark.parametrize("rule", [[], {"features": []}, "heavy"])
 def test_a_rule_that_cannot_be_read_is_refused(rule: object) -> None:
     with pytest.raises(ModelRefused, match="learned exit rule"):
-        Calibration.from_json(CALIBRATION.to_json() | {"rule": rule}, NUM_LAYERS)
+        Calibration.from_json(CALIBRATION.to_json() | {"rule": rule}, MODEL)
 
 
 def test_operating_points_of_a_deeper_model_are_refused() -> None:
     with pytest.raises(ModelRefused, match=r"for 4 layers; expected .* for 6"):
-        Calibration.from_json(CALIBRATION.to_json(), 6)
+        Calibration.from_json(CALIBRATION.to_json(), model_of(6))

@@ -18,14 +18,16 @@ from service.errors import BadInput
 from service.exits.catalog import PolicyCatalog
 from service.exits.consistency import CONSISTENCIES
 from service.exits.ensemble import average
-from service.exits.policies import REPLAYED, STRATEGIES
+from service.exits.parameters import HIGHEST_INT, Evidence
+from service.exits.policies import STRATEGIES
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.gated_vote import GatedVote
 from service.exits.policies.pabee import Pabee
 from service.exits.policies.vee import Vee
-from service.exits.policy import HIGHEST_INT, Evidence, ExitPolicy, ExitReason
+from service.exits.policy import ExitPolicy, ExitReason
 from tests.exits import naive_
+from tests.exits.strategies_ import REPLAYED, model_of
 from tests.exits.tables_ import alone, random_readings, random_rule, reading_of, seeded, without_tables
 
 Parameters = dict[str, Any]
@@ -34,7 +36,7 @@ History = list[Evidence]
 NUM_LAYERS = 6
 NUM_WORDS = (4, 1, 6, 2, 3)
 RULE = random_rule(NUM_LAYERS)
-CATALOG = PolicyCatalog(NUM_LAYERS, rule=RULE)
+CATALOG = PolicyCatalog(model_of(NUM_LAYERS, RULE))
 AGREES, DIFFERS = 0.0, -1.0
 every_strategy = pytest.mark.parametrize("strategy", REPLAYED)
 
@@ -379,7 +381,7 @@ def test_the_first_layer_has_nobody_to_agree_with() -> None:
 
 
 def test_a_model_of_one_layer_leaves_there_and_then() -> None:
-    catalog = PolicyCatalog(1, {"budgeted": {"layer": 1}}, rule=random_rule(1))
+    catalog = PolicyCatalog(model_of(1, random_rule(1)), {"budgeted": {"layer": 1}})
     (only,) = random_readings(NUM_WORDS, 1, 3, seed=0)
     for strategy in REPLAYED:
         of = catalog.policy({"strategy": strategy})

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from service.exits.policies.de3 import De3
-from service.exits.prototypes import CANDIDATE, Prototypes, distance_ratio, entropy_distance_ratio
+from service.exits.policies.de3 import CANDIDATE, De3, Prototypes, distance_ratio, entropy_distance_ratio
 from service.exits.reading import Reading
 from service.spans.table import cell_words
 

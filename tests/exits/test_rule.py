@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 
 from service.errors import ModelRefused
-from service.exits.features import FEATURES, features
-from service.exits.policies.learned import Learned
-from service.exits.rule import LARGEST_LOG_WORTH, ExitRule
+from service.exits.policies.learned import FEATURES, LARGEST_LOG_WORTH, ExitRule, Learned, features
 from tests.exits import naive_
 from tests.exits.tables_ import alone, random_readings, random_rule
 

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
+from service.assets import assets_of
 from service.data.readers import Example, join, read_examples
 from service.errors import BadInput
 from service.evaluation.run_policy import evaluate_policy
 from service.executors.eager import EagerExecutor
-from service.exits.policies.de3 import De3
+from service.exits.policies.de3 import De3, Prototypes
 from service.exits.policies.full_depth import FullDepth
-from service.exits.policies.hashee import HashEE
-from service.exits.policies.tokee import Tokee
+from service.exits.policies.hashee import HashedLayers, HashEE
+from service.exits.policies.tokee import HaltingTraining, Tokee
 from service.exits.policy import ExitPolicy
 from service.models.packed import pack
 from service.models.store import StoredModel, load_model
 from service.spans.types import Entity
-from service.trained import trained_for
 from service.training.loop import join_examples
 from service.training.loss import distance_loss, multi_exit_loss
 from service.training.objective import PROTOTYPE_DECAY, Objective
@@ -48,7 +48,7 @@ def f1(stored: StoredModel, policy: ExitPolicy, toy: Toy) -> float:
 def test_a_model_learns_to_answer_while_words_stand_still(toy: Toy, finished: Run, tmp_path: Path) -> None:
     stored = second(toy, finished, tmp_path, halting=True, joined_words=24, flood=0.01)
     assert stored.config.halting and not stored.config.prototypes and stored.config.hash is None
-    assert trained_for(stored.model).halting
+    assert assets_of(stored.model).get(HaltingTraining) is not None
     policy = Tokee(tau=0.3, window=1)
     examples = read_examples(toy.folder / "test.conll")
     run = evaluate_policy(EagerExecutor(stored.model, CPU), stored.text_encoder, examples, policy)
@@ -61,7 +61,7 @@ def test_a_model_learns_under_its_hash_and_keeps_its_table(toy: Toy, finished: R
     assert stored.config.hash == "frequency" and len(stored.model.exits) == 1
     table = stored.model.get_buffer("piece_layers")
     assert table.dtype == torch.uint8 and set(table.tolist()) == {1, 2}
-    layers = trained_for(stored.model).layers
+    layers = assets_of(stored.model).get(HashedLayers)
     assert layers is not None
     policy = HashEE(layers=layers)
     examples = read_examples(toy.folder / "test.conll")
@@ -73,7 +73,7 @@ def test_a_model_learns_under_its_hash_and_keeps_its_table(toy: Toy, finished: R
 
 def test_prototypes_come_to_lie_where_their_labels_are(toy: Toy, finished: Run, tmp_path: Path) -> None:
     stored = second(toy, finished, tmp_path, distance_weight=0.2)
-    prototypes = trained_for(stored.model).prototypes
+    prototypes = assets_of(stored.model).get(Prototypes)
     assert prototypes is not None and prototypes.points.shape == (2, 3, 8)
     assert np.abs(prototypes.points[:, 1:]).sum(axis=2).min() > 0
     policy = De3(tau=0.5, weight=1.0, prototypes=prototypes)

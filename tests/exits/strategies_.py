@@ -1,0 +1,14 @@
+"""Which strategies there are, and models to run them on. No test lives here."""
+
+from __future__ import annotations
+
+from service.exits.assets import ModelAssets
+from service.exits.policies import STRATEGIES
+from service.exits.policies.learned import ExitRule
+
+REPLAYED = {name: strategy for name, strategy in STRATEGIES.items() if strategy.is_replayable}
+
+
+def model_of(num_layers: int, rule: ExitRule | None = None) -> ModelAssets:
+    """A model without any training of its own kind; rule: what calibration left in it."""
+    return ModelAssets(num_layers).with_asset(rule)
