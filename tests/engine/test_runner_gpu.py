@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.executors.eager import EagerExecutor
 from service.exits.catalog import PolicyCatalog
 from service.exits.consistency import CONSISTENCIES
@@ -14,7 +13,9 @@ from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
 from service.exits.reading import Reading
 from service.models.packed import pack
-from service.stepping.stepper import ModelStepper
+from service.stepping.advance import advance
+from service.stepping.inspection import inspect
+from service.stepping.passage import Passage
 from tests.exits.strategies_ import REPLAYED, model_of
 from tests.exits.tables_ import random_readings, random_rule
 from tests.models_ import random_sequences, tiny_model
@@ -53,22 +54,20 @@ def test_every_policy_sees_and_answers_the_same_on_a_gpu_as_on_the_cpu(policy: E
     assert policy.prediction(on_gpu).span_sets == policy.prediction(on_cpu).span_sets
 
 
-def walk(device: torch.device) -> list[Sequence]:
-    """One sequence for every policy, all through the layers together."""
-    runner, sequences = ModelStepper(EagerExecutor(tiny_model(), device)), []
-    for policy, own in zip(POLICIES, random_sequences([6] * len(POLICIES)), strict=True):
-        request = Request((), deadline=1.0, submitted=0.0, wants_trace=True, captured=CapturedPolicy(policy, 1))
-        sequences.append(Sequence(request, own))
-    for layer in range(1, runner.num_layers + 1):
-        for sequence, evidence in zip(sequences, runner.run_layer(layer, sequences), strict=True):
-            sequence.history.append(evidence)
-    for sequence, spans in zip(sequences, runner.read_spans(sequences), strict=True):
-        sequence.spans = spans
-    return sequences
+def walk(device: torch.device) -> list[Passage]:
+    """One passage for every policy, all through the layers together, whoever would leave."""
+    executor = EagerExecutor(tiny_model(), device)
+    inputs = random_sequences([6] * len(POLICIES))
+    passages = [Passage(own, policy, keeps_every_exit=True) for policy, own in zip(POLICIES, inputs, strict=True)]
+    for _ in range(executor.config.num_layers):
+        advance(executor, passages)
+    for passage in passages:
+        passage.spans = passage.decode()
+    return passages
 
 
 def test_a_mixed_step_is_the_same_on_a_gpu_as_on_the_cpu() -> None:
     for found, expected in zip(walk(CUDA), walk(CPU), strict=True):
         assert found.history == [pytest.approx(seen, rel=1e-3, abs=1e-3) for seen in expected.history]
         assert [span[:3] for span in found.spans] == [span[:3] for span in expected.spans]
-        assert len(found.trace or []) == len(expected.trace or []) == 4
+        assert len(inspect(found)) == len(inspect(expected)) == 4

@@ -117,12 +117,12 @@ def test_a_learned_points_figures_are_those_of_rules_that_had_not_seen_the_text(
 
 
 def test_every_strategy_and_measure_has_calibrated_defaults(calibration: Calibration) -> None:
-    known = families(NUM_LAYERS, calibration.rule).keys()
+    known = families(model_of(NUM_LAYERS, calibration.rule)).keys()
     assert calibration.catalog(model_of(NUM_LAYERS)).defaults.keys() >= known
 
 
 def test_a_strategys_default_is_its_cheapest_within_the_balanced_limit(calibration: Calibration) -> None:
-    family = families(NUM_LAYERS)["sentee"]
+    family = families(model_of(NUM_LAYERS))["sentee"]
     outcomes = [run(p, REPLAYER, METER) for p in family.members(REPLAYER.evidences(family.prototype))]
     (point,) = (point for point in calibration.others if point.parameters["strategy"] == "sentee")
     good = [found for found in outcomes if found.f1 >= run(FullDepth(), REPLAYER, METER).f1 - 0.3]

@@ -70,18 +70,18 @@ def replayer() -> Replayer:
 
 @cache
 def members(key: str) -> list[ExitPolicy]:
-    family = families(4, RULE)[key]
+    family = families(model_of(4, RULE))[key]
     return list(family.members(replayer().evidences(family.prototype)))
 
 
-every_family = pytest.mark.parametrize("key", families(4, RULE))
+every_family = pytest.mark.parametrize("key", families(model_of(4, RULE)))
 
 
 def test_there_is_a_family_for_every_strategy_and_for_every_measure_and_pooling_of_vee() -> None:
-    known = families(4, RULE)
+    known = families(model_of(4, RULE))
     assert {key.partition("/")[0] for key in known} == REPLAYED.keys() - {FullDepth.strategy}
     assert {tuple(key.split("/")[1:]) for key in known if "/" in key} == set(CONSISTENCIES)
-    assert families(4).keys() == known.keys() - {Learned.strategy}
+    assert families(model_of(4)).keys() == known.keys() - {Learned.strategy}
 
 
 @every_family
@@ -95,7 +95,7 @@ def test_every_member_is_a_valid_policy_and_no_two_are_the_same(key: str) -> Non
 def test_all_members_see_what_the_prototype_sees(key: str) -> None:
     shared = {policy.kind(4) for policy in members(key)}
     alone_by_layer = key in ("budgeted", "learned")
-    assert shared == {families(4, RULE)[key].prototype.kind(4)} or alone_by_layer
+    assert shared == {families(model_of(4, RULE))[key].prototype.kind(4)} or alone_by_layer
     assert {policy.strategy for policy in members(key)} == {key.partition("/")[0]}
 
 
@@ -111,7 +111,7 @@ def test_vee_is_swept_over_taus_in_range_at_every_patience_that_can_leave_early(
 
 @pytest.mark.parametrize("key", ["vee/kl/mean", "branchynet", "shallow_deep", "sentee", "learned"])
 def test_taus_cut_what_was_seen_into_many_shares(key: str) -> None:
-    outcomes = run_family(families(4, RULE)[key], replayer(), LayerMeter(4))
+    outcomes = run_family(families(model_of(4, RULE))[key], replayer(), LayerMeter(4))
     layers = {outcome.replay.average_exit_layer for outcome in outcomes}
     assert len(layers) > 15 and max(layers) > 3 and min(layers) < 2.5
 
@@ -125,7 +125,7 @@ def test_a_static_cut_is_swept_over_every_layer_and_gates_lie_above_their_tau() 
 
 
 def test_running_a_family_replays_and_prices_every_member() -> None:
-    family, meter = families(4, RULE)["sentee"], LayerMeter(4)
+    family, meter = families(model_of(4, RULE))["sentee"], LayerMeter(4)
     outcomes = run_family(family, replayer(), meter)
     assert [outcome.policy for outcome in outcomes] == members("sentee")
     for found in outcomes[::8]:
@@ -137,7 +137,7 @@ def test_running_a_family_replays_and_prices_every_member() -> None:
 def test_given_evidence_takes_the_place_of_what_members_would_see() -> None:
     count = len(replayer().trace.sequences)
     given_evidence = [[(float(index),) for index in range(count)]] * 3 + [[()] * count]
-    family = families(4, RULE)["learned"]
+    family = families(model_of(4, RULE))["learned"]
     outcomes = run_family(family, replayer(), LayerMeter(4), given_evidence)
     taus = [outcome.policy.to_json()["tau"] for outcome in outcomes]
     assert min(taus) >= 0.0 and max(taus) > count / 2
@@ -147,7 +147,7 @@ def test_given_evidence_takes_the_place_of_what_members_would_see() -> None:
 
 
 def test_the_learned_rule_is_swept_with_the_deepest_early_exit_and_without() -> None:
-    outcomes = run_family(families(4, RULE)["learned"], replayer(), LayerMeter(4))
+    outcomes = run_family(families(model_of(4, RULE))["learned"], replayer(), LayerMeter(4))
     by_deepest = {layer: [o for o in outcomes if o.policy.to_json()["deepest_exit"] == layer] for layer in (2, 3)}
     assert len(outcomes) == sum(map(len, by_deepest.values())) == 2 * len(by_deepest[2])
     for layer, of_layer in by_deepest.items():
@@ -157,6 +157,6 @@ def test_the_learned_rule_is_swept_with_the_deepest_early_exit_and_without() -> 
 
 @pytest.mark.parametrize("num_layers", [3, 6, 12])
 def test_families_grow_with_the_model(num_layers: int) -> None:
-    known = families(num_layers)
+    known = families(model_of(num_layers))
     assert len(list(known["budgeted"].members([]))) == num_layers
     assert [policy.to_json()["patience"] for policy in known["pabee"].members([])] == list(range(1, num_layers - 1))

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.executors.choose import make_executor
 from service.executors.cuda import CudaExecutor, Gpu
 from service.executors.executor import Executor
 from service.exits.policies.vee import Vee
 from service.models.packed import Ragged
-from service.stepping.stepper import ModelStepper
+from service.stepping.advance import advance
+from service.stepping.passage import Passage
 from tests.executors.cuda_ import StandIn
 from tests.executors.executors_ import CONFIGS, readings_of, shared_model
 from tests.models_ import eager, random_sequences, tiny_model
@@ -101,20 +101,14 @@ def test_the_host_waits_for_nothing_but_its_one_copy() -> None:
         executor.run_layer(3, INPUTS[1:], states[1:])
 
 
-def walk(executor: Executor) -> list[Sequence]:
-    """Sequences that join one layer after another, and go on together once they have caught up."""
-    runner, sequences = ModelStepper(executor), []
-    for own in random_sequences([6] * 3):
-        captured = CapturedPolicy(Vee(tau=0.0, patience=1), 1)
-        sequences.append(Sequence(Request((), deadline=1.0, submitted=0.0, captured=captured), own))
-    steps = [(1, [0]), (2, [0]), (1, [1, 2]), (2, [2, 1]), (3, [1, 0, 2]), (4, [0, 1]), (4, [2])]
-    for layer, members in steps:
-        chosen = [sequences[index] for index in members]
-        for sequence, evidence in zip(chosen, runner.run_layer(layer, chosen), strict=True):
-            sequence.history.append(evidence)
-    for sequence, spans in zip(sequences, runner.read_spans(sequences), strict=True):
-        sequence.spans = spans
-    return sequences
+def walk(executor: Executor) -> list[Passage]:
+    """Passages that join one layer after another, and go on together once they have caught up."""
+    passages = [Passage(own, Vee(tau=0.0, patience=1)) for own in random_sequences([6] * 3)]
+    for members in ([0], [0], [1, 2], [2, 1], [1, 0, 2], [0, 1], [2]):
+        advance(executor, [passages[index] for index in members])
+    for passage in passages:
+        passage.spans = passage.decode()
+    return passages
 
 
 def test_mixed_steps_show_policies_what_the_eager_executor_does_on_the_cpu() -> None:
