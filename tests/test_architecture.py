@@ -161,6 +161,11 @@ def test_what_is_offline_never_imports_what_is_online(package: str) -> None:
     assert arrows(f"service.{package}", *(f"service.{name}" for name in ONLINE)) == []
 
 
+def test_training_looks_at_evaluation_where_it_judges_an_epoch_and_where_it_samples_halted_words() -> None:
+    lookers = {name for name in importers("service.evaluation") if is_in(name, "service.training")}
+    assert lookers <= {"service.training.judge", "service.training.word_layers"}
+
+
 @pytest.mark.parametrize("package", ["service.engine", "service.autopilot"])
 def test_engine_and_autopilot_know_no_http_and_no_metrics(package: str) -> None:
     assert arrows(package, "service.api", "service.metrics", "fastapi", "starlette", "uvicorn") == []

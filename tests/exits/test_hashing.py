@@ -11,7 +11,7 @@ from service.exits.hashing import DRAWN, HashedLayers, layer_of_bucket, word_lay
 from service.exits.policies.hashee import HashEE
 from service.exits.words import Words, work_of_pieces
 from service.models.config import Hash
-from service.training.hashing import count_tags, make_piece_layers
+from service.training.piece_layers import count_tags, make_piece_layers
 from tests.models_ import random_sequences
 
 VOCABULARY = 100
