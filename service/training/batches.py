@@ -1,4 +1,4 @@
-"""What one step is shown: which sequences share a batch, and the gold of their packed table."""
+"""Decides what a step is shown: which sequences share a batch, and the gold of their packed table."""
 
 from __future__ import annotations
 

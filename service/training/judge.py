@@ -24,7 +24,7 @@ HALTING_SETTINGS = ((0.05, 3), (0.3, 3))  # (tau, window) under which a model wi
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The dev F1 of every exit after an epoch, and the score by which the best epoch is chosen."""
+    """Holds the dev F1 of every exit after an epoch, and the score by which the best epoch is chosen."""
 
     f1: list[float]
     score: float

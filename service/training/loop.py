@@ -1,4 +1,4 @@
-"""The training loop, top to bottom: data, model, epochs, the best weights into a folder. Each step is elsewhere."""
+"""Trains from top to bottom: data, model, epochs, the best weights into a folder. Each step has a file of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What moves the weights: parameter groups, the rates' schedule, a step, and the average that is judged and kept."""
+"""Moves the weights: parameter groups, the rates' schedule, a step, and the average that is judged and kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Annotated texts as the sequences that training shows, each with its gold. Batches of them are made elsewhere."""
+"""Turns annotated texts into the sequences that training shows, each with its gold. `batches` makes batches of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.text.types import SequenceInput
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSequence:
-    """A sequence and its gold: the spans that are entities, by words."""
+    """Holds a sequence and its gold: the spans that are entities, by words."""
 
     input: SequenceInput
     gold: tuple[Span, ...]

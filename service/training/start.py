@@ -1,4 +1,4 @@
-"""Where a run starts: an encoder's weights or a model's, and the shape of the model that a recipe makes of them."""
+"""Reads where a run starts, an encoder or a model, and says what model a recipe makes of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service.training.recipe import Recipe
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """An encoder's shape and weights, or a model of which everything is kept that fits."""
+    """Holds an encoder's shape and weights, or a model of which everything is kept that fits."""
 
     encoder: EncoderConfig
     tokenizer: Tokenizer

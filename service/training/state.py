@@ -1,4 +1,4 @@
-"""Where a run stands, and the files of its output folder that let it go on from there."""
+"""Keeps where a run stands in files of its output folder, so that it can go on from there."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def claim_output(output: Path, run: dict[str, Any]) -> None:
 
 
 class TrainingState:
-    """What a checkpoint holds besides the optimisation: epochs, their history, the best weights."""
+    """Knows where a run stands: its epochs, their history, the best weights."""
 
     def __init__(self) -> None:
         self.epoch = 0
