@@ -139,7 +139,7 @@ def test_executors_know_models_kernels_and_what_is_pure_and_no_more() -> None:
 
 def test_whoever_runs_layers_goes_through_an_executor() -> None:
     users = {module.split(".")[1] for module in importers("service.executors")}
-    assert {"engine", "api"} <= users <= {"engine", "evaluation", "training", "api", "__main__"}
+    assert {"engine", "api"} <= users <= {"engine", "evaluation", "training", "api", "commands"}
     assert {module.split(".")[1] for module in importers("service.kernels")} == {"executors"}
 
 
@@ -159,6 +159,11 @@ def test_what_is_online_never_imports_what_is_offline(package: str) -> None:
 @pytest.mark.parametrize("package", OFFLINE)
 def test_what_is_offline_never_imports_what_is_online(package: str) -> None:
     assert arrows(f"service.{package}", *(f"service.{name}" for name in ONLINE)) == []
+
+
+def test_training_looks_at_evaluation_where_it_judges_an_epoch_and_where_it_samples_halted_words() -> None:
+    lookers = {name for name in importers("service.evaluation") if is_in(name, "service.training")}
+    assert lookers <= {"service.training.judge", "service.training.word_layers"}
 
 
 @pytest.mark.parametrize("package", ["service.engine", "service.autopilot"])
@@ -188,7 +193,7 @@ def test_the_client_knows_the_server_by_http_alone() -> None:
     known = ("service.client", "service.errors")
     targets = {target for module in of("service.client") for target in imports()[module] if is_in(target, "service")}
     assert [target for target in targets if not any(is_in(target, name) for name in known)] == []
-    assert importers("service.client") == {"service.__main__"}
+    assert importers("service.client") == {"service.commands.ask"}
     assert not [name for name in reach("service.client") if is_in(name, "torch")]
 
 
@@ -197,8 +202,8 @@ def test_errors_import_nothing_of_ours() -> None:
 
 
 def test_serving_loads_nothing_that_only_training_needs_and_no_compiler_before_it_is_wanted() -> None:
-    loaded = loaded_by("import service.api.server")
-    assert "service.api.server" in loaded
+    loaded = loaded_by("import service.__main__, service.api.server")
+    assert {"service.commands.serve", "service.api.server"} <= set(loaded)
     unwanted = (*NOT_WHILE_SERVING, *COMPILERS, "service.kernels")
     assert [name for name in loaded if any(is_in(name, other) for other in unwanted)] == []
 

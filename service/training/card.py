@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.evaluation.evaluate import Evaluation
 from service.models.config import ModelConfig
+from service.spans.score import Score
 from service.training.recipe import Recipe
 
 
@@ -21,17 +21,21 @@ def model_card(
     command: str,
     best_epoch: int,
     dev_f1: Sequence[float],
-    test: Evaluation,
+    test: Sequence[Score],
+    lost: int,
 ) -> str:
-    """The card as Markdown; every figure in it is of this very run."""
+    """Write the card as Markdown; every figure in it is of this very run.
+
+    dev_f1, test  of every exit; lost: gold entities of the test set that splitting puts out of reach
+    """
     exit_form = config.exits.form if config.exits.form == "full" else f"{config.exits.form}, rank {config.exits.rank}"
     if config.exits.reach:
         exit_form += f", {config.exits.reach} words to either side"
     kind = "nested" if config.nested else "flat"
     rows = [
-        f"| {layer} | {100 * dev:.2f} | {100 * scores.micro.f1:.2f} | {100 * scores.micro.precision:.2f} "
-        f"| {100 * scores.micro.recall:.2f} |"
-        for layer, (dev, scores) in enumerate(zip(dev_f1, test.exits, strict=True), 1)
+        f"| {layer} | {100 * dev:.2f} | {100 * of_test.f1:.2f} | {100 * of_test.precision:.2f} "
+        f"| {100 * of_test.recall:.2f} |"
+        for layer, (dev, of_test) in enumerate(zip(dev_f1, test, strict=True), 1)
     ]
     shapes = (
         "Spelling (capitals, digits) reaches it through a word-shape embedding."
@@ -57,7 +61,7 @@ Seed {recipe.seed}, best epoch {best_epoch} of at most {recipe.epochs}, chosen b
 ## Figures
 
 Strict span and label micro-F1 x 100, on texts split into sentences as the server splits them;
-{test.lost} of {test.gold} gold entities of the test set are lost by that and count as missed.
+{lost} of {test[0].gold} gold entities of the test set are lost by that and count as missed.
 
 | exit | dev F1 | test F1 | test precision | test recall |
 |---|---|---|---|---|

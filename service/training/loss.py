@@ -1,4 +1,4 @@
-"""The training loss: cross-entropy of every exit's table, weighted over exits, with optional self-distillation."""
+"""Holds the formulas of the training loss. `training_loss` says what a step feeds them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.training.recipe import ExitWeights
 
 
 def exit_weights(kind: ExitWeights, num_layers: int) -> list[float]:
-    """One weight an exit, summing to 1; "linear" is m / sum(m), Eq. 5 of VEE-BERT."""
+    """Return one weight an exit, summing to 1; "linear" is m / sum(m), Eq. 5 of VEE-BERT."""
     power = {"linear": 1.0, "sqrt": 0.5, "uniform": 0.0}[kind]
     weights = [float(layer) ** power for layer in range(1, num_layers + 1)]
     return [weight / sum(weights) for weight in weights]
@@ -25,7 +25,7 @@ def multi_exit_loss(
     distillation: float,
     cell_layers: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """-> the scalar to minimise, and (exits,) the cross-entropy of every exit, detached.
+    """Return the scalar to minimise, and (exits,) the cross-entropy of every exit, detached.
 
     tables  per exit (cells, K) log-probabilities of the packed table
     gold    (cells,) label of every valid cell
@@ -58,7 +58,7 @@ def multi_exit_loss(
 
 
 def distance_loss(points: Tensor, prototypes: Tensor, labels: Tensor) -> Tensor:
-    """The distance-aware regulariser of DE3-BERT, as we read it: each cell is to be nearest to its label's prototype.
+    """Compute the distance-aware regulariser of DE3-BERT, as we read it: pull each cell to its label's prototype.
 
     The formula of the paper is not known to us. Ours is the loss of prototypical networks (Snell et al. 2017), the
     cross-entropy of the softmax over negative squared distances, here divided by the dimensions.

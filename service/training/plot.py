@@ -1,4 +1,4 @@
-"""The figure of a training run: dev F1 of every exit over the epochs."""
+"""Draws the figure of a training run: dev F1 of every exit over the epochs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recipe: every choice that a training run makes, read from a small TOML file."""
+"""A recipe holds every choice that a training run makes; it is read from a small TOML file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _RANGES: tuple[tuple[tuple[str, ...], float, float], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One training run. Rates are per step, fractions in [0, 1], files below the data folder.
+    """Holds the choices of one training run. Rates are per step, fractions in [0, 1], files below the data folder.
 
     encoder_name, data_notice  for the card: what the encoder is, and what the data's licence allows
     exit_weights      "linear": exit m weighs m (Eq. 5 of VEE-BERT); "sqrt": its root; "uniform": all alike
@@ -106,8 +106,14 @@ class Recipe:
             raise BadInput("distance_weight needs exits that project words; exit_form full has none")
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """Return all fields as plain JSON types."""
         return asdict(self)
+
+
+def find_recipe(given: Path) -> Path:
+    """Take the name of a shipped recipe for its file, and anything else for a path."""
+    shipped = Path(__file__).parent / "recipes" / f"{given}.toml"
+    return shipped if shipped.is_file() else given
 
 
 def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:

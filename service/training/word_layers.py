@@ -1,4 +1,4 @@
-"""After which layer words halt while a model is trained, as TOKEE's second stage samples it."""
+"""Draws the layers after which words halt while a model is trained, as TOKEE's second stage samples them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ FULL_DEPTH_SHARE, EXTREME_SHARE = 0.4, 0.2  # of ten sentences four, and two
 
 
 class SampledLayers:
-    """The self-sampling of TOKEE's second stage: thresholds are drawn for every sentence whenever it is shown.
+    """Samples as TOKEE's second stage does: thresholds are drawn for every sentence whenever it is shown.
 
     Where words would have stopped is worked out from what the model of the first stage was sure of at full depth.
     """
 
     def __init__(self, model: MultiExitModel, sequences: Sequence[SequenceInput], device: torch.device) -> None:
-        """model: of the first stage"""
+        """Run `model`, which is that of the first stage, over all sequences."""
         self._num_layers = model.config.num_layers
         self._found: list[Uncertainty] = [np.zeros((0, 0), dtype=np.float32)] * len(sequences)
         executor = EagerExecutor(model, device)
@@ -43,11 +43,11 @@ class SampledLayers:
         self._draw = random.Random()
 
     def seed(self, seed: str) -> None:
-        """Draw as always after this seed."""
+        """Draw from here on as always after this seed."""
         self._draw.seed(seed)
 
     def of(self, sequence: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """(words,) after which layer each word of a sequence halts this time."""
+        """(words,) holds the layer after which each word of a sequence halts this time."""
         found = self._found[sequence].astype(np.float32)
         share = self._draw.random()
         if share < FULL_DEPTH_SHARE:
@@ -58,6 +58,6 @@ class SampledLayers:
 
 
 def cell_layers(packed: Packed, layers: Tensor) -> Tensor:
-    """(words,) layers -> (cells,) that of the deeper of a cell's two words."""
+    """Turn (words,) layers into (cells,), that of the deeper of a cell's two words."""
     first, last = packed.words_of_cells
     return torch.maximum(layers[first], layers[last])

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from service.errors import BadInput
+from service.evaluation import pipelines
 from service.evaluation.trace import load_trace
-from service.executors import choose
 from service.exits.operating_points import PRESETS, Calibration
 from service.models.store import StoredModel, load_model, save_model, write_checksums
 from tests.api.servers_ import tiny_service
@@ -188,7 +188,7 @@ def test_a_command_runs_the_executor_that_it_is_told(
         asked.append((name, device, threads))
         raise BadInput("that is all")
 
-    monkeypatch.setattr(choose, "make_executor", refuse)
+    monkeypatch.setattr(pipelines, "make_executor", refuse)
     monkeypatch.setattr(torch, "set_num_threads", threads_of_torch.append)
     name, device, threads = told
     options = (f"--executor={name}", f"--device={device}", f"--threads={threads}")

@@ -10,7 +10,7 @@ import pytest
 from service.exits.policies.hashee import DRAWN, HashedLayers, HashEE, layer_of_bucket, word_layers
 from service.exits.words import WordProgress, work_of_pieces
 from service.models.config import Hash
-from service.training.hashing import count_tags, make_piece_layers
+from service.training.piece_layers import count_tags, make_piece_layers
 from tests.models_ import random_sequences
 
 VOCABULARY = 100

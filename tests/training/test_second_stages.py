@@ -23,13 +23,12 @@ from service.exits.policy import ExitPolicy
 from service.models.packed import pack
 from service.models.store import StoredModel, load_model
 from service.spans.types import Entity
-from service.training.loop import join_examples
 from service.training.loss import distance_loss, multi_exit_loss
-from service.training.objective import PROTOTYPE_DECAY, Objective
-from service.training.recipe import Recipe
+from service.training.sequences import join_examples
+from service.training.training_loss import PROTOTYPE_DECAY, TrainingLoss, move_prototypes
 from service.training.word_layers import SampledLayers, cell_layers
 from tests.models_ import random_sequences, tiny_model
-from tests.training.toy_ import Run, Toy
+from tests.training.toy_ import ANY_RECIPE, Run, Toy
 
 CPU = torch.device("cpu")
 
@@ -45,7 +44,7 @@ def f1(stored: StoredModel, policy: ExitPolicy, toy: Toy) -> float:
     return evaluate_policy(EagerExecutor(stored.model, CPU), stored.text_encoder, examples, policy).micro.f1
 
 
-def test_a_model_learns_to_answer_while_words_stand_still(toy: Toy, finished: Run, tmp_path: Path) -> None:
+def test_a_model_learns_to_answer_while_words_are_halted(toy: Toy, finished: Run, tmp_path: Path) -> None:
     stored = second(toy, finished, tmp_path, halting=True, joined_words=24, flood=0.01)
     assert stored.config.halting and not stored.config.prototypes and stored.config.hash is None
     assert assets_of(stored.model).get(HaltingTraining) is not None
@@ -115,7 +114,7 @@ def test_texts_are_joined_with_their_entities() -> None:
     assert many == join_examples(examples * 20, 12, seed=1) != join_examples(examples * 20, 12, seed=2)
 
 
-def test_sampled_layers_are_full_depth_for_four_of_ten_and_repeat_behind_a_seed() -> None:
+def test_sampled_layers_are_full_depth_for_four_of_ten_and_repeat_after_a_seed() -> None:
     inputs = random_sequences([9, 17, 4])
     model = tiny_model()
     for exit_ in model.exits:
@@ -136,7 +135,7 @@ def test_a_cell_is_as_deep_as_its_deeper_word() -> None:
     assert found.tolist() == [2, 2, 4, 1, 4, 4, 3, 3, 1]
 
 
-def test_a_cell_counts_until_its_words_stand_still_and_learns_from_its_last_table() -> None:
+def test_a_cell_counts_until_its_words_are_halted_and_learns_from_its_last_table() -> None:
     generator = torch.Generator().manual_seed(0)
     scores = [torch.randn(6, 3, generator=generator).log_softmax(1) for _ in range(3)]
     gold, layers = torch.tensor([0, 1, 2, 0, 1, 0]), torch.tensor([1, 1, 2, 2, 3, 3])
@@ -169,13 +168,11 @@ def test_the_distance_loss_is_small_where_every_point_is_at_its_own_prototype() 
     assert points.grad is not None and prototypes.grad is None
 
 
-def test_prototypes_begin_at_the_first_mean_and_then_follow_slowly(toy: Toy) -> None:
-    from service.training.objective import _move
-
+def test_prototypes_begin_at_the_first_mean_and_then_follow_slowly() -> None:
     prototypes = torch.zeros(3, 2)
-    _move(prototypes, torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([1, 1]))
+    move_prototypes(prototypes, torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([1, 1]))
     assert prototypes.tolist() == [[0, 0], [2, 3], [0, 0]]
-    _move(prototypes, torch.tensor([[4.0, 3.0], [1.0, 1.0]]), torch.tensor([1, 2]))
+    move_prototypes(prototypes, torch.tensor([[4.0, 3.0], [1.0, 1.0]]), torch.tensor([1, 2]))
     assert prototypes[1].tolist() == pytest.approx([2 + 2 * (1 - PROTOTYPE_DECAY), 3.0])
     assert prototypes[2].tolist() == [1, 1]
 
@@ -185,12 +182,10 @@ def test_flooding_turns_a_loss_around_below_its_level() -> None:
     inputs = random_sequences([5, 3])
     packed = pack(inputs, CPU)
     gold = torch.zeros(21, dtype=torch.long)
-    fields = {"name": "a", "version": "1", "train": "a", "dev": "a", "test": "a", "encoder_name": "a"}
-    recipe = Recipe(**fields, nested=True, data_notice="a")  # type: ignore[arg-type]
 
     def loss(flood: float) -> float:
-        objective = Objective(replace(recipe, flood=flood), None, model, inputs, CPU)
-        return float(objective([0, 1], packed, gold)[0])
+        training_loss = TrainingLoss(replace(ANY_RECIPE, flood=flood), None, model, inputs, CPU)
+        return float(training_loss([0, 1], packed, gold)[0])
 
     plain = loss(0.0)
     assert loss(plain / 2) == pytest.approx(plain / 2, rel=1e-3)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from service.errors import BadInput, DataRefused
 from service.models.config import ExitConfig
@@ -93,6 +94,15 @@ def test_resuming_with_another_recipe_is_refused(toy: Toy, finished: Run) -> Non
     with pytest.raises(BadInput, match="another recipe"):
         toy.train(finished.output, replace(toy.recipe, epochs=EPOCHS + 1))
     assert finished.weights == before
+
+
+def test_a_checkpoint_of_another_version_is_refused(toy: Toy, finished: Run, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    output.mkdir()
+    (output / "run.json").write_bytes((finished.output / "run.json").read_bytes())
+    torch.save({"state": {}, "model": {}}, output / "checkpoint.pt")
+    with pytest.raises(BadInput, match="written by another version"):
+        toy.train(output)
 
 
 def test_training_stops_once_the_mean_f1_has_not_risen_for_so_many_epochs(toy: Toy, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a step of training minimises: the loss over exits, with the parts that a recipe adds for exits by word."""
+"""Computes what a step of training minimises, as a recipe puts it together. The formulas are `loss`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PROTOTYPE_DECAY = 0.99  # of a prototype's moving average, per batch (our choice
 HARD = 0.05  # a cell without an entity is a hard negative where one has at least this probability (ours)
 
 
-class Objective:
-    """The loss of batches of a training set."""
+class TrainingLoss:
+    """Computes the loss of batches of a training set."""
 
     def __init__(
         self,
@@ -33,7 +33,10 @@ class Objective:
         sequences: Sequence[SequenceInput],
         device: torch.device,
     ) -> None:
-        """start: the model that training goes on from, if it does"""
+        """Prepare for batches of `sequences`; `start` is the model that training goes on from, if it does.
+
+        Raises BadInput for a recipe that needs one and has none.
+        """
         self._recipe, self._model, self._device = recipe, model, device
         self._weights = exit_weights(recipe.exit_weights, model.config.num_exits)
         self._hashed = None if recipe.hash == "none" else list(map(hashed_layers(model).of, sequences))
@@ -44,12 +47,12 @@ class Objective:
             self._sampled = SampledLayers(start, sequences, device)
 
     def seed(self, seed: str) -> None:
-        """Draw as always after this seed."""
+        """Draw from here on as always after this seed."""
         if self._sampled is not None:
             self._sampled.seed(seed)
 
     def __call__(self, batch: Sequence[int], packed: Packed, gold: Tensor) -> tuple[Tensor, Tensor]:
-        """-> the scalar to minimise, and (exits,) the cross-entropy of every exit, detached.
+        """Return the scalar to minimise, and (exits,) the cross-entropy of every exit, detached.
 
         batch   which sequences of the training set are packed
         gold    (cells,) the label of every valid cell
@@ -74,7 +77,7 @@ class Objective:
     def _distance_loss(
         self, packed: Packed, tables: Sequence[Tensor], projections: Sequence[Projections], gold: Tensor
     ) -> Tensor:
-        """Over exits; the prototypes are moved towards the batch on the way."""
+        """Sum the distance loss over exits; move the prototypes towards the batch on the way."""
         first, last = packed.words_of_cells
         prototypes = self._model.get_buffer("prototypes")
         total = tables[-1].new_zeros(())
@@ -86,13 +89,13 @@ class Objective:
                 continue
             points = of_first[first[chosen]] + of_last[last[chosen]]
             labels = gold[chosen]
-            _move(of_exit, points.detach(), labels)
+            move_prototypes(of_exit, points.detach(), labels)
             total = total + weight * distance_loss(points, of_exit, labels)
         return total
 
 
-def _move(prototypes: Tensor, points: Tensor, labels: Tensor) -> None:
-    """Prototypes (K, rank) towards the means of points (cells, rank) of each label; a new one to its first mean."""
+def move_prototypes(prototypes: Tensor, points: Tensor, labels: Tensor) -> None:
+    """Move prototypes (K, rank) towards their labels' means of points (cells, rank); a new one, to its first mean."""
     counts = torch.bincount(labels, minlength=len(prototypes))
     sums = torch.zeros_like(prototypes).index_add_(0, labels, points.to(prototypes.dtype))
     means = sums / counts.clamp_min(1)[:, None]

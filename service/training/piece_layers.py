@@ -1,26 +1,51 @@
-"""Makes the tables of HashEE: by which order pieces leave. What is done with them: `service.exits.policies.hashee`."""
+"""Learns the table of a hash: after which layer each piece leaves. The strategy hashee uses it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from service.exits.policies.hashee import DRAWN, layer_of_bucket
 from service.models.config import Hash
+from service.models.multi_exit import MultiExitModel
 from service.spans.types import IntArray
 from service.text.types import SequenceInput
+from service.training.sequences import TrainingSequence
 
 Doubles = NDArray[np.float64]
 _SMOOTHING = 1.0  # occurrences' worth of the tags of all pieces, for the tags of one
 _ROUNDS = 25  # of k-means
 
 
+def learn_piece_layers(model: MultiExitModel, sequences: Sequence[TrainingSequence], seed: int) -> None:
+    """Work out the table of the model's own hash from its training set, and put it into the model."""
+    config = model.config
+    if config.hash is None:
+        raise ValueError("a model without a hash has no table of its pieces")
+    tags = count_tags(
+        [sequence.input for sequence in sequences],
+        [sequence.word_labels for sequence in sequences],
+        config.encoder.vocab_size,
+        config.num_labels,
+    )
+    layers = make_piece_layers(
+        config.hash,
+        tags,
+        model.encoder.embeddings.pieces.weight.detach().double().cpu().numpy(),
+        num_layers=config.num_layers,
+        buckets=config.buckets,
+        seed=seed,
+    )
+    model.get_buffer("piece_layers").copy_(torch.from_numpy(layers))
+
+
 def make_piece_layers(
     hash_: Hash, tags: IntArray, embeddings: Doubles, *, num_layers: int, buckets: int, seed: int
 ) -> NDArray[np.uint8]:
-    """(vocabulary,) the layer after which each piece leaves, DRAWN, or num_layers for those never seen.
+    """(vocabulary,) holds the layer after which each piece leaves, DRAWN, or num_layers for those never seen.
 
     tags        (vocabulary, K) how often each piece was part of an entity of each label, and of none (label 0)
     embeddings  (vocabulary, width) of the pieces
@@ -45,13 +70,13 @@ def _random(tags: IntArray, seed: int) -> Doubles:
 
 
 def _rarity(tags: IntArray, _: int) -> Doubles:
-    """The most frequent leave first."""
+    """The most frequent pieces leave first."""
     rarity: Doubles = -tags.sum(axis=1).astype(np.float64)
     return rarity
 
 
 def _lack_of_information(tags: IntArray, _: int) -> Doubles:
-    """Those leave first whose presence has the highest mutual information with the label."""
+    """The pieces leave first whose presence has the highest mutual information with the label."""
     total = tags.sum()
     present = tags / total
     absent = (tags.sum(axis=0) - tags) / total
@@ -64,7 +89,7 @@ def _lack_of_information(tags: IntArray, _: int) -> Doubles:
 
 
 def _tag_entropy(tags: IntArray, _: int) -> Doubles:
-    """Ours: those leave first whose label is all but known from the piece alone."""
+    """The pieces leave first whose label is all but known from the piece alone (this order is ours)."""
     prior = tags.sum(axis=0) / tags.sum()
     shares = (tags + _SMOOTHING * prior) / (tags.sum(axis=1, keepdims=True) + _SMOOTHING)
     entropy: Doubles = -(shares * np.log(np.maximum(shares, 1e-300))).sum(axis=1)
@@ -80,7 +105,7 @@ _COSTS: Mapping[Hash, Callable[[IntArray, int], Doubles]] = {
 
 
 def _clusters(points: Doubles, count: int, seed: int) -> IntArray:
-    """(points,) the number of its k-means cluster, clusters counted by ascending sum of their points' norms."""
+    """(points,) holds the number of each one's k-means cluster, counted by ascending sum of their points' norms."""
     centres = points[np.random.default_rng(seed).choice(len(points), count, replace=False)]
     nearest = np.zeros(len(points), dtype=np.int64)
     for _ in range(_ROUNDS):
@@ -100,7 +125,10 @@ def _clusters(points: Doubles, count: int, seed: int) -> IntArray:
 def count_tags(
     sequences: Sequence[SequenceInput], labels: Sequence[IntArray], vocab_size: int, num_labels: int
 ) -> IntArray:
-    """(vocabulary, K) how often each piece was part of a word of each label; labels: of every sequence, (words,)."""
+    """(vocabulary, K) holds how often each piece was part of a word of each label.
+
+    labels  of every sequence, (words,)
+    """
     counts = np.zeros((vocab_size, num_labels), dtype=np.int64)
     for sequence, of_words in zip(sequences, labels, strict=True):
         for word, label in enumerate(of_words.tolist()):

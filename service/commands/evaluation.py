@@ -1,0 +1,168 @@
+"""Parses `evaluate`, `trace`, `replay`, `calibrate` and `report`, and prints what `evaluation.pipelines` finds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service.commands import Commands
+from service.errors import BadInput
+
+if TYPE_CHECKING:
+    from service.evaluation.pipelines import Compared, ExecutorChoice
+    from service.models.store import StoredModel
+
+
+def add_to(commands: Commands) -> None:
+    """Add all five commands."""
+    _add_evaluate(commands)
+    _add_trace(commands)
+    _add_replay(commands)
+    _add_calibrate(commands)
+    _add_report(commands)
+
+
+def _add_evaluate(commands: Commands) -> None:
+    parser = commands.add_parser("evaluate", help="F1 of every exit of a model on an annotated file")
+    _add_model(parser)
+    parser.add_argument("file", type=Path, help="a .conll or .jsonl file")
+    parser.add_argument(
+        "--exit-policy", metavar="JSON", help="score this policy instead of every exit, as PATCH /exit-policy takes it"
+    )
+    parser.add_argument("--no-split", action="store_true", help="take every text as one sentence")
+    parser.add_argument("--json", type=Path, help="write the result here as well")
+    _add_executor(parser)
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from service.evaluation.pipelines import evaluate_exit_policy, evaluate_exits
+    from service.evaluation.tables import format_evaluation
+
+    stored, split = _stored(options), not options.no_split
+    document: dict[str, Any] = {"model": stored.reference, "file": options.file.name}
+    if options.exit_policy:
+        parameters = _parameters(options.exit_policy)
+        found = evaluate_exit_policy(stored, options.file, parameters, _executor(options), split=split)
+        document["exit_policy"] = found.to_json()
+        print(json.dumps(document["exit_policy"]))
+    else:
+        result = evaluate_exits(stored, options.file, _executor(options), split=split)
+        document |= result.to_json()
+        print(format_evaluation(stored.reference, options.file.name, result))
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def _add_trace(commands: Commands) -> None:
+    parser = commands.add_parser("trace", help="run a data set to full depth once and keep what every exit said")
+    _add_model(parser)
+    parser.add_argument("file", type=Path, help="a .conll or .jsonl file")
+    parser.add_argument("--output", type=Path, required=True, help="the trace file to write (safetensors)")
+    _add_executor(parser)
+    parser.set_defaults(run=_trace)
+
+
+def _trace(options: argparse.Namespace) -> None:
+    from service.evaluation.pipelines import trace_file
+    from service.evaluation.trace import save_trace
+
+    save_trace(options.output, trace_file(_stored(options), options.file, _executor(options)))
+    print(options.output)
+
+
+def _add_replay(commands: Commands) -> None:
+    parser = commands.add_parser("replay", help="F1 and exit layers of a policy on a trace")
+    parser.add_argument("trace", type=Path, help="a file made by `trace`")
+    parser.add_argument("--exit-policy", metavar="JSON", required=True, help="as PATCH /exit-policy takes it")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="the store that the model lies in")
+    parser.add_argument("--model", help="the traced model's folder, if it lies elsewhere")
+    parser.set_defaults(run=_replay)
+
+
+def _replay(options: argparse.Namespace) -> None:
+    from service.evaluation.pipelines import replay_trace
+
+    parameters = _parameters(options.exit_policy)
+    print(json.dumps(replay_trace(options.trace, parameters, options.store, options.model).to_json()))
+
+
+def _add_calibrate(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "calibrate", help="sweep all exit strategies on dev data, time them here, put operating points into the model"
+    )
+    _add_model(parser)
+    parser.add_argument("file", type=Path, help="a .conll or .jsonl file that the model was not trained on")
+    _add_executor(parser)
+    parser.set_defaults(run=_calibrate)
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from service.evaluation.pipelines import calibrate_model
+    from service.evaluation.tables import format_operating_points
+
+    stored = _stored(options)
+    print(format_operating_points(stored.reference, calibrate_model(stored, options.file, _executor(options))))
+
+
+def _add_report(commands: Commands) -> None:
+    parser = commands.add_parser("report", help="compare all strategies on test data: tables and figures in a folder")
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL=DEV,TEST", help="a calibrated model, its dev file and its test file"
+    )
+    parser.add_argument("--output", type=Path, default=Path("docs"), help="results.md and its figures are written here")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="the model store")
+    _add_executor(parser)
+    parser.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from service.evaluation.pipelines import report_on
+
+    compared = [_compared(argument) for argument in options.models]
+    print(report_on(compared, options.output, options.store, _executor(options)))
+
+
+def _compared(argument: str) -> Compared:
+    from service.evaluation.pipelines import Compared
+
+    name, _, files = argument.partition("=")
+    dev, _, test = files.partition(",")
+    if not (name and dev and test):
+        raise BadInput(f"{argument!r} is no MODEL=DEV,TEST; expected a model and its two files")
+    return Compared(name, Path(dev), Path(test))
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a folder, a name in the store, or name@version")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="the model store")
+
+
+def _stored(options: argparse.Namespace) -> StoredModel:
+    from service.models.store import find_model, load_model
+
+    return load_model(find_model(options.model, options.store))
+
+
+def _add_executor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--executor", default="auto", help="auto, cuda, eager or fused; auto as the server chooses")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--threads", type=int, default=0, help="of a CPU; 0: as many as the cgroup's quota allows")
+
+
+def _executor(options: argparse.Namespace) -> ExecutorChoice:
+    from service.evaluation.pipelines import ExecutorChoice
+
+    return ExecutorChoice(options.executor, options.device, options.threads)
+
+
+def _parameters(text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise BadInput(f"--exit-policy {text!r} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise BadInput(f'--exit-policy {text!r} is no object; expected one such as {{"strategy": "vee"}}')
+    return values

@@ -1,0 +1,66 @@
+"""Judges a model in training by the very figures that `evaluate` reports; training looks at evaluation only here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from service.assets import hashed_layers
+from service.data.readers import Example
+from service.evaluation.evaluate import Evaluation, evaluate
+from service.evaluation.run_policy import evaluate_policy
+from service.executors.eager import EagerExecutor
+from service.exits.policies.tokee import Tokee
+from service.models.multi_exit import MultiExitModel
+from service.text.encoder import TextEncoder
+from service.training.recipe import Recipe
+from service.training.sequences import join_examples
+
+HALTING_SETTINGS = ((0.05, 3), (0.3, 3))  # (tau, window) under which a model with halting words is judged
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Holds the dev F1 of every exit after an epoch, and the score by which the best epoch is chosen."""
+
+    f1: list[float]
+    score: float
+
+
+class Judge:
+    """Scores models on annotated texts."""
+
+    def __init__(self, recipe: Recipe, text_encoder: TextEncoder, dev: Sequence[Example], device: torch.device) -> None:
+        self._text_encoder, self._device, self._dev = text_encoder, device, dev
+        self._joined = join_examples(dev, recipe.joined_words, recipe.seed) if recipe.joined_words else None
+
+    def judge_epoch(self, model: MultiExitModel) -> Verdict:
+        """Score every exit on the dev set.
+
+        Every exit is for sale, so their F1 all count alike. A model with halting words is judged with halted words, a
+        model with one exit by that one.
+        """
+        f1 = self.evaluate(model, self._dev).f1
+        if model.config.halting:
+            return Verdict(f1, self._halting_f1(model))
+        return Verdict(f1, math.fsum(f1) if model.config.num_exits > 1 else f1[-1])
+
+    def evaluate(self, model: MultiExitModel, examples: Sequence[Example]) -> Evaluation:
+        """Score every exit; of a model with a hash, while words halt as the hash says."""
+        word_layers = None if model.config.hash is None else hashed_layers(model).of
+        executor = EagerExecutor(model, self._device)
+        return evaluate(executor, self._text_encoder, examples, word_layers=word_layers)
+
+    def _halting_f1(self, model: MultiExitModel) -> float:
+        """Mean dev F1 with halted words, of texts as they are and joined."""
+        executor = EagerExecutor(model, self._device)
+        sets = [(self._dev, True)] if self._joined is None else [(self._dev, True), (self._joined, False)]
+        found = [
+            evaluate_policy(executor, self._text_encoder, examples, Tokee(tau, window), split=split).micro.f1
+            for examples, split in sets
+            for tau, window in HALTING_SETTINGS
+        ]
+        return math.fsum(found) / len(found)

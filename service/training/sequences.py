@@ -1,0 +1,65 @@
+"""Turns annotated texts into the sequences that training shows, each with its gold. `batches` makes batches of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.data.gold import gold_spans
+from service.data.readers import Example, join
+from service.spans.types import IntArray, Span
+from service.text.encoder import TextEncoder
+from service.text.types import SequenceInput
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingSequence:
+    """Holds a sequence and its gold: the spans that are entities, by words."""
+
+    input: SequenceInput
+    gold: tuple[Span, ...]
+
+    @property
+    def word_labels(self) -> IntArray:
+        """(words,) holds the label of the shortest entity that each word is in, 0 for none."""
+        labels = np.zeros(self.input.num_words, dtype=np.int64)
+        for span in sorted(self.gold, key=lambda span: span.start - span.end):
+            labels[span.start : span.end] = span.label
+        return labels
+
+
+def training_sequences(
+    text_encoder: TextEncoder, examples: Sequence[Example], labels: tuple[str, ...], *, split: bool = True
+) -> tuple[list[TrainingSequence], int]:
+    """Encode examples as requests are encoded; return their sequences, and how many entities that way loses.
+
+    `split=False` takes each text as one sentence.
+    """
+    label_ids = {label: index for index, label in enumerate(labels, 1)}
+    texts = text_encoder.encode_batch([example.text for example in examples], split=split)
+    sequences: list[TrainingSequence] = []
+    lost = 0
+    for example, encoded in zip(examples, texts, strict=True):
+        spans, missed = gold_spans(encoded, example.entities, label_ids)
+        lost += len(missed)
+        sequences += [TrainingSequence(seq, tuple(gold)) for seq, gold in zip(encoded.sequences, spans, strict=True)]
+    return sequences, lost
+
+
+def join_examples(examples: Sequence[Example], most_words: int, seed: int) -> list[Example]:
+    """Join neighbouring texts to texts of up to `most_words` words, counted by blanks; each one's length is drawn."""
+    draw = random.Random(seed)
+    joined: list[Example] = []
+    part: list[Example] = []
+    words, wanted = 0, draw.randint(2, most_words)
+    for example in examples:
+        count = len(example.text.split())
+        if part and words + count > wanted:
+            joined.append(join(part))
+            part, words, wanted = [], 0, draw.randint(2, most_words)
+        part.append(example)
+        words += count
+    return [*joined, join(part)]
