@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import get_args
 
 import fastapi
 import torch
@@ -15,6 +16,7 @@ import torch
 from service import __version__
 from service.api.http_server import Server
 from service.api.keys import Keys, load_admin_key
+from service.api.policy_observer import PolicyObserver
 from service.api.state import Service
 from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
@@ -27,8 +29,10 @@ from service.errors import BadInput, EngineFailed
 from service.executors.choose import make_executor
 from service.exits.operating_points import Calibration
 from service.exits.policies.vee import Vee
+from service.exits.policy import ExitReason
 from service.logs import log_as_json
 from service.metrics import Metrics
+from service.metrics.engine import EngineMetrics
 from service.models.device import available_cores, use_threads
 from service.models.store import find_model, load_model
 from service.settings import Settings, read_settings
@@ -84,8 +88,14 @@ def build_service(settings: Settings) -> Service:
         calibration = Calibration.from_json(stored.operating_points, config.num_layers, trained)
         environment["calibration"] = dict(calibration.provenance)
         _compare(calibration.provenance, device)
-    metrics = Metrics(stored.reference, config.num_layers, config.labels, build)
-    metrics.set_queue_capacity(settings.queue_texts)
+    metrics = Metrics(
+        stored.reference,
+        num_layers=config.num_layers,
+        entity_labels=config.labels,
+        exit_reasons=get_args(ExitReason),
+        build=build,
+    )
+    metrics.engine.set_queue_capacity(settings.queue_texts)
     try:
         controls = Controls(
             model=stored.reference,
@@ -94,7 +104,7 @@ def build_service(settings: Settings) -> Service:
             trained=trained,
             state_dir=settings.state_dir,
             now=lambda: datetime.now(UTC),
-            on_change=metrics.policy_changed,
+            on_change=PolicyObserver(metrics.policy).policy_changed,
         )
         admin_key, key_file = load_admin_key(settings.admin_key, settings.state_dir)
     except OSError as error:
@@ -112,7 +122,7 @@ def build_service(settings: Settings) -> Service:
         _warm_up(stored.text_encoder, runner)
 
     traffic = Traffic(time.monotonic)
-    observer = _Observer(metrics, controls, traffic)
+    observer = _Observer(metrics.engine, controls, traffic)
     shadows = Shadows(settings.shadow_fraction, observer.shadow_done)
     engine = Engine(
         runner, capture=controls.capture, limits=limits, observer=observer, shadows=shadows, prepare=prepare
@@ -157,7 +167,7 @@ def _warm_up(text_encoder: TextEncoder, runner: ModelRunner) -> None:
 class _Observer:
     """Tells metrics, controls and the autopilot's traffic what the engine did."""
 
-    def __init__(self, metrics: Metrics, controls: Controls, traffic: Traffic) -> None:
+    def __init__(self, metrics: EngineMetrics, controls: Controls, traffic: Traffic) -> None:
         self._metrics = metrics
         self._controls = controls
         self._traffic = traffic
