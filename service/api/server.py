@@ -185,4 +185,4 @@ class _Observer:
         self._metrics.sequence_left(sequence, num_layers)
         self._traffic.sequence_left(sequence.input.num_pieces)
         if sequence.request.captured is not None:
-            self._controls.observe(sequence.request.captured, sequence.exit_layer)
+            self._controls.observe(sequence.request.captured, sequence.layers_run)

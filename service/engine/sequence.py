@@ -83,8 +83,8 @@ class Sequence:
         return len(self.history)
 
     @property
-    def exit_layer(self) -> float:
-        """The layer that it left after; of one whose words halted one by one, the mean over its words."""
+    def layers_run(self) -> float:
+        """How many layers ran; of one whose words halt one by one, the mean over its words."""
         return self.layer if self.words is None else float(self.words.layers.mean())
 
     @property

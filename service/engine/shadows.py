@@ -60,7 +60,7 @@ class Shadows:
     def offer(self, left: Sequence, num_layers: int) -> None:
         """A sequence was answered and still holds its state: keep it, if it left early and the draw says so."""
         captured = left.request.captured
-        if captured is None or captured.is_override or left.exit_layer == num_layers or self._draw() >= self._fraction:
+        if captured is None or captured.is_override or left.layers_run == num_layers or self._draw() >= self._fraction:
             return
         request = Request(texts=(), deadline=0.0, submitted=0.0, captured=CapturedPolicy(FullDepth(), captured.version))
         sequence = Sequence(request, left.input)

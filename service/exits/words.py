@@ -45,7 +45,7 @@ class Words:
 
 
 class WordPolicy(ExitPolicy):
-    """A sequence leaves when none of its words moves any more; its exit layer is the mean over its words.
+    """A sequence leaves when none of its words moves any more; the layers that it ran are the mean over its words.
 
     Evidence is how many words go on.
     """

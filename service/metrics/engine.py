@@ -16,7 +16,12 @@ STEP_TOKENS_BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
 class EngineMetrics:
-    """Written by the engine, as its observer."""
+    """Written by the engine, as its observer.
+
+    Layers are counted when a sequence leaves, so what ran for one that was dropped on the way is not among them, and
+    executed + saved == layers of the model * sequences. The exit layer is a depth; where words halt one by one, a
+    sequence ran fewer layers than that: the mean over its words.
+    """
 
     def __init__(self, series: Series, num_layers: int, exit_reasons: Iterable[str]) -> None:
         """exit_reasons: for which sequences may leave; the counter of each is there from the start."""
@@ -24,14 +29,26 @@ class EngineMetrics:
         self._waiting = series.gauge("ner_requests_waiting", "Requests admitted that have not started")
         self._capacity = series.gauge("ner_queue_capacity", "Most texts that may wait and run")
 
-        self._exit_layer = series.histogram("ner_exit_layer", "Exit layer per sequence", range(1, num_layers + 1))
+        self._exit_layer = series.histogram(
+            "ner_exit_layer",
+            "Exit layer per sequence: the layer after which it left, a whole number also where words halt one by one",
+            range(1, num_layers + 1),
+        )
         self._word_layers = _WordLayers(series.model_name, num_layers)
         series.registry.register(self._word_layers)
         self._exit_reason = series.counters("ner_exit_reason", "Why sequences left", "reason")
         for reason in exit_reasons:
             self._exit_reason(reason)
-        self._executed = series.counter("ner_layers_executed", "Layers run, summed over sequences")
-        self._saved = series.counter("ner_layers_saved", "Layers not run, summed over sequences")
+        self._executed = series.counter(
+            "ner_layers_executed",
+            "Layers run, summed over the sequences that left; where words halt one by one, a sequence counts the mean "
+            "over its words. Sequences dropped on the way, with a cancelled or failed request, are not counted",
+        )
+        self._saved = series.counter(
+            "ner_layers_saved",
+            "Layers not run, summed over the same sequences: with ner_layers_executed_total it comes to the layers of "
+            "the model times ner_sequences_total",
+        )
         self._tokens = series.counter("ner_tokens", "Pieces of answered sequences")
         self._sequences = series.counter("ner_sequences", "Sequences answered")
 
@@ -62,14 +79,14 @@ class EngineMetrics:
         self._step_sequences.observe(sequences)
         self._step_tokens.observe(pieces)
         self._step_seconds.observe(seconds)
-        self._executed.inc(sequences)
 
     def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
         """See EngineObserver."""
-        self._exit_layer.observe(sequence.exit_layer)
+        self._exit_layer.observe(sequence.layer)
         self._word_layers.count(sequence)
         self._exit_reason(sequence.exit_reason).inc()
-        self._saved.inc(num_layers - sequence.exit_layer)
+        self._executed.inc(sequence.layers_run)
+        self._saved.inc(num_layers - sequence.layers_run)
         self._tokens.inc(sequence.input.num_pieces)
         self._sequences.inc()
 

@@ -12,7 +12,7 @@ MovedTo = Literal["faster", "slower"]
 _EXPECTED = {
     "f1": "F1 x 100 of the policy in force",
     "f1_loss": "F1 x 100 of full depth minus that of the policy in force",
-    "average_exit_layer": "Average exit layer of the policy in force",
+    "average_exit_layer": "Average exit layer (layers run per sequence) of the policy in force",
     "speedup_latency": "Time of full depth / time of the policy in force",
 }
 
