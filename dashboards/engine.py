@@ -104,6 +104,12 @@ def exits() -> Row:
         "How many sequences left at which layer in the time shown.",
         buckets("ner_exit_layer", "$__range"),
     )
+    words = distribution(
+        "Layers per word",
+        "How many words moved through how many layers in the time shown: as many as their sequence, unless a strategy "
+        "lets words halt one by one.",
+        buckets("ner_word_layers", "$__range"),
+    )
     depth = over_time(
         "Speed-up in layers",
         "Layers of full depth / layers run: of all traffic, and of the policy in force since it is in force.",
@@ -121,10 +127,11 @@ def exits() -> Row:
     return Row(
         "Exits",
         [
-            Cell(stacked(reasons), 8, 8),
+            Cell(stacked(reasons), 6, 8),
             Cell(layers, 4, 8),
-            Cell(depth.min(1), 6, 8),
-            Cell(stacked(coloured(work, {"run": ORANGE, "saved": GREEN})), 6, 8),
+            Cell(words, 4, 8),
+            Cell(depth.min(1), 5, 8),
+            Cell(stacked(coloured(work, {"run": ORANGE, "saved": GREEN})), 5, 8),
         ],
     )
 

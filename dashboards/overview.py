@@ -45,7 +45,7 @@ DESCRIPTION = "For whoever runs the service: how early it leaves, how good, how 
 
 EXECUTED, SAVED = per_second("ner_layers_executed_total"), per_second("ner_layers_saved_total")
 ALL, FAILED = per_second("ner_requests_total", ANSWERS), per_second("ner_requests_total", ANSWERS, 'code=~"429|5.."')
-LAYER = mean("ner_exit_layer")
+LAYERS_RUN = f"{EXECUTED} / {per_second('ner_sequences_total')}"
 P95 = quantile(0.95, "ner_request_duration_seconds")
 EXPECTED = "ner_exit_policy_expected_"
 UNMEASURED = "not calibrated"
@@ -60,8 +60,9 @@ def at_a_glance() -> Row:
     """The headline, and the state of things in twelve figures around it."""
     headline = figure(
         "Average exit layer",
-        "The layer after which a sequence gets its answer, on average. The lower, the less is computed.",
-        Query(LAYER),
+        "The layers that run for a sequence, on average; where words halt one by one, the mean over its words. The "
+        "lower, the less is computed.",
+        Query(LAYERS_RUN),
         decimals=2,
         sparkline=True,
     )
@@ -153,7 +154,7 @@ def how_early() -> Row:
         "Average exit layer over time",
         "What sequences do, and what calibration expects of the policy in force. Traffic unlike the dev set's shows "
         "as a gap between them, and so do requests with an exit policy of their own.",
-        Query(LAYER, "observed"),
+        Query(LAYERS_RUN, "observed"),
         Query(f"avg({series(f'{EXPECTED}average_exit_layer')})", "expected"),
         unit="none",
     )

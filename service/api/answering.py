@@ -88,9 +88,8 @@ async def answer(request: Request, asked: Asked) -> Answer:
     _check_sizes(service, asked, texts)
     captured = service.controls.capture(asked.override)  # refuses changes that do not fit, before any work is done
     if not service.engine.has_room:
-        refusal = Overloaded("the queue is full; send the request again later")
-        service.metrics.request_refused(refusal)
-        raise refusal
+        service.metrics.http.request_refused("queue_full")
+        raise Overloaded("the queue is full; send the request again later")
     encoded = await asyncio.to_thread(service.text_encoder.encode_batch, texts, split=asked.split)
     num_tokens = sum(text.num_pieces for text in encoded)
     if num_tokens > service.settings.queue_tokens:
@@ -108,8 +107,11 @@ async def answer(request: Request, asked: Asked) -> Answer:
     )
     try:
         service.engine.submit(pending)
-    except (Overloaded, NotReady) as refusal:
-        service.metrics.request_refused(refusal)
+    except Overloaded:
+        service.metrics.http.request_refused("queue_full")
+        raise
+    except NotReady:
+        service.metrics.http.request_refused("not_ready")
         raise
     await _wait(service, pending, request)
     return _read(service, pending, asked, received)
@@ -129,7 +131,7 @@ def _check_sizes(service: Service, asked: Asked, texts: Seq[str]) -> None:
 
 
 def _too_large(service: Service, message: str) -> TooLarge:
-    service.metrics.request_too_large()
+    service.metrics.http.request_refused("too_large")
     return TooLarge(message)
 
 
@@ -148,11 +150,11 @@ async def _wait(service: Service, pending: EngineRequest, request: Request) -> N
             answered.result()
             return
         if departure.done():
-            service.metrics.client_left()
+            service.metrics.http.client_left()
             raise ClientLeft("the client closed its connection")
         raise TimedOut("the request's timeout_ms passed before its answer was ready; ask for more time, or send less")
     except TimedOut:
-        service.metrics.request_timed_out()
+        service.metrics.http.request_timed_out()
         raise
     finally:
         if not answered.done():
@@ -184,7 +186,7 @@ def _read(service: Service, pending: EngineRequest, asked: Asked, received: floa
     }
     stages_s = {stage: max(0.0, seconds) for stage, seconds in stages_s.items()}
     labels = [entity.label for text in texts for entity in text.entities]
-    service.metrics.request_answered(finished - received, stages_s, labels)
+    service.metrics.http.request_answered(finished - received, stages_s, labels)
     service.traffic.answered(received, finished)
     timing_ms = {stage: round(1_000 * seconds, 3) for stage, seconds in stages_s.items()}
     timing_ms["total"] = round(1_000 * (finished - received), 3)

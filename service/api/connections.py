@@ -17,7 +17,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.errors import error_body
-from service.metrics import Metrics
+from service.metrics.http import HttpMetrics
 
 MAX_HEAD_BYTES = 65_536  # of request line and headers, and of what comes between two pieces of a body
 MAX_PIPELINED = 64  # requests sent ahead of their answers, which few clients do
@@ -77,7 +77,7 @@ class Connections:
 
     def __init__(
         self,
-        metrics: Metrics,
+        metrics: HttpMetrics,
         *,
         limit: int,
         max_bytes: int,

@@ -36,7 +36,7 @@ class Server(uvicorn.Server):
         self._service = service
         self._process_started = process_started
         self._connections = Connections(
-            service.metrics,
+            service.metrics.http,
             limit=_max_connections(settings.max_connections),
             max_bytes=settings.queue_bytes,
             client_timeout_s=settings.client_timeout_s,

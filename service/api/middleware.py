@@ -111,7 +111,7 @@ class _Exchange:
             headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
             if self._is_unread or self._service.is_draining:
                 headers.append((b"connection", b"close"))
-            self._service.metrics.request_done(_endpoint(self._scope), message["status"])
+            self._service.metrics.http.request_done(_endpoint(self._scope), message["status"])
             await self._send({**message, "headers": headers})
         elif self._is_unread and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
@@ -131,18 +131,18 @@ class _Exchange:
         while not is_whole and max(size, self._length) <= limit:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                self._service.metrics.client_left()
+                self._service.metrics.http.client_left()
                 raise ClientLeft("the client left before its request was there")
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
             is_whole = not message.get("more_body", False)
         if max(size, self._length) > limit:
-            self._service.metrics.request_too_large()
+            self._service.metrics.http.request_refused("too_large")
             raise TooLarge(f"the body is over the limit of {limit} bytes (NER_MAX_BODY_BYTES); send it in parts")
         try:
             self._bodies.take(size)
-        except Overloaded as refusal:
-            self._service.metrics.request_refused(refusal)
+        except Overloaded:
+            self._service.metrics.http.request_refused("queue_full")
             raise
         self._taken = size
         return b"".join(chunks)

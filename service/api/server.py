@@ -15,6 +15,7 @@ import torch
 from service import __version__
 from service.api.http_server import Server
 from service.api.keys import Keys, load_admin_key
+from service.api.policy_observer import PolicyObserver
 from service.api.state import Service
 from service.assets import assets_of
 from service.autopilot.pilot import Autopilot
@@ -27,9 +28,11 @@ from service.errors import BadInput, EngineFailed
 from service.executors.choose import make_executor
 from service.executors.executor import Executor
 from service.exits.operating_points import Calibration
+from service.exits.policies import EXIT_REASONS
 from service.exits.policies.full_depth import FullDepth
 from service.logs import log_as_json
 from service.metrics import Metrics
+from service.metrics.engine import EngineMetrics
 from service.models.device import available_cores, use_threads
 from service.models.store import find_model, load_model
 from service.settings import Settings, read_settings
@@ -88,8 +91,14 @@ def build_service(settings: Settings) -> Service:
         calibration = Calibration.from_json(stored.operating_points, assets)
         environment["calibration"] = dict(calibration.provenance)
         _compare(calibration.provenance, device)
-    metrics = Metrics(stored.reference, config.num_layers, config.labels, build)
-    metrics.set_queue_capacity(settings.queue_texts)
+    metrics = Metrics(
+        stored.reference,
+        num_layers=config.num_layers,
+        entity_labels=config.labels,
+        exit_reasons=EXIT_REASONS,
+        build=build,
+    )
+    metrics.engine.set_queue_capacity(settings.queue_texts)
     try:
         controls = Controls(
             model=stored.reference,
@@ -97,7 +106,7 @@ def build_service(settings: Settings) -> Service:
             calibration=calibration,
             state_dir=settings.state_dir,
             now=lambda: datetime.now(UTC),
-            on_change=metrics.policy_changed,
+            on_change=PolicyObserver(metrics.policy).policy_changed,
         )
         admin_key, key_file = load_admin_key(settings.admin_key, settings.state_dir)
     except OSError as error:
@@ -114,7 +123,7 @@ def build_service(settings: Settings) -> Service:
         _warm_up(stored.text_encoder, executor)
 
     traffic = Traffic(time.monotonic)
-    observer = _Observer(metrics, controls, traffic)
+    observer = _Observer(metrics.engine, controls, traffic)
     shadows = Shadows(settings.shadow_fraction, observer.shadow_done)
     engine = Engine(
         ModelStepper(executor), policy=controls, limits=limits, observer=observer, shadows=shadows, prepare=prepare
@@ -157,7 +166,7 @@ def _warm_up(text_encoder: TextEncoder, executor: Executor) -> None:
 class _Observer:
     """Tells metrics, controls and the autopilot's traffic what the engine did."""
 
-    def __init__(self, metrics: Metrics, controls: Controls, traffic: Traffic) -> None:
+    def __init__(self, metrics: EngineMetrics, controls: Controls, traffic: Traffic) -> None:
         self._metrics = metrics
         self._controls = controls
         self._traffic = traffic

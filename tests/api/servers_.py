@@ -50,7 +50,7 @@ def tiny_service(folder: Path, state_dir: Path, **settings: Any) -> Service:
 def use_runner(service: Service, runner: Runner, **limits: Any) -> None:
     """Give a service that has not started an engine around `runner`."""
     capture = service.controls.capture
-    service.engine = Engine(runner, capture=capture, limits=EngineLimits(**limits), observer=service.metrics)
+    service.engine = Engine(runner, capture=capture, limits=EngineLimits(**limits), observer=service.metrics.engine)
     service.autopilot = Autopilot(service.controls, service.traffic, service.engine.load, time.monotonic)
 
 

@@ -55,7 +55,7 @@ def test_tokee_on_a_model_with_halting_words(start: Start, tmp_path: Path) -> No
         assert max(word["layer"] for word in words) == sequence["exit_layer"] == len(sequence["trace"])
         layers += [word["layer"] for word in words]
     assert len(set(layers)) > 1
-    # two texts were answered: words are counted one by one, a sequence by the mean of its words
+    # two texts were answered: words are counted one by one, a sequence by its depth and by the mean of its words
     assert sample(client, "ner_word_layers_count") == 2 * len(layers)
     assert sample(client, "ner_word_layers_sum") == 2 * sum(layers)
     below = {one.labels["le"]: one.value for one in samples(client) if one.name == "ner_word_layers_bucket"}
@@ -66,7 +66,8 @@ def test_tokee_on_a_model_with_halting_words(start: Start, tmp_path: Path) -> No
     ]
     observed = client.get("/exit-policy").json()["observed"]
     assert observed["average_exit_layer"] == pytest.approx(sum(means) / len(means))
-    assert sample(client, "ner_exit_layer_sum") == pytest.approx(2 * sum(means))
+    assert sample(client, "ner_exit_layer_sum") == 2 * sum(sequence["exit_layer"] for sequence in traced["sequences"])
+    assert sample(client, "ner_layers_executed_total") == pytest.approx(2 * sum(means))
 
 
 def test_under_a_policy_by_sentence_words_count_as_deep_as_their_sentence(start: Start) -> None:

@@ -21,7 +21,7 @@ from tests.e2e.panels_ import DASHBOARDS, empty_panels
 IMAGE = "vee-ner:cpu"
 TEXT = {"text": "Angela Merkel flew from Rome to meet officials of the European Commission."}
 ENTITIES = ["Angela Merkel", "Rome", "European Commission"]
-AVERAGE_EXIT_LAYER = "rate(ner_exit_layer_sum[15s]) / rate(ner_exit_layer_count[15s])"
+AVERAGE_EXIT_LAYER = "rate(ner_layers_executed_total[15s]) / rate(ner_sequences_total[15s])"
 
 KILL = """
 import os, signal

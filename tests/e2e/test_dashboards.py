@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,14 @@ def test_every_metric_and_label_that_dashboards_and_rules_name_is_one_that_the_s
     assert metrics <= exposed.keys()
     labels = set().union(*map(labels_in, named)) - MADE_IN_A_QUERY - LABELS_OF_PROMETHEUS
     assert labels <= set().union(*exposed.values())
+
+
+def test_every_metric_of_the_service_is_on_a_dashboard_but_those_of_connections(exposed: dict[str, set[str]]) -> None:
+    def families(names: Iterable[str]) -> set[str]:
+        return {re.sub("_(bucket|sum|count|total|created)$", "", name) for name in names if name.startswith("ner_")}
+
+    shown = set().union(*(names_in(query) for path in DASHBOARDS for _, query in expressions(load(path))))
+    assert families(exposed) - families(shown) == {"ner_connections", "ner_connections_refused"}
 
 
 @every_dashboard

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.engine.engine import Engine, EngineLimits
+from service.engine.engine import Engine, EngineLimits, EngineObserver
 from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.engine.shadows import Shadows
 from service.executors.eager import EagerExecutor, State
@@ -206,7 +206,7 @@ def make_engine(
     *,
     live: Callable[[], CapturedPolicy] = lambda: CapturedPolicy(Vee(), version=1),
     limits: EngineLimits = EngineLimits(),  # noqa: B008, frozen
-    observer: Recorder | None = None,
+    observer: EngineObserver | None = None,
     clock: Callable[[], float] = lambda: 0.0,
     rule: ExitRule | None = None,
     shadows: Shadows | None = None,

@@ -22,6 +22,7 @@ from service.exits.policies.hashee import HashEE
 from service.exits.policies.tokee import Tokee
 from service.exits.policy import ExitPolicy
 from service.exits.words import WordProgress
+from service.metrics import Metrics
 from service.models.multi_exit import MultiExitModel
 from service.stepping.stepper import ModelStepper
 from service.text.types import EncodedText, SequenceInput
@@ -78,6 +79,27 @@ def test_served_together_is_served_alone_is_run_offline(policy: Tokee) -> None:
     else:
         full, _ = serve(FullDepth(), request_of(*INPUTS))
         assert [sequence.spans for sequence in together] == [sequence.spans for sequence in full]
+
+
+@pytest.mark.parametrize("policy", [POLICIES[0], HashEE(layers=hashed_layers(hashed_model()))], ids=["tokee", "hashee"])
+def test_layers_run_and_saved_are_all_layers_and_the_exit_layer_is_a_depth(policy: ExitPolicy) -> None:
+    metrics = Metrics("m", num_layers=4, entity_labels=(), exit_reasons=(), build={})
+    request, live = request_of(*INPUTS), CapturedPolicy(policy, version=1)
+    answer(make_engine(ModelStepper(eager(hashed_model())), live=lambda: live, observer=metrics.engine), request)
+
+    def sampled(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, {"model_name": "m", **labels})
+
+    depths = [sequence.layer for sequence in request.sequences]
+    assert sampled("ner_exit_layer_sum") == sum(depths)
+    for layer in range(1, 5):
+        assert sampled("ner_exit_layer_bucket", le=f"{layer}.0") == sum(depth <= layer for depth in depths)
+    executed, saved = sampled("ner_layers_executed_total"), sampled("ner_layers_saved_total")
+    assert executed is not None and saved is not None
+    assert executed == pytest.approx(sum(sequence.layers_run for sequence in request.sequences))
+    assert executed < sum(depths)
+    assert executed + saved == pytest.approx(4 * len(INPUTS))
+    assert sampled("ner_sequences_total") == len(INPUTS)
 
 
 def test_a_hash_is_obeyed_and_the_exit_asked_once() -> None:

@@ -38,7 +38,8 @@ export function quantile(fraction, counts) {
 }
 
 const REQUESTS = "ner_request_duration_seconds";
-const LAYERS = "ner_exit_layer";
+const LAYERS = "ner_layers_executed_total"; // of a sequence whose words halt one by one, the mean over its words
+const SEQUENCES = "ner_sequences_total";
 
 /** What happened between two readings {at, totals, buckets}; `at` is in seconds. */
 export function between(before, after) {
@@ -51,7 +52,7 @@ export function between(before, after) {
   return {
     seconds: after.at - before.at,
     requests: grown(`${REQUESTS}_count`),
-    layer: grown(`${LAYERS}_sum`) / grown(`${LAYERS}_count`),
+    layer: grown(LAYERS) / grown(SEQUENCES),
     p95Ms: 1000 * quantile(0.95, durations),
     perSecond: grown(`${REQUESTS}_count`) / (after.at - before.at),
   };

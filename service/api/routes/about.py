@@ -55,10 +55,9 @@ async def metrics(request: Request) -> Response:
     service = service_of(request)
     observed = service.controls.describe()["observed"]["average_exit_layer"]
     disagreement = service.controls.disagreement()
-    text = service.metrics.render(
-        engine_up=service.engine.is_alive,
-        step_age_s=service.engine.step_age_s(),
+    service.metrics.engine.set_health(is_up=service.engine.is_alive, step_age_s=service.engine.step_age_s())
+    service.metrics.policy.set_observed(
         speedup_layers=service.config.num_layers / observed if observed else None,
         disagreement_bound=disagreement.interval[1] if disagreement.runs else None,
     )
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
+    return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,30 @@
+"""Tells metrics what becomes of the exit policy: which one is in force, who changed it, where the autopilot moved."""
+
+from __future__ import annotations
+
+from service.engine.controls import PolicyVersion
+from service.metrics.policy import PolicyMetrics
+
+
+class PolicyObserver:
+    """Whom the controls tell of every version that comes into force, the one found at start first."""
+
+    def __init__(self, metrics: PolicyMetrics) -> None:
+        self._metrics = metrics
+        self._before: PolicyVersion | None = None
+
+    def policy_changed(self, version: PolicyVersion) -> None:
+        """A version came into force. The one found at start is no change, whoever set it."""
+        self._metrics.set_in_force(
+            version.policy.to_json(),
+            version=version.version,
+            expected=version.expected,
+            objective_p95_s=version.objective.p95_ms / 1_000 if version.objective else None,
+            level=version.level or 0,
+        )
+        before, self._before = self._before, version
+        if before is None:
+            return
+        self._metrics.changed(version.updated_by)
+        if version.updated_by == "autopilot":
+            self._metrics.autopilot_moved("faster" if (version.level or 0) > (before.level or 0) else "slower")

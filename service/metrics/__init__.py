@@ -1,0 +1,39 @@
+"""Every Prometheus series of the service. Its objects are handed in, write what they are told, and decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+
+from service.metrics.engine import EngineMetrics
+from service.metrics.http import HttpMetrics
+from service.metrics.policy import PolicyMetrics
+from service.metrics.series import Series
+
+
+class Metrics:
+    """All series of one server, in one registry: of HTTP, of the engine, of the exit policy, and of the process."""
+
+    def __init__(
+        self,
+        model_name: str,
+        *,
+        num_layers: int,
+        entity_labels: Iterable[str],
+        exit_reasons: Iterable[str],
+        build: Mapping[str, str],
+    ) -> None:
+        """model_name labels every series but the process's; build: values of ner_build_info's labels."""
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # memory, processor time, open files
+        GCCollector(registry=self.registry)
+        series = Series(self.registry, model_name)
+        series.facts("ner_build_info", "What runs", *build).labels(model_name, *build.values()).set(1)
+        self.http = HttpMetrics(series, entity_labels)
+        self.engine = EngineMetrics(series, num_layers, exit_reasons)
+        self.policy = PolicyMetrics(series)
+
+    def render(self) -> bytes:
+        """The exposition text."""
+        return generate_latest(self.registry)

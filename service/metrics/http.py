@@ -1,0 +1,73 @@
+"""What clients see: connections, requests, their times and answers. What the engine does for them is in engine.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal, get_args
+
+from service.metrics.series import SECONDS_BUCKETS, Series
+
+STAGES = ("tokenize", "queue", "inference", "decode")
+RefusedFor = Literal["queue_full", "too_large", "not_ready"]
+
+
+class HttpMetrics:
+    """Written by the HTTP server and the routes that answer texts."""
+
+    def __init__(self, series: Series, entity_labels: Iterable[str]) -> None:
+        self._requests = series.counters("ner_requests", "HTTP requests", "endpoint", "code")
+        for endpoint in ("/ner", "/", "/exit-policy"):
+            self._requests(endpoint, "200")
+        self._rejected = series.counters("ner_requests_rejected", "Requests refused before they ran", "reason")
+        for reason in get_args(RefusedFor):
+            self._rejected(reason)
+        self._timed_out = series.counter("ner_requests_timed_out", "Requests whose time limit passed")
+        self._left = series.counter("ner_requests_client_left", "Requests whose client left first")
+
+        self._connections = series.gauge("ner_connections", "Open connections")
+        self._refused_connections = series.counters("ner_connections_refused", "Connections cut off", "reason")
+        for reason in ("crowded", "slow", "malformed", "head_too_large"):
+            self._refused_connections(reason)
+
+        self._duration = series.histogram(
+            "ner_request_duration_seconds", "POST /ner and /, first byte to answer", SECONDS_BUCKETS
+        )
+        self._stages = {
+            stage: series.histogram(f"ner_request_{stage}_seconds", f"Time of a request in {stage}", SECONDS_BUCKETS)
+            for stage in STAGES
+        }
+        self._entities = series.counters("ner_entities", "Entities answered", "label")
+        for label in entity_labels:
+            self._entities(label)
+
+    def set_connections(self, open_connections: int) -> None:
+        """A client connected or left."""
+        self._connections.set(open_connections)
+
+    def connection_refused(self, reason: str) -> None:
+        """A connection was cut off: to make room, or for what its client did."""
+        self._refused_connections(reason).inc()
+
+    def request_done(self, endpoint: str, code: int) -> None:
+        """An HTTP request was answered."""
+        self._requests(endpoint, str(code)).inc()
+
+    def request_refused(self, reason: RefusedFor) -> None:
+        """A request was turned away before it ran."""
+        self._rejected(reason).inc()
+
+    def request_timed_out(self) -> None:
+        """A request's time limit passed."""
+        self._timed_out.inc()
+
+    def client_left(self) -> None:
+        """Nobody waited for a request any more."""
+        self._left.inc()
+
+    def request_answered(self, duration_s: float, stages_s: Mapping[str, float], labels: Iterable[str]) -> None:
+        """A request has its answer: times by stage, labels of the entities in it."""
+        self._duration.observe(duration_s)
+        for stage, seconds in stages_s.items():
+            self._stages[stage].observe(seconds)
+        for label in labels:
+            self._entities(label).inc()

@@ -1,0 +1,49 @@
+"""How series are made: all in one registry, `model_name` first among their labels. Which ones there are, others say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+SECONDS_BUCKETS = (
+    *(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075),
+    *(0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 5, 10),
+)
+
+
+class Series:
+    """Makes the series of one model."""
+
+    def __init__(self, registry: CollectorRegistry, model_name: str) -> None:
+        self.registry = registry
+        self.model_name = model_name
+
+    def counter(self, name: str, text: str) -> Counter:
+        """One counter; `text` is what the exposition says of it, here and below."""
+        return self.counters(name, text)()
+
+    def counters(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:
+        """A counter for each combination of the labels' values, made when it is first asked for."""
+        family = Counter(name, text, ("model_name", *labels), registry=self.registry)
+        return partial(family.labels, self.model_name)
+
+    def gauge(self, name: str, text: str) -> Gauge:
+        """One gauge, at 0."""
+        return Gauge(name, text, ("model_name",), registry=self.registry).labels(self.model_name)
+
+    def facts(self, name: str, text: str, *labels: str) -> Gauge:
+        """A gauge whose labels are what it says; its value is 1. `model_name` must be given with them."""
+        return Gauge(name, text, ("model_name", *labels), registry=self.registry)
+
+    def histogram(self, name: str, text: str, buckets: Iterable[float]) -> Histogram:
+        """One histogram; buckets: their upper bounds, rising, infinity left out."""
+        family = Histogram(name, text, ("model_name",), registry=self.registry, buckets=tuple(buckets))
+        return family.labels(self.model_name)
+
+
+def or_nan(value: float | None) -> float:
+    """What a gauge shows where there is no value: NaN."""
+    return math.nan if value is None else value
