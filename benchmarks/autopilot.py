@@ -41,11 +41,11 @@ from benchmarks.load_trials import (
     search,
     timeline,
 )
+from service.assets import assets_of
 from service.data.readers import read_examples
 from service.exits.operating_points import Calibration
 from service.models.device import available_cores
 from service.models.store import StoredModel, find_model, load_model
-from service.trained import trained_for
 
 SEED = 1
 LOW, PEAK = 0.4, 2.0  # times full depth's capacity
@@ -228,7 +228,7 @@ def _texts(file: Path, sentences: int, count: int) -> list[str]:
 def _levels(stored: StoredModel, max_f1_loss: float) -> Levels:
     if stored.operating_points is None:
         raise SystemExit(f"{stored.reference} is not calibrated")
-    calibration = Calibration.from_json(stored.operating_points, stored.config.num_layers, trained_for(stored.model))
+    calibration = Calibration.from_json(stored.operating_points, assets_of(stored.model))
     return [point.parameters for point in calibration.ladder(max_f1_loss)]
 
 

@@ -19,7 +19,8 @@ from benchmarks.engines import add_executor, executor_of, load, policies_of
 from service.data.readers import read_examples
 from service.evaluation.evaluate import encode_examples
 from service.executors.executor import Executor
-from service.exits.policy import Evidence, ExitPolicy
+from service.exits.parameters import Evidence
+from service.exits.policy import ExitPolicy
 from service.exits.reading import Reading
 from service.text.types import SequenceInput
 

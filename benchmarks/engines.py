@@ -6,9 +6,9 @@ import argparse
 import random
 from pathlib import Path
 
+from service.assets import assets_of
 from service.data.readers import read_examples
 from service.engine.engine import Engine, EngineLimits
-from service.engine.runner import ModelRunner
 from service.engine.sequence import CapturedPolicy, Sequence
 from service.executors.choose import make_executor
 from service.executors.executor import Executor
@@ -16,8 +16,8 @@ from service.exits.operating_points import PRESETS, Calibration
 from service.exits.policy import ExitPolicy
 from service.models.device import available_cores, use_threads
 from service.models.store import StoredModel, find_model, load_model
+from service.stepping.stepper import ModelStepper
 from service.text.types import EncodedText
-from service.trained import trained_for
 
 
 class Silent:
@@ -40,8 +40,12 @@ class PolicyInForce:
         self.policy = policy
 
     def capture(self, _: object = None) -> CapturedPolicy:
-        """As `Controls.capture`."""
+        """See `service.engine.engine.LivePolicy`."""
         return CapturedPolicy(self.policy, version=1)
+
+    def renew(self, captured: CapturedPolicy, _: object) -> CapturedPolicy:
+        """See `service.engine.engine.LivePolicy`."""
+        return captured
 
 
 def load(reference: str, store: Path) -> StoredModel:
@@ -64,8 +68,8 @@ def executor_of(options: argparse.Namespace, stored: StoredModel) -> Executor:
 def start_engine(executor: Executor, in_force: PolicyInForce) -> Engine:
     """A started engine on a model that `load` gave: its worker is the first thread to ask for more than one."""
     engine = Engine(
-        ModelRunner(executor),
-        capture=in_force.capture,
+        ModelStepper(executor),
+        policy=in_force,
         limits=EngineLimits(max_step_pieces=executor.max_step_pieces),
         observer=Silent(),
         prepare=lambda: use_threads(available_cores()),
@@ -78,14 +82,13 @@ def policies_of(stored: StoredModel) -> tuple[Calibration, dict[str, ExitPolicy]
     """The calibration of a model; full depth, its presets and the static cuts."""
     if stored.operating_points is None:
         raise SystemExit(f"{stored.reference} is not calibrated")
-    num_layers = stored.config.num_layers
-    trained = trained_for(stored.model)
-    calibration = Calibration.from_json(stored.operating_points, num_layers, trained)
-    catalog = calibration.catalog(num_layers, trained)
+    assets = assets_of(stored.model)
+    calibration = Calibration.from_json(stored.operating_points, assets)
+    catalog = calibration.catalog(assets)
     policies = {"full_depth": catalog.policy({"strategy": "full_depth"})}
     for preset in PRESETS:
         policies[preset] = catalog.policy(calibration.choose("preset", preset).parameters)
-    for layer in range(1, num_layers):
+    for layer in range(1, assets.num_layers):
         policies[f"budgeted {layer}"] = catalog.policy({"strategy": "budgeted", "layer": layer})
     return calibration, policies
 

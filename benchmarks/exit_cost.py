@@ -23,12 +23,10 @@ import torch
 from benchmarks.engines import add_executor
 from service.executors.choose import make_executor
 from service.executors.executor import Executor
-from service.exits.features import FEATURES
 from service.exits.policies.gated_vote import GatedVote
-from service.exits.policies.learned import Learned
+from service.exits.policies.learned import FEATURES, ExitRule, Learned
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
-from service.exits.rule import ExitRule
 from service.models.biaffine import BiaffineExit
 from service.models.config import EncoderConfig, ExitConfig, ModelConfig
 from service.models.multi_exit import MultiExitModel

@@ -20,16 +20,16 @@ from typing import Any
 
 import torch
 
+from service.assets import assets_of
 from service.data.readers import Example, read_examples
 from service.evaluation.replay import Replayer
 from service.evaluation.run_policy import evaluate_policy
 from service.evaluation.trace import trace
 from service.executors.choose import make_executor
 from service.exits.operating_points import PRESETS, catalog_of
-from service.exits.policies import REPLAYED, STRATEGIES
+from service.exits.policies import STRATEGIES
 from service.models.store import find_model, load_model
 from service.spans.score import Score, score
-from service.trained import trained_for
 
 BY_WORD: list[dict[str, Any]] = [
     {"strategy": "tokee", "tau": 0.05, "window": 3},
@@ -111,7 +111,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = find_model(options.model, options.store)
     stored, examples = load_model(folder), read_examples(options.file)
-    catalog = catalog_of(stored.operating_points, stored.config.num_layers, trained_for(stored.model))
+    catalog = catalog_of(stored.operating_points, assets_of(stored.model))
     executor = make_executor("auto", stored.model)
     replayer = Replayer(trace(stored, examples, options.file.name, executor))
     by_word = [change for change in BY_WORD if change["strategy"] in catalog.strategies]
@@ -125,7 +125,7 @@ def main() -> None:
                 policy, over_http, http_layer = served(url, examples, change)
                 parameters = {name: policy[name] for name in STRATEGIES[policy["strategy"]].parameters()}
                 wanted = catalog.policy({"strategy": policy["strategy"], **parameters})
-                if wanted.strategy in REPLAYED:
+                if wanted.is_replayable:
                     direct = replayer.replay(wanted)
                 else:
                     direct = evaluate_policy(executor, stored.text_encoder, examples, wanted).replay

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engines import add_executor, executor_of, load
+from service.assets import assets_of
 from service.data.readers import Example, join, read_examples
 from service.evaluation.run_policy import evaluate_policy, run_policy
 from service.executors.executor import Executor
@@ -29,7 +30,6 @@ from service.models.batches import length_buckets
 from service.models.device import available_cores, use_threads
 from service.models.store import StoredModel
 from service.text.types import SequenceInput
-from service.trained import trained_for
 
 LENGTHS = (16, 32, 64, 128)
 BATCHES = (1, 8, 32)
@@ -101,7 +101,7 @@ def joined(examples: Sequence[Example], words: int) -> list[Example]:
 
 def _policies(stored: StoredModel, wanted: Sequence[Mapping[str, Any]] | None) -> dict[str, ExitPolicy]:
     """Full depth first; then what was asked for, or a ladder of every strategy that the model supports."""
-    catalog = catalog_of(stored.operating_points, stored.config.num_layers, trained_for(stored.model))
+    catalog = catalog_of(stored.operating_points, assets_of(stored.model))
     if wanted is None:
         wanted = [{"strategy": "budgeted", "layer": layer} for layer in range(1, stored.config.num_layers)]
         wanted = [*wanted, *({"strategy": "sentee", "tau": tau} for tau in (0.05, 0.1, 0.2, 0.4))]

@@ -155,15 +155,14 @@ def _add_evaluate(commands: Commands) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from service.assets import hashed_layers
     from service.data.readers import read_examples
     from service.evaluation.evaluate import evaluate
     from service.evaluation.replay import Replayer
     from service.evaluation.run_policy import evaluate_policy
     from service.evaluation.tables import format_evaluation
     from service.evaluation.trace import trace
-    from service.exits.policies import REPLAYED
     from service.models.store import find_model, load_model
-    from service.trained import hashed_layers
 
     stored = load_model(find_model(options.model, options.store))
     executor = _executor(options, stored)
@@ -172,7 +171,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     examples = read_examples(options.file)
     document = {"model": stored.reference, "file": options.file.name}
     if policy is not None:
-        if policy.strategy in REPLAYED:
+        if policy.is_replayable:
             found = Replayer(trace(stored, examples, options.file.name, executor, split=split)).replay(policy).to_json()
         else:
             found = evaluate_policy(executor, stored.text_encoder, examples, policy, split=split).to_json()
@@ -202,9 +201,9 @@ def _executor(options: argparse.Namespace, stored: StoredModel) -> Executor:
 
 
 def _policy(text: str, stored: StoredModel) -> ExitPolicy:
+    from service.assets import assets_of
     from service.errors import BadInput
     from service.exits.operating_points import catalog_of
-    from service.trained import trained_for
 
     try:
         values = json.loads(text)
@@ -212,7 +211,7 @@ def _policy(text: str, stored: StoredModel) -> ExitPolicy:
         raise BadInput(f"--exit-policy {text!r} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise BadInput(f'--exit-policy {text!r} is no object; expected one such as {{"strategy": "vee"}}')
-    catalog = catalog_of(stored.operating_points, stored.config.num_layers, trained_for(stored.model))
+    catalog = catalog_of(stored.operating_points, assets_of(stored.model))
     return catalog.policy({"strategy": "vee", **values})
 
 

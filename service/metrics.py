@@ -236,10 +236,10 @@ class Metrics:
 
     def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
         """See EngineObserver."""
-        self._exit_layer.observe(sequence.exit_layer)
+        self._exit_layer.observe(sequence.layers_run)
         self._word_layers.count(sequence)
         self._exit_reason.labels(self._model, sequence.exit_reason).inc()
-        self._saved.inc(num_layers - sequence.exit_layer)
+        self._saved.inc(num_layers - sequence.layers_run)
         self._tokens.inc(sequence.input.num_pieces)
         self._sequences.inc()
 

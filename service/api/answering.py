@@ -86,7 +86,7 @@ async def answer(request: Request, asked: Asked) -> Answer:
     received = time.monotonic()
     texts = [asked.texts] if isinstance(asked.texts, str) else asked.texts
     _check_sizes(service, asked, texts)
-    service.controls.capture(asked.override)  # refuses changes that do not fit, before any work is done
+    captured = service.controls.capture(asked.override)  # refuses changes that do not fit, before any work is done
     if not service.engine.has_room:
         refusal = Overloaded("the queue is full; send the request again later")
         service.metrics.request_refused(refusal)
@@ -103,6 +103,7 @@ async def answer(request: Request, asked: Asked) -> Answer:
         submitted=time.monotonic(),
         request_id=request.state.request_id,
         override=asked.override,
+        captured=captured,
         wants_trace=asked.wants_trace,
     )
     try:
@@ -167,8 +168,6 @@ async def _departure(request: Request) -> None:
 
 def _read(service: Service, pending: EngineRequest, asked: Asked, received: float) -> Answer:
     """The answer out of a finished request; it is counted here."""
-    if pending.captured is None:
-        raise RuntimeError("an answered request has no policy")
     texts: list[AnsweredText] = []
     position = 0
     for encoded in pending.texts:
@@ -189,4 +188,4 @@ def _read(service: Service, pending: EngineRequest, asked: Asked, received: floa
     service.traffic.answered(received, finished)
     timing_ms = {stage: round(1_000 * seconds, 3) for stage, seconds in stages_s.items()}
     timing_ms["total"] = round(1_000 * (finished - received), 3)
-    return Answer(texts, pending.captured, timing_ms)
+    return Answer(texts, pending.policy, timing_ms)

@@ -16,24 +16,28 @@ from service import __version__
 from service.api.http_server import Server
 from service.api.keys import Keys, load_admin_key
 from service.api.state import Service
+from service.assets import assets_of
 from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
 from service.engine.controls import Controls
 from service.engine.engine import Engine, EngineLimits
-from service.engine.runner import ModelRunner
-from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.engine.sequence import CapturedPolicy, Sequence
 from service.engine.shadows import Shadows
 from service.errors import BadInput, EngineFailed
 from service.executors.choose import make_executor
+from service.executors.executor import Executor
 from service.exits.operating_points import Calibration
-from service.exits.policies.vee import Vee
+from service.exits.policies.full_depth import FullDepth
 from service.logs import log_as_json
 from service.metrics import Metrics
 from service.models.device import available_cores, use_threads
 from service.models.store import find_model, load_model
 from service.settings import Settings, read_settings
+from service.stepping.advance import run
+from service.stepping.inspection import inspect
+from service.stepping.passage import Passage
+from service.stepping.stepper import ModelStepper
 from service.text.encoder import TextEncoder
-from service.trained import trained_for
 
 log = logging.getLogger("service")
 
@@ -79,9 +83,9 @@ def build_service(settings: Settings) -> Service:
         "device": str(device["device"]),
         "dtype": str(device["dtype"]),
     }
-    calibration, trained = None, trained_for(stored.model)
+    calibration, assets = None, assets_of(stored.model)
     if stored.operating_points is not None:
-        calibration = Calibration.from_json(stored.operating_points, config.num_layers, trained)
+        calibration = Calibration.from_json(stored.operating_points, assets)
         environment["calibration"] = dict(calibration.provenance)
         _compare(calibration.provenance, device)
     metrics = Metrics(stored.reference, config.num_layers, config.labels, build)
@@ -89,9 +93,8 @@ def build_service(settings: Settings) -> Service:
     try:
         controls = Controls(
             model=stored.reference,
-            num_layers=config.num_layers,
+            assets=assets,
             calibration=calibration,
-            trained=trained,
             state_dir=settings.state_dir,
             now=lambda: datetime.now(UTC),
             on_change=metrics.policy_changed,
@@ -103,19 +106,18 @@ def build_service(settings: Settings) -> Service:
         ) from error
     if key_file is not None:
         log.info("admin key", extra={"data": {"file": str(key_file.resolve())}})
-    runner = ModelRunner(executor)
     max_step_pieces = settings.max_step_tokens or executor.max_step_pieces
     limits = EngineLimits(settings.queue_texts, settings.queue_tokens, max_step_pieces)
 
     def prepare() -> None:
         use_threads(threads)
-        _warm_up(stored.text_encoder, runner)
+        _warm_up(stored.text_encoder, executor)
 
     traffic = Traffic(time.monotonic)
     observer = _Observer(metrics, controls, traffic)
     shadows = Shadows(settings.shadow_fraction, observer.shadow_done)
     engine = Engine(
-        runner, capture=controls.capture, limits=limits, observer=observer, shadows=shadows, prepare=prepare
+        ModelStepper(executor), policy=controls, limits=limits, observer=observer, shadows=shadows, prepare=prepare
     )
     autopilot = Autopilot(controls, traffic, engine.load, time.monotonic)
     keys = Keys(settings.api_key, admin_key)
@@ -143,15 +145,13 @@ def _compare(provenance: Mapping[str, object], device: Mapping[str, object]) -> 
         log.warning("calibrated elsewhere", extra={"data": {"on": measured, "here": here, "advice": advice}})
 
 
-def _warm_up(text_encoder: TextEncoder, runner: ModelRunner) -> None:
+def _warm_up(text_encoder: TextEncoder, executor: Executor) -> None:
     """Run every layer and exit once, so that the first request does not pay for what happens only once."""
-    request = Request(tuple(text_encoder.encode_batch(WARM_UP_TEXTS)), deadline=0.0, submitted=0.0, wants_trace=True)
-    request.captured = CapturedPolicy(Vee(), version=0)
-    sequences = [Sequence(request, sequence) for text in request.texts for sequence in text.sequences]
-    for layer in range(1, runner.num_layers + 1):
-        for sequence, evidence in zip(sequences, runner.run_layer(layer, sequences), strict=True):
-            sequence.history.append(evidence)
-    runner.read_spans(sequences)
+    sequences = [sequence for text in text_encoder.encode_batch(WARM_UP_TEXTS) for sequence in text.sequences]
+    passages = [Passage(sequence, FullDepth(), keeps_every_exit=True) for sequence in sequences]
+    for passage in run(executor, passages):
+        passage.decode()
+        inspect(passage)
 
 
 class _Observer:
@@ -175,4 +175,4 @@ class _Observer:
         self._metrics.sequence_left(sequence, num_layers)
         self._traffic.sequence_left(sequence.input.num_pieces)
         if sequence.request.captured is not None:
-            self._controls.observe(sequence.request.captured, sequence.exit_layer)
+            self._controls.observe(sequence.request.captured, sequence.layers_run)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from service.autopilot.law import ControlLaw, State
 from service.autopilot.traffic import Traffic
+from service.engine.admission import EngineLoad
 from service.engine.controls import Controls, PolicyVersion
-from service.engine.engine import EngineLoad
 from service.engine.objective import Ladder
 from service.errors import PolicyConflict
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from service.autopilot.law import Observation
-from service.engine.engine import EngineLoad
+from service.engine.admission import EngineLoad
 
 P95_S = 1.0  # how far back p95 looks, where that is far enough for FEWEST_REQUESTS
 LONGEST_P95_S = 5.0  # and where it is not

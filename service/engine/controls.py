@@ -18,10 +18,11 @@ from service.engine.objective import Ladder, Objective
 from service.engine.observed import Observed
 from service.engine.sequence import CapturedPolicy
 from service.errors import BadInput, EngineFailed, PolicyConflict
-from service.exits.catalog import PolicyCatalog, Trained
+from service.exits.assets import ModelAssets
+from service.exits.catalog import PolicyCatalog
 from service.exits.disagreement import Disagreement
 from service.exits.operating_points import GOALS as CALIBRATED_GOALS
-from service.exits.operating_points import NOTHING_MORE, Calibration
+from service.exits.operating_points import Calibration
 from service.exits.policies.hashee import HashEE
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
@@ -73,22 +74,19 @@ class Controls:
         self,
         *,
         model: str,
-        num_layers: int,
+        assets: ModelAssets,
         calibration: Calibration | None = None,
-        trained: Trained = NOTHING_MORE,
         state_dir: Path,
         now: Callable[[], datetime],
         on_change: Callable[[PolicyVersion], None] = lambda _: None,
     ) -> None:
-        """calibration: of the model (name@version), None if it has none; trained: what for; now: the wall clock in UTC.
+        """model: name@version; assets, calibration: of the model, None if it has none; now: the wall clock in UTC.
 
         `on_change` is told of every version put in force.
         """
         self._model = model
         self._calibration = calibration
-        self._catalog = (
-            calibration.catalog(num_layers, trained) if calibration else PolicyCatalog(num_layers, trained=trained)
-        )
+        self._catalog = calibration.catalog(assets) if calibration else PolicyCatalog(assets)
         self._path = state_dir / "exit_policy.json"
         self._now = now
         self._on_change = on_change
@@ -117,6 +115,10 @@ class Controls:
             if name in GOALS or name in READ_ONLY:
                 raise BadInput(f"exit_policy.{name} cannot be set for one request; only parameters can")
         return CapturedPolicy(self._catalog.merge(current.policy, override), current.version, True)
+
+    def renew(self, captured: CapturedPolicy, override: Mapping[str, Any] | None) -> CapturedPolicy:
+        """Return `captured` while its version is in force, else capture anew. Raises BadInput as `capture` does."""
+        return captured if captured.version == self._current.version else self.capture(override)
 
     def describe(self) -> dict[str, Any]:
         """The policy on the wire, expected beside observed."""

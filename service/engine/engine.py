@@ -9,18 +9,19 @@ from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from service.engine.runner import Runner
+from service.engine.admission import Admission, EngineLoad
 from service.engine.scheduler import Scheduler, Step
 from service.engine.sequence import CapturedPolicy, Request, Sequence
 from service.engine.shadows import Shadows
-from service.errors import BadInput, EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
+from service.errors import BadInput, EngineFailed, NotReady, ServiceError, TimedOut
+from service.stepping.inspection import inspect
+from service.stepping.stepper import Stepper
 
 log = logging.getLogger(__name__)
 
 MAX_WORKER_FAILURES = 3
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +39,6 @@ class EngineLimits:
     step_overdue_s: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class EngineLoad:
-    """What the engine has to do at a moment.
-
-    admitted_pieces  of all requests since the start
-    open_pieces      of requests that are not answered yet
-    waiting_s        how long the request has waited that waits longest for its first step; 0 where none does
-    """
-
-    admitted_pieces: int
-    open_pieces: int
-    waiting_s: float
-
-
 class EngineObserver(Protocol):
     """Whom the engine tells what happened; metrics implement it."""
 
@@ -65,19 +52,29 @@ class EngineObserver(Protocol):
         """Requests that wait for their first step, and that have begun."""
 
 
+class LivePolicy(Protocol):
+    """Where requests get their exit policy from; `service.policy` implements it."""
+
+    def capture(self, override: Mapping[str, Any] | None = None) -> CapturedPolicy:
+        """Return the policy in force, with a request's own changes. Raises BadInput for changes that do not fit."""
+
+    def renew(self, captured: CapturedPolicy, override: Mapping[str, Any] | None) -> CapturedPolicy:
+        """Return `captured` while its version is in force, else capture anew. Raises BadInput."""
+
+
 class Engine:
-    """Admission, the worker thread, and the futures.
+    """Runs what was admitted on a worker thread, and settles the futures.
 
     A step is three lines: schedule, run, settle. An exception in a step fails the request that it is about and nobody
-    else's. `capture` yields the live policy, with a request's changes to it; asked when its first sequence starts.
-    Only when no request has a step to run, a shadow has one.
+    else's. A request is decided by the policy that is in force when its first sequence starts. Only when no request has
+    a step to run, a shadow has one.
     """
 
     def __init__(
         self,
-        runner: Runner,
+        stepper: Stepper,
         *,
-        capture: Callable[[Mapping[str, Any] | None], CapturedPolicy],
+        policy: LivePolicy,
         limits: EngineLimits,
         observer: EngineObserver,
         shadows: Shadows | None = None,
@@ -88,23 +85,19 @@ class Engine:
 
         Without `shadows` none are run.
         """
-        self._runner = runner
-        self._capture = capture
+        self._stepper = stepper
+        self._policy = policy
         self._limits = limits
         self._observer = observer
         self._clock = clock
         self._shadows = shadows or Shadows()
-        self._scheduler = Scheduler(runner.num_layers, limits.max_step_pieces)
+        self._admission = Admission(limits.queue_texts, limits.queue_pieces)
+        self._scheduler = Scheduler(stepper.num_layers, limits.max_step_pieces)
         self._changed = threading.Condition()  # guards the fields below
-        self._admitted: list[Request] = []
-        self._open: set[Request] = set()
-        self._running = 0
-        self._reported = (0, 0)  # waiting and running, as the observer knows them
-        self._texts = 0
-        self._pieces = 0
-        self._admitted_pieces = 0
+        self._newcomers: list[Request] = []
         self._is_closing = False
         self._has_failed = False
+        self._reported = (0, 0)  # waiting and running, as the observer knows them
         self._step_started: float | None = None
         self._prepare = prepare
         self._prepared: Future[None] = Future()
@@ -128,7 +121,7 @@ class Engine:
                 )
                 self._has_failed = True
         self._shadows.drop()
-        for request in tuple(self._open):  # a worker that never started, or that is gone
+        for request in self._admission.open:  # a worker that never started, or that is gone
             self._answer(request, NotReady("the service ended before the request ran; send it to another instance"))
         self._report_queue()
 
@@ -150,60 +143,44 @@ class Engine:
     @property
     def has_room(self) -> bool:
         """Whether another text could be admitted at all: asked before the work of tokenising it."""
-        return self._texts < self._limits.queue_texts and self._pieces < self._limits.queue_pieces
+        return self._admission.has_room
 
     def load(self) -> EngineLoad:
         """What there is to do just now."""
-        with self._changed:
-            waiting = [request.submitted for request in self._open if request.captured is None]
-            waiting_s = max(0.0, self._clock() - min(waiting)) if waiting else 0.0
-            return EngineLoad(self._admitted_pieces, self._pieces, waiting_s)
+        return self._admission.load(self._clock())
 
     def submit(self, request: Request) -> None:
-        """Admit a request, whole or not at all; its future is always answered. Raises Overloaded or NotReady."""
+        """Admit a request, whole or not at all; its future is always answered.
+
+        Raises Overloaded or NotReady; and BadInput where it came without a captured policy and its changes do not fit.
+        """
+        if request.captured is None:
+            request.captured = self._policy.capture(request.override)
+        policy, num_layers = request.captured.policy, self._stepper.num_layers
+        inputs = [sequence for text in request.texts for sequence in text.sequences]
+        request.cost = sum(policy.work(sequence, num_layers) for sequence in inputs)
+        request.sequences = [
+            Sequence(one, policy, keeps_every_exit=request.wants_trace, request=request) for one in inputs
+        ]
+        request.unfinished = len(inputs)
         with self._changed:
             if self._is_closing:
                 raise NotReady("the service is shutting down; send the request again to another instance")
-            self._admit(request)
-            request.sequences = [Sequence(request, seq) for text in request.texts for seq in text.sequences]
-            request.unfinished = len(request.sequences)
+            self._admission.admit(request)
             request.future.set_running_or_notify_cancel()  # from here on only the engine settles it
-            if not request.sequences:
+            if inputs:
+                self._newcomers.append(request)
+                self._changed.notify()
+            else:
                 self._start(request)
                 self._answer(request, None)
-                self._report_queue()
-                return
-            self._admitted.append(request)
             self._report_queue()
-            self._changed.notify()
 
     def cancel(self, request: Request) -> None:
         """Nobody waits for `request` any more: its room is free at once, its sequences leave at the next boundary."""
         request.is_cancelled = True
         self._answer(request, ServiceError("the caller left before the answer was ready"))
         self._report_queue()
-
-    def _admit(self, request: Request) -> None:
-        request.cost = self._cost(request)
-        texts, pieces = self._texts + len(request.texts), self._pieces + request.cost
-        if texts > self._limits.queue_texts or pieces > self._limits.queue_pieces:
-            raise Overloaded(
-                f"the queue holds {self._texts} texts and {self._pieces} tokens; {len(request.texts)} and "
-                f"{request.cost} more are over its limits of {self._limits.queue_texts} texts "
-                f"(NER_QUEUE_TEXTS) and {self._limits.queue_pieces} tokens (NER_QUEUE_TOKENS); send it again later"
-            )
-        self._texts, self._pieces = texts, pieces
-        self._admitted_pieces += request.num_pieces
-        self._open.add(request)
-
-    def _cost(self, request: Request) -> int:
-        """What the queue counts it as: its pieces, or less where the policy knows before what it will come to."""
-        try:
-            policy = self._capture(request.override).policy
-        except BadInput:  # its changes fit no more, which it is told when it starts
-            return request.num_pieces
-        layers = self._runner.num_layers
-        return sum(policy.work(sequence, layers) for text in request.texts for sequence in text.sequences)
 
     def _work(self) -> None:
         """Prepare, then work until closed. A fault outside a step costs all open requests; too many, the process."""
@@ -228,25 +205,29 @@ class Engine:
         while True:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._admitted or self._scheduler.has_work or self._is_closing or self._shadows.has_work
+                    lambda: self._newcomers or self._scheduler.has_work or self._is_closing or self._shadows.has_work
                 )
-                for request in self._admitted:
+                for request in self._newcomers:
                     self._scheduler.add(request.sequences)
-                self._admitted.clear()
+                self._newcomers.clear()
                 if self._is_closing and not self._scheduler.has_work:
                     return
-            step = self._scheduler.next_step()
-            if step is not None:
-                self._run(step)
+            if self._scheduler.has_work:
+                self._step()
             elif self._shadows.has_work:
                 self._run_shadow()
+
+    def _step(self) -> None:
+        step = self._schedule()
+        moved = self._run(step)
+        self._settle(step, moved)
 
     def _abandon(self) -> None:
         """Answer every open request with an error, and begin with nothing waiting."""
         with self._changed:
-            abandoned = tuple(self._open)
-            self._admitted.clear()
-            self._scheduler = Scheduler(self._runner.num_layers, self._limits.max_step_pieces)
+            abandoned = self._admission.open
+            self._newcomers.clear()
+            self._scheduler = Scheduler(self._stepper.num_layers, self._limits.max_step_pieces)
         self._step_started = None
         self._shadows.drop()
         for request in abandoned:
@@ -255,53 +236,45 @@ class Engine:
             self._answer(request, EngineFailed("the engine failed on this request; the log has the details"))
         self._report_queue()
 
-    def _run(self, step: Step) -> None:
-        started = self._clock()
-        sequences = [sequence for sequence in step.sequences if self._is_wanted(sequence, started)]
+    def _schedule(self) -> Step:
+        """Take the next step; sequences that nobody waits for any more leave here, at a layer boundary."""
+        self._step_started = now = self._clock()
+        step = self._scheduler.next_step()
+        wanted = tuple(sequence for sequence in step.sequences if self._is_wanted(sequence, now))
         self._report_queue()
-        if not sequences:
-            return
-        self._step_started = started
-        pieces = sum(sequence.step_pieces for sequence in sequences)
-        self._advance(step.layer, sequences)
-        self._step_started = None
+        return Step(step.layer, wanted, sum(sequence.step_pieces for sequence in wanted))
+
+    def _run(self, step: Step) -> list[Sequence]:
+        """Advance the step's sequences by its layer; return those that it did not fail on."""
+        return self._in_parts(step.sequences, self._stepper.advance) if step.sequences else []
+
+    def _settle(self, step: Step, moved: Seq[Sequence]) -> None:
+        """Answer those that leave; those that stay wait before their next layer."""
+        self._scheduler.add(sequence for sequence in moved if sequence.exit_reason is None)
+        self._leave([sequence for sequence in moved if sequence.exit_reason is not None])
         self._report_queue()
-        self._tell(self._observer.step_done, step.layer, len(sequences), pieces, self._clock() - started)
+        seconds, self._step_started = self.step_age_s(), None
+        if step.sequences:
+            self._tell(self._observer.step_done, step.layer, len(step.sequences), step.pieces, seconds)
 
     def _run_shadow(self) -> None:
-        """One layer of one shadow; where that fails, nobody but the statistics has lost anything."""
+        """Run one layer of one shadow; where that fails, nobody but the statistics has lost anything."""
         self._step_started = self._clock()
         try:
-            self._shadows.run_layer(self._runner)
+            self._shadows.run_layer(self._stepper)
         except Exception:
             log.warning("a shadow run failed and was dropped", exc_info=True)
         self._step_started = None
 
-    def _advance(self, layer: int, sequences: Seq[Sequence]) -> None:
-        """Run one layer; who leaves is answered, who stays waits before the next one, whom it fails on fails alone."""
-        leaving = []
-        for sequence, evidence in self._in_parts(sequences, lambda part: self._runner.run_layer(layer, part)):
-            sequence.history.append(evidence)
-            try:
-                sequence.exit_reason = sequence.policy.decide(sequence.history, self._runner.num_layers)
-            except Exception:
-                self._fail(sequence)
-                continue
-            if sequence.exit_reason is None:
-                self._scheduler.add([sequence])
-            else:
-                leaving.append(sequence)
-        self._leave(leaving)
+    def _in_parts(self, sequences: Seq[Sequence], do: Callable[[Seq[Sequence]], object]) -> list[Sequence]:
+        """Have the device do something for some sequences; return those that it did it for.
 
-    def _in_parts(
-        self, sequences: Seq[Sequence], do: Callable[[Seq[Sequence]], Seq[Result]]
-    ) -> list[tuple[Sequence, Result]]:
-        """What the device does for each sequence. Where it fails, halves are tried, down to whom it fails on alone.
-
-        So neither a poisoned sequence nor a step too large for the device's memory costs anybody else the answer.
+        Where it fails, halves are tried, down to whom it fails on alone. So neither a poisoned sequence nor a step too
+        large for the device's memory costs anybody else the answer.
         """
         try:
-            return list(zip(sequences, do(sequences), strict=True))
+            do(sequences)
+            return list(sequences)
         except Exception:
             if len(sequences) == 1:
                 self._fail(sequences[0])
@@ -325,56 +298,55 @@ class Engine:
             self.cancel(request)
         elif now > request.deadline:
             self._answer(request, TimedOut("the request's timeout_ms passed before its answer was ready"))
-        elif request.captured is None:
+        elif not request.has_started:
             self._start(request)
-        if request in self._open:
+        if self._admission.is_open(request):
             return True
         sequence.release()  # its request is answered: cancelled, too late, or another sequence of it failed
         return False
 
     def _start(self, request: Request) -> None:
-        """Capture the policy of a request whose first sequence is about to run."""
+        """Begin a request: the policy that is in force now decides all its sequences."""
         try:
-            captured = self._capture(request.override)
+            captured = self._policy.renew(request.policy, request.override)
         except BadInput as error:  # the live policy changed since its changes were checked, and they fit no more
             self._answer(request, error)
             return
-        with self._changed:
-            if request not in self._open:  # cancelled just now
-                return
-            request.captured, request.started = captured, self._clock()
-            self._running += 1
+        for sequence in request.sequences:
+            sequence.policy = captured.policy
+        self._admission.start(request, captured, self._clock())
 
     def _leave(self, sequences: Seq[Sequence]) -> None:
         if not sequences:
             return
         started = self._clock()
-        decoded = self._in_parts(sequences, self._runner.read_spans)
-        for sequence, spans in decoded:
-            sequence.spans = spans
-            self._shadows.offer(sequence, self._runner.num_layers)
+        decoded = self._in_parts(sequences, self._read)
+        for sequence in decoded:
+            self._shadows.offer(sequence, self._stepper.num_layers)
             sequence.release()
-            self._tell(self._observer.sequence_left, sequence, self._runner.num_layers)
+            self._tell(self._observer.sequence_left, sequence, self._stepper.num_layers)
         now = self._clock()
-        for sequence, _ in decoded:
+        for sequence in decoded:
             request = sequence.request
             request.decode_s += (now - started) / len(decoded)
             request.unfinished -= 1
             if request.unfinished == 0:
                 self._answer(request, None)
 
+    def _read(self, sequences: Seq[Sequence]) -> None:
+        """Decode what sequences answer, and view the layers of those whose request wants a trace."""
+        for sequence, spans in zip(sequences, self._stepper.read_spans(sequences), strict=True):
+            sequence.spans = spans
+            if sequence.keeps_every_exit:
+                sequence.views = inspect(sequence)
+
     def _answer(self, request: Request, error: ServiceError | None) -> None:
         """Settle a request's future, once, and give its place in the queue back.
 
         What its sequences hold on the device is given back by the worker, which may be using it just now.
         """
-        with self._changed:
-            if request not in self._open:
-                return
-            self._open.remove(request)
-            self._texts -= len(request.texts)
-            self._pieces -= request.cost
-            self._running -= request.captured is not None
+        if not self._admission.give_back(request):
+            return
         request.finished = self._clock()
         if error is None:
             request.future.set_result(request)
@@ -382,7 +354,7 @@ class Engine:
             request.future.set_exception(error)
 
     def _report_queue(self) -> None:
-        counts = len(self._open) - self._running, self._running
+        counts = self._admission.counts
         if counts != self._reported:
             self._reported = counts
             self._tell(self._observer.queue_changed, *counts)

@@ -8,7 +8,8 @@ from typing import Any
 
 from service.errors import BadInput
 from service.exits.disagreement import Disagreement
-from service.exits.policy import ExitPolicy, require_number
+from service.exits.parameters import Number
+from service.exits.policy import ExitPolicy
 
 HIGHEST_P95_MS = 60_000.0
 READ_ONLY = ("level", "highest_level")
@@ -29,11 +30,13 @@ class Objective:
     max_disagreement: float | None = None
 
     def __post_init__(self) -> None:
-        require_number("autopilot.p95_ms", self.p95_ms, 1.0, HIGHEST_P95_MS, "milliseconds from request to answer")
-        require_number("autopilot.max_f1_loss", self.max_f1_loss, -100.0, 100.0, "F1 x 100 below full depth")
+        p95 = Number(lowest=1.0, highest=HIGHEST_P95_MS, meaning="milliseconds from request to answer")
+        p95.check("autopilot.p95_ms", self.p95_ms)
+        loss = Number(lowest=-100.0, highest=100.0, meaning="F1 x 100 below full depth")
+        loss.check("autopilot.max_f1_loss", self.max_f1_loss)
         if self.max_disagreement is not None:
-            meaning = "share of early answers that may differ from full depth's"
-            require_number("autopilot.max_disagreement", self.max_disagreement, 0.0, 1.0, meaning)
+            share = Number(meaning="share of early answers that may differ from full depth's")
+            share.check("autopilot.max_disagreement", self.max_disagreement)
 
     @classmethod
     def merged(cls, current: Objective | None, changes: object) -> Objective:

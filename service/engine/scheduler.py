@@ -14,10 +14,11 @@ FULL_SHARE = 0.75  # of the budget: what leaves a few behind at every layer must
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Run `layer` over `sequences`; all of them stand before that layer."""
+    """Run `layer` over `sequences`, which all stand before it; pieces: what that costs, in pieces that move."""
 
     layer: int
     sequences: tuple[Sequence, ...]
+    pieces: int
 
 
 class Scheduler:
@@ -43,11 +44,9 @@ class Scheduler:
             self._waiting[sequence.layer].append(sequence)
             self._pieces[sequence.layer] += sequence.step_pieces
 
-    def next_step(self) -> Step | None:
-        """Take the next step's sequences out; None when nothing waits. One sequence always fits."""
+    def next_step(self) -> Step:
+        """Take the next step's sequences out, of which one always fits; there is one as long as `has_work`."""
         candidates = [index for index, waiting in enumerate(self._waiting) if waiting]
-        if not candidates:
-            return None
         chosen = max(candidates, key=self._precedence)
         for index in candidates:
             self._passed_over[index] += 1
@@ -59,7 +58,7 @@ class Scheduler:
             pieces += waiting[0].step_pieces
             taken.append(waiting.popleft())
         self._pieces[chosen] -= pieces
-        return Step(chosen + 1, tuple(taken))
+        return Step(chosen + 1, tuple(taken), pieces)
 
     def _precedence(self, index: int) -> tuple[int, bool, float, int]:
         starving = self._passed_over[index] if self._passed_over[index] >= MAX_PASSED_OVER else 0

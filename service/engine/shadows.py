@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.engine.runner import Runner
-from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.engine.sequence import CapturedPolicy, Sequence
 from service.exits.policies.full_depth import FullDepth
 from service.spans.types import Span
+from service.stepping.passage import Passage
+from service.stepping.stepper import Stepper
 
 MOST_KEPT = 8  # sequences whose states stay on the device, some 10 MB of them at the most
 Report = Callable[[CapturedPolicy, bool], None]
@@ -24,18 +25,18 @@ Report = Callable[[CapturedPolicy, bool], None]
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """A sequence on its way to full depth, under a request of its own that nobody waits for.
+    """A passage on its way to full depth.
 
-    left_under, answered  the policy and the spans that it left early with
+    left_under, answered  the policy and the entities that its sequence left early with
     """
 
-    sequence: Sequence
+    passage: Passage
     left_under: CapturedPolicy
     answered: frozenset[tuple[int, int, int]]
 
 
 class Shadows:
-    """The lane behind all others. Belongs to the engine's worker, and to no other thread."""
+    """The lane that all others go before. It belongs to the engine's worker, and to no other thread."""
 
     def __init__(
         self,
@@ -58,26 +59,20 @@ class Shadows:
         return bool(self._waiting)
 
     def offer(self, left: Sequence, num_layers: int) -> None:
-        """A sequence was answered and still holds its state: keep it, if it left early and the draw says so."""
-        captured = left.request.captured
-        if captured is None or captured.is_override or left.exit_layer == num_layers or self._draw() >= self._fraction:
+        """Keep a sequence that was answered and holds its state yet, if it left early and the draw says so."""
+        captured = left.request.policy
+        if captured.is_override or left.layers_run == num_layers or self._draw() >= self._fraction:
             return
-        request = Request(texts=(), deadline=0.0, submitted=0.0, captured=CapturedPolicy(FullDepth(), captured.version))
-        sequence = Sequence(request, left.input)
-        if left.words is None:  # else it begins anew: its words stand at different depths
-            sequence.hidden, sequence.history = left.hidden, [()] * left.layer
-        self._waiting.append(Shadow(sequence, captured, _entities(left.spans)))
+        self._waiting.append(Shadow(left.goes_on_under(FullDepth()), captured, _entities(left.spans)))
 
-    def run_layer(self, runner: Runner) -> None:
-        """Run the next layer of the one that waits longest. What the runner raises costs that one, and is raised."""
+    def run_layer(self, stepper: Stepper) -> None:
+        """Run the next layer of the one that waits longest. What the stepper raises costs that one, and is raised."""
         shadow = self._waiting.popleft()
-        sequence = shadow.sequence
-        (evidence,) = runner.run_layer(sequence.layer + 1, [sequence])
-        sequence.history.append(evidence)
-        if sequence.layer < runner.num_layers:
+        stepper.advance([shadow.passage])
+        if shadow.passage.exit_reason is None:
             self._waiting.appendleft(shadow)
             return
-        (spans,) = runner.read_spans([sequence])
+        (spans,) = stepper.read_spans([shadow.passage])
         self._report(shadow.left_under, _entities(spans) != shadow.answered)
 
     def drop(self) -> None:

@@ -12,6 +12,7 @@ from service.evaluation.fit_rule import cross_fitted_evidence, fit_rule
 from service.evaluation.replay import Replayer
 from service.evaluation.sweep import Outcome, cheapest, families, front, run, run_family
 from service.evaluation.trace import Trace
+from service.exits.assets import ModelAssets
 from service.exits.operating_points import Calibration, OperatingPoint, Preset
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.vee import Vee
@@ -44,7 +45,7 @@ def calibrate(
     cross_fitted = cross_fitted_evidence(replayer)
     outcomes = {
         key: run_family(family, replayer, meter, cross_fitted if key == "learned" else None)
-        for key, family in families(trace.num_layers, rule).items()
+        for key, family in families(ModelAssets(trace.num_layers).with_asset(rule)).items()
     }
     points = _Points(full, Bootstrap(len(trace.texts)), trace)
     first_exit = outcomes["budgeted"][0]

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.evaluation.predict import run_to_full_depth
 from service.evaluation.replay import Replay
 from service.executors.executor import Executor
 from service.exits.policy import ExitPolicy
 from service.exits.reading import Reading
 from service.spans.types import IntArray
+from service.stepping.every_exit import run_to_full_depth
 from service.text.types import SequenceInput
 
 Seconds = NDArray[np.float64]

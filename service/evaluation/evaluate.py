@@ -8,10 +8,11 @@ from typing import Any
 
 from service.data.gold import gold_spans
 from service.data.readers import Example
-from service.evaluation.predict import WordLayers, entities_at_every_exit
+from service.evaluation.predict import entities_at_every_exit
 from service.executors.executor import Executor
 from service.spans.score import Score, inner, keys, score, score_by_label
 from service.spans.types import Entity
+from service.stepping.every_exit import WordLayers
 from service.text.encoder import TextEncoder
 from service.text.types import EncodedText
 

@@ -19,10 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from service.evaluation.replay import Replayer
-from service.exits.features import FEATURES, features
-from service.exits.policies.learned import Learned
-from service.exits.policy import Evidence
-from service.exits.rule import UNIT_PIECES, ExitRule
+from service.exits.parameters import Evidence
+from service.exits.policies.learned import FEATURES, UNIT_PIECES, ExitRule, Learned, features
 from service.spans.types import IntArray
 
 LOWEST_PRICE, HIGHEST_PRICE, MIDDLE_PRICE = 0.003, 0.2, 0.02  # entity errors per unit of work

@@ -1,42 +1,14 @@
-"""Runs texts to full depth and keeps what every exit says. How good that is, is counted elsewhere."""
+"""What every exit finds in texts that are run to full depth. How good that is, is counted elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
-from service.executors.executor import Executor, State
-from service.exits.reading import Reading
-from service.models.batches import length_buckets
-from service.spans.types import Entity, IntArray, Span
+from service.executors.executor import Executor
+from service.spans.types import Entity, Span
+from service.stepping.every_exit import WordLayers, run_to_full_depth
 from service.text.encoder import TextEncoder
 from service.text.types import EncodedText, SequenceInput
-
-WordLayers = Callable[[SequenceInput], IntArray]
-
-
-def run_to_full_depth(
-    executor: Executor,
-    sequences: Sequence[SequenceInput],
-    *,
-    max_pieces: int = 4096,
-    word_layers: WordLayers | None = None,
-) -> Iterator[tuple[list[int], list[Reading]]]:
-    """-> batch by batch: which sequences, and what every exit said of them, tables included.
-
-    word_layers: after which layers a sequence's words halt; None: none does
-    """
-    for batch in length_buckets(sequences, max_pieces):
-        inputs = [sequences[index] for index in batch]
-        states: list[State | None] = [None] * len(inputs)
-        of_words = None if word_layers is None else [word_layers(sequence) for sequence in inputs]
-        readings = []
-        for layer in range(1, executor.config.num_layers + 1):
-            active = None if of_words is None else [layers >= layer for layers in of_words]
-            states, reading = executor.run_layer(layer, inputs, states, active=active)
-            if reading is None:
-                raise RuntimeError("an executor ran no exit, though it was asked for one")
-            readings.append(reading)
-        yield batch, readings
 
 
 def decode_every_exit(

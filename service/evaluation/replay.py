@@ -11,20 +11,19 @@ import numpy as np
 
 from service.evaluation.evaluate import score_json
 from service.evaluation.trace import Trace
-from service.exits.policy import Evidence, ExitPolicy
+from service.exits.parameters import Evidence, Evidences
+from service.exits.policy import ExitPolicy
 from service.exits.reading import Figures
 from service.spans.score import Score, keys
 from service.spans.types import IntArray, Span
 from service.text.encoder import entities_of_sequences
-
-Evidences = Sequence[Sequence[Evidence]]  # [layer - 1][sequence]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Replay:
     """What a policy gives on a trace.
 
-    exit_layers               (sequences,); where words halted one by one, the mean over each one's words
+    exit_layers               (sequences,); under a strategy by word, the mean over each one's words
     gold, found, correct      (texts,) entities
     num_pieces, num_layers    of the trace
     """

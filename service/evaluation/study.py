@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from service.assets import assets_of
 from service.data.readers import read_examples
 from service.errors import ModelRefused
 from service.evaluation.bootstrap import Bootstrap
@@ -20,13 +21,12 @@ from service.evaluation.sweep import Outcome, cheapest, families, front, run, ru
 from service.evaluation.sweep_runs import outcome_of_run, time_shares
 from service.evaluation.trace import Trace, trace
 from service.executors.executor import Executor
+from service.exits.declaration import Family
 from service.exits.operating_points import Calibration, OperatingPoint
-from service.exits.policies import REPLAYED
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.vee import Vee
 from service.models.store import StoredModel
-from service.trained import trained_for
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +41,7 @@ class Pair:
 class Study:
     """What a report shows of one model.
 
+    kinds          by key, what was swept
     families       by key, every policy swept
     full           full depth
     oracle         leaves at the first layer whose decoded entities are full depth's: no rule can know it
@@ -55,6 +56,7 @@ class Study:
     calibration: Calibration
     dev: Trace
     test: Trace
+    kinds: Mapping[str, Family]
     families: Mapping[str, Sequence[Pair]]
     full: Pair
     oracle: Outcome
@@ -106,8 +108,9 @@ def study(stored: StoredModel, dev_file: Path, test_file: Path, executor: Execut
     """Trace, sweep and replay. The model must be calibrated: its learned rule and its front are what is reported."""
     if stored.operating_points is None:
         raise ModelRefused(f"{stored.reference} has no operating points; calibrate it on {dev_file} first")
-    trained = trained_for(stored.model)
-    calibration = Calibration.from_json(stored.operating_points, stored.config.num_layers, trained)
+    assets = assets_of(stored.model)
+    calibration = Calibration.from_json(stored.operating_points, assets)
+    catalog = calibration.catalog(assets)
     examples = {path: read_examples(path) for path in (dev_file, test_file)}
     dev, test = (trace(stored, found, f"{path.parent.name}/{path.name}", executor) for path, found in examples.items())
     texts = encode_examples(stored.text_encoder, examples[dev_file])
@@ -115,15 +118,16 @@ def study(stored: StoredModel, dev_file: Path, test_file: Path, executor: Execut
     on_dev, on_test = Replayer(dev), Replayer(test)
     cross_fitted = cross_fitted_evidence(on_dev)
     swept: dict[str, list[Pair]] = {}
-    for key, family in families(dev.num_layers, calibration.rule).items():
+    kinds = families(catalog.model)
+    for key, family in kinds.items():
         outcomes = run_family(family, on_dev, meter, cross_fitted if key == "learned" else None)
         swept[key] = [Pair(outcome, run(outcome.policy, on_test, meter)) for outcome in outcomes]
     averaging = [replace(policy, ensemble=True) for policy in _patience_1(swept)]
     at_oracle = on_test.at_layers(_oracle_layers(test))
-    catalog = calibration.catalog(dev.num_layers, trained)
     points = [(point, run(catalog.policy(point.parameters), on_test, meter)) for point in calibration.points]
     full_on_test = run(FullDepth(), on_test, meter)
-    wanted = [(p, catalog.policy(p.parameters)) for p in calibration.others if p.parameters["strategy"] not in REPLAYED]
+    others = [(point, catalog.policy(point.parameters)) for point in calibration.others]
+    wanted = [(point, policy) for point, policy in others if not policy.is_replayable]
     sequences = [s for text in encode_examples(stored.text_encoder, examples[test_file]) for s in text.sequences]
     shares = time_shares(executor, [policy for _, policy in wanted], sequences) if wanted else {}
     runs = [
@@ -135,6 +139,7 @@ def study(stored: StoredModel, dev_file: Path, test_file: Path, executor: Execut
         calibration=calibration,
         dev=dev,
         test=test,
+        kinds=kinds,
         families=swept,
         full=Pair(run(FullDepth(), on_dev, meter), full_on_test),
         oracle=Outcome(FullDepth(), at_oracle, _one_exit(meter, dev.num_layers).of(at_oracle)),

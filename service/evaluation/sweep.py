@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
-
-import numpy as np
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from service.evaluation.cost import CostMeter
-from service.evaluation.replay import Evidences, Replay, Replayer
-from service.exits.consistency import CONSISTENCIES
-from service.exits.policies.branchynet import BranchyNet
-from service.exits.policies.budgeted import Budgeted
-from service.exits.policies.gated_vote import GatedVote
-from service.exits.policies.learned import Learned
-from service.exits.policies.pabee import Pabee
-from service.exits.policies.sentee import Sentee
-from service.exits.policies.shallow_deep import ShallowDeep
-from service.exits.policies.vee import Vee
+from service.evaluation.replay import Replay, Replayer
+from service.exits.assets import ModelAssets
+from service.exits.declaration import Family
+from service.exits.parameters import Evidences
+from service.exits.policies import STRATEGIES
 from service.exits.policy import ExitPolicy
-from service.exits.rule import ExitRule
-
-NUM_TAUS = 60
-GATED_TAUS = (0.01, 0.02, 0.05, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
-GATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,34 +28,23 @@ class Outcome:
         return 100 * self.replay.micro.f1
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Policies that are judged by the same evidence, of every layer.
-
-    prototype  any of them
-    members    all of them, given the evidence of a trace
-    """
-
-    prototype: ExitPolicy
-    members: Callable[[Evidences], Iterable[ExitPolicy]]
+def families(model: ModelAssets) -> dict[str, Family]:
+    """Return by key all that a replay can sweep on a model: of every strategy that a trace suffices for."""
+    return _families(model, is_replayable=True)
 
 
-def families(num_layers: int, rule: ExitRule | None = None) -> dict[str, Family]:
-    """By the strategy's name, and for VEE `vee/measure/pooling`; the learned rule only where there is one."""
-    patiences = range(1, max(num_layers - 1, 2))  # of two layers, even patience 1 goes on to the last
-    found = {
-        f"vee/{measure}/{pooling}": _vee(Vee(measure, pooling, consistency.tau), patiences)
-        for (measure, pooling), consistency in CONSISTENCIES.items()
+def families_to_run(model: ModelAssets) -> dict[str, Family]:
+    """Return by key all that has to be run to be swept on a model."""
+    return _families(model, is_replayable=False)
+
+
+def _families(model: ModelAssets, *, is_replayable: bool) -> dict[str, Family]:
+    return {
+        family.key: family
+        for strategy in STRATEGIES.values()
+        if strategy.is_replayable == is_replayable and strategy.lacks(model) is None
+        for family in strategy.families(model)
     }
-    for confident in (BranchyNet(), ShallowDeep(), Sentee()):
-        found[confident.strategy] = _by_tau(confident)
-    found["pabee"] = Family(Pabee(), lambda _: [Pabee(patience) for patience in patiences])
-    found["budgeted"] = Family(Budgeted(1), lambda _: [Budgeted(layer) for layer in range(1, num_layers + 1)])
-    grid = [values for values in product(GATED_TAUS, GATES, (1, 2)) if values[0] < values[1]]
-    found["gated_vote"] = Family(GatedVote(), lambda _: [GatedVote(*values) for values in grid])
-    if rule is not None:
-        found["learned"] = _learned(Learned(rule=rule), range(max(1, num_layers - 2), num_layers))
-    return found
 
 
 def run_family(
@@ -100,39 +76,3 @@ def cheapest(outcomes: Sequence[Outcome], lowest_f1: float) -> Outcome:
     if good:
         return min(good, key=lambda outcome: (outcome.seconds, -outcome.f1))
     return max(outcomes, key=lambda outcome: (outcome.f1, -outcome.seconds))
-
-
-def _vee(prototype: Vee, patiences: Iterable[int]) -> Family:
-    def members(evidences: Evidences) -> list[ExitPolicy]:
-        consistency = CONSISTENCIES[prototype.measure, prototype.pooling]
-        taus = [tau for tau in _taus(evidences) if consistency.lowest <= tau <= consistency.highest]
-        pairs = product(patiences, taus or [prototype.tau])
-        return [replace(prototype, tau=tau, patience=patience) for patience, tau in pairs]
-
-    return Family(prototype, members)
-
-
-def _learned(prototype: Learned, deepest_exits: Iterable[int]) -> Family:
-    """With the deepest early exit or without it: leaving out more was seen to fit the data that it is chosen on."""
-
-    def members(evidences: Evidences) -> list[ExitPolicy]:
-        pairs = product(deepest_exits, _taus(evidences))
-        return [replace(prototype, tau=tau, deepest_exit=deepest) for deepest, tau in pairs]
-
-    return Family(prototype, members)
-
-
-def _by_tau(prototype: ExitPolicy) -> Family:
-    return Family(prototype, lambda evidences: [_with(prototype, tau=tau) for tau in _taus(evidences)])
-
-
-def _with(policy: ExitPolicy, **values: float) -> ExitPolicy:
-    changes: Mapping[str, float] = values
-    return replace(policy, **changes)
-
-
-def _taus(evidences: Evidences) -> list[float]:
-    """Thresholds that cut what was seen into equal shares, to four digits."""
-    seen = [value for of_layer in evidences for evidence in of_layer for value in evidence]
-    cuts = np.quantile(seen, np.linspace(0.01, 0.99, NUM_TAUS)).tolist() if seen else []
-    return sorted({float(f"{value:.4g}") for value in cuts})

@@ -22,12 +22,12 @@ from torch import Tensor
 from service.data.readers import Example
 from service.errors import DataRefused
 from service.evaluation.evaluate import encode_examples
-from service.evaluation.predict import run_to_full_depth
 from service.executors.executor import Executor
 from service.exits.reading import Candidates, Figures, Reading
 from service.models.store import StoredModel
 from service.spans.score import Key, keys
 from service.spans.types import IntArray
+from service.stepping.every_exit import run_to_full_depth
 from service.text.types import EncodedText
 
 FORMAT = "2"

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from service.executors.eager import State, flags_of, keep_halted_cells
-from service.exits.halting import Flags
 from service.exits.reading import Candidates, Cells, Reading
+from service.exits.words import Flags
 from service.models.biaffine import Projections
 from service.models.config import ModelConfig
 from service.models.encoder import SelfAttention

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.exits.halting import Flags
 from service.exits.reading import Projections, Reading
+from service.exits.words import Flags
 from service.models.config import ModelConfig
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, pack

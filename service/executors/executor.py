@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from service.exits.halting import Flags
 from service.exits.reading import Reading
+from service.exits.words import Flags
 from service.models.config import ModelConfig
 from service.text.types import SequenceInput
 

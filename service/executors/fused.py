@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from service.executors.quantized import ALIGNMENT, aligned_empty, quantize
-from service.exits.halting import Flags
 from service.exits.reading import Candidates, Figures, Projections, Reading
+from service.exits.words import Flags
 from service.kernels.layer import NUM_FIGURES, STARTS_OF_A_BLOCK, STEP, WORDS_OF_A_BLOCK, arrange
 from service.kernels.rows import PANEL
 from service.kernels.team import Team

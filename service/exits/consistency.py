@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from service.exits.parameters import Scale
 from service.exits.reading import Figures, Reading
 from service.spans.types import FloatArray, IntArray
 
@@ -179,26 +180,33 @@ class Consistency:
     lowest: float
     highest: float
     tau: float
+    scale: Scale
 
 
 MEASURES_OF_ENTITIES = ("entity_set", "entity_jaccard")
 ROOT_2 = math.sqrt(2)
+BELOW_0, BELOW_1 = Scale(farthest=-1.0), Scale(surest=1.0, farthest=0.0)
+OF_KL, OF_EUCLIDEAN = (
+    Scale(farthest=-30.0),
+    Scale(farthest=-ROOT_2),
+)  # a divergence has no lowest value
+OF_ENTITIES = Scale(surest=1.0, farthest=0.0, is_even=True)
 CONSISTENCIES: Mapping[tuple[str, str], Consistency] = {  # (measure, pooling)
-    ("kl", "mean"): Consistency(pooled_by_mean(kl_divergence), -math.inf, 0.0, -0.001),
-    ("kl", "max"): Consistency(pooled_by_max(kl_divergence), -math.inf, 0.0, -0.2),
-    ("reverse_kl", "mean"): Consistency(pooled_by_mean(reverse_kl_divergence), -math.inf, 0.0, -0.001),
-    ("reverse_kl", "max"): Consistency(pooled_by_max(reverse_kl_divergence), -math.inf, 0.0, -0.2),
-    ("js", "mean"): Consistency(pooled_by_mean(js_divergence), -1.0, 0.0, -0.001),
-    ("js", "max"): Consistency(pooled_by_max(js_divergence), -1.0, 0.0, -0.1),
-    ("hellinger", "mean"): Consistency(pooled_by_mean(hellinger_distance), -1.0, 0.0, -0.01),
-    ("hellinger", "max"): Consistency(pooled_by_max(hellinger_distance), -1.0, 0.0, -0.3),
-    ("euclidean", "mean"): Consistency(euclidean, -ROOT_2, 0.0, -0.03),
-    ("euclidean", "max"): Consistency(euclidean_of_worst_cell, -ROOT_2, 0.0, -0.4),
-    ("cosine", "mean"): Consistency(cosine, 0.0, 1.0, 0.999),
-    ("cosine", "max"): Consistency(cosine_of_worst_cell, 0.0, 1.0, 0.9),
-    ("edit", "mean"): Consistency(pooled_by_mean(label_differs), -1.0, 0.0, -0.001),
-    ("edit", "max"): Consistency(pooled_by_max(label_differs), -1.0, 0.0, -0.5),
-    ("edit_levenshtein", "mean"): Consistency(edit_levenshtein, -1.0, 0.0, -0.001),
-    ("entity_set", "mean"): Consistency(entity_set, 0.0, 1.0, 0.5),
-    ("entity_jaccard", "mean"): Consistency(entity_jaccard, 0.0, 1.0, 0.9),
+    ("kl", "mean"): Consistency(pooled_by_mean(kl_divergence), -math.inf, 0.0, -0.001, OF_KL),
+    ("kl", "max"): Consistency(pooled_by_max(kl_divergence), -math.inf, 0.0, -0.2, OF_KL),
+    ("reverse_kl", "mean"): Consistency(pooled_by_mean(reverse_kl_divergence), -math.inf, 0.0, -0.001, OF_KL),
+    ("reverse_kl", "max"): Consistency(pooled_by_max(reverse_kl_divergence), -math.inf, 0.0, -0.2, OF_KL),
+    ("js", "mean"): Consistency(pooled_by_mean(js_divergence), -1.0, 0.0, -0.001, BELOW_0),
+    ("js", "max"): Consistency(pooled_by_max(js_divergence), -1.0, 0.0, -0.1, BELOW_0),
+    ("hellinger", "mean"): Consistency(pooled_by_mean(hellinger_distance), -1.0, 0.0, -0.01, BELOW_0),
+    ("hellinger", "max"): Consistency(pooled_by_max(hellinger_distance), -1.0, 0.0, -0.3, BELOW_0),
+    ("euclidean", "mean"): Consistency(euclidean, -ROOT_2, 0.0, -0.03, OF_EUCLIDEAN),
+    ("euclidean", "max"): Consistency(euclidean_of_worst_cell, -ROOT_2, 0.0, -0.4, OF_EUCLIDEAN),
+    ("cosine", "mean"): Consistency(cosine, 0.0, 1.0, 0.999, BELOW_1),
+    ("cosine", "max"): Consistency(cosine_of_worst_cell, 0.0, 1.0, 0.9, BELOW_1),
+    ("edit", "mean"): Consistency(pooled_by_mean(label_differs), -1.0, 0.0, -0.001, BELOW_0),
+    ("edit", "max"): Consistency(pooled_by_max(label_differs), -1.0, 0.0, -0.5, BELOW_0),
+    ("edit_levenshtein", "mean"): Consistency(edit_levenshtein, -1.0, 0.0, -0.001, BELOW_0),
+    ("entity_set", "mean"): Consistency(entity_set, 0.0, 1.0, 0.5, OF_ENTITIES),
+    ("entity_jaccard", "mean"): Consistency(entity_jaccard, 0.0, 1.0, 0.9, OF_ENTITIES),
 }

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from service.errors import BadInput, ModelRefused
-from service.exits.catalog import PolicyCatalog, Trained, default_key
+from service.exits.assets import ModelAssets
+from service.exits.catalog import PolicyCatalog, default_key
+from service.exits.policies.learned import ExitRule
 from service.exits.policy import ExitPolicy
-from service.exits.rule import ExitRule
 
 Preset = Literal["accurate", "balanced", "fast"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 Interval = tuple[float, float]
-NOTHING_MORE = Trained()
 LOSS_UNIT = "F1 x 100 below full depth"
 LEAST_STEP = 1.1  # a level of the ladder is faster than the one before it by this factor: less is not worth a move
 
@@ -67,11 +67,11 @@ class Calibration:
     rule: ExitRule | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    def catalog(self, num_layers: int, trained: Trained = NOTHING_MORE) -> PolicyCatalog:
-        """The policies of the model, with calibrated defaults."""
+    def catalog(self, model: ModelAssets) -> PolicyCatalog:
+        """Return the policies of the model, with calibrated defaults and the learned rule."""
         points = (*self.others, *(point for point in self.points if point.preset == "balanced"))
         defaults = {default_key(point.parameters["strategy"], point.parameters): point.parameters for point in points}
-        return PolicyCatalog(num_layers, defaults, self.rule, trained)
+        return PolicyCatalog(model.with_asset(self.rule), defaults)
 
     def expected(self, policy: ExitPolicy) -> dict[str, Any] | None:
         """What was measured for exactly this policy; None if it was not."""
@@ -112,11 +112,11 @@ class Calibration:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], num_layers: int, trained: Trained = NOTHING_MORE) -> Calibration:
+    def from_json(cls, data: Mapping[str, Any], model: ModelAssets) -> Calibration:
         """The reverse of `to_json`. Raises ModelRefused for anything that does not fit the model."""
         try:
-            rule = ExitRule.from_json(data["rule"], num_layers) if data["rule"] is not None else None
-            catalog = PolicyCatalog(num_layers, rule=rule, trained=trained)
+            rule = ExitRule.from_json(data["rule"], model.num_layers) if data["rule"] is not None else None
+            catalog = PolicyCatalog(model.with_asset(rule))
             points = tuple(_point(item, catalog) for item in data["points"])
             others = tuple(_point(item, catalog) for item in data["others"])
             calibration = cls(points, others, rule, data["provenance"])
@@ -127,13 +127,11 @@ class Calibration:
         return calibration
 
 
-def catalog_of(
-    operating_points: Mapping[str, Any] | None, num_layers: int, trained: Trained = NOTHING_MORE
-) -> PolicyCatalog:
-    """The policies of a model, given its operating points as its folder has them (None: not calibrated)."""
+def catalog_of(operating_points: Mapping[str, Any] | None, model: ModelAssets) -> PolicyCatalog:
+    """Return the policies of a model, given its operating points as its folder has them (None: not calibrated)."""
     if operating_points is None:
-        return PolicyCatalog(num_layers, trained=trained)
-    return Calibration.from_json(operating_points, num_layers, trained).catalog(num_layers, trained)
+        return PolicyCatalog(model)
+    return Calibration.from_json(operating_points, model).catalog(model)
 
 
 def _point(item: Mapping[str, Any], catalog: PolicyCatalog) -> OperatingPoint:

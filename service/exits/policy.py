@@ -1,122 +1,204 @@
-"""What every exit strategy is: frozen parameters with `evidence` (tensor maths) and `decide` (plain Python)."""
+"""What every exit strategy is: frozen parameters with `evidence` (maths over a batch) and `decide` (plain Python).
+
+A strategy is one file in `service/exits/policies`. Its class declares all that others need to know of it: the catalog,
+the sweep, reports and their figures, metrics, schemas, the console and the documents read these declarations.
+"""
 
 from __future__ import annotations
 
-import math
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from itertools import product
+from typing import Any, ClassVar
 
 import numpy as np
 
-from service.errors import BadInput
+from service.exits.assets import ModelAssets
+from service.exits.declaration import EXIT_AFTER_EVERY_LAYER, Display, Family, Need, Style
+from service.exits.parameters import Evidence, Evidences, Parameter, assets_of, parameters_of
 from service.exits.reading import Figures, Reading
-from service.exits.sentence import Sentence
+from service.exits.words import WordProgress
+from service.text.types import SequenceInput
 
-ExitReason = Literal["vote", "confidence", "learned", "budget", "last_layer"]
-Evidence = tuple[float, ...]
-HIGHEST_INT = 1_000_000  # more than any count of layers or words; a metric must be able to show it
+ExitReason = str
+LAST_LAYER: ExitReason = "last_layer"
 
 
 @dataclass(frozen=True, slots=True)
 class ExitPolicy(ABC):
     """A strategy with its parameters: an immutable value. Subclasses are frozen dataclasses; layers count from 1.
 
+    A field annotated with a `Parameter` is set over the wire; one marked `OfModel` comes from the model.
+
+    strategy       its name on the wire
+    title, origin  its name in figures, and who published it
+    meaning        when a sequence leaves, in a sentence
+    reasons        why a sequence may leave early
+    needs          what it needs of a model, beside the assets that its fields name
+    is_replayable  whether a trace, which keeps what every exit said at full depth, is enough to know what it gives
     calibrated_by  the parameters that say which calibrated defaults fit, beside the strategy: another value of one of
                    them changes what tau means
     thresholds     the parameters that only `decide` reads
+    style          of its curve in figures; None for one that is drawn in none
     """
 
     strategy: ClassVar[str]
+    title: ClassVar[str]
+    origin: ClassVar[str]
+    meaning: ClassVar[str]
+    display: ClassVar[Display]
+    reasons: ClassVar[tuple[ExitReason, ...]] = ()
+    needs: ClassVar[tuple[Need, ...]] = (EXIT_AFTER_EVERY_LAYER,)
+    is_replayable: ClassVar[bool] = True
     calibrated_by: ClassVar[tuple[str, ...]] = ()
     thresholds: ClassVar[tuple[str, ...]] = ("tau", "gate", "patience", "layer")
+    style: ClassVar[Style | None] = None
 
-    def work(self, sequence: Sentence, num_layers: int) -> int:
-        """What admission counts a sequence as, in pieces that go to full depth: all it may come to."""
-        return sequence.num_pieces
+    def __post_init__(self) -> None:
+        """Raise BadInput for a value that its parameter does not take."""
+        for name in self.parameters():
+            self.parameter(name).check(name, getattr(self, name))
+
+    # what it declares
+
+    @classmethod
+    def parameters(cls) -> dict[str, Parameter]:
+        """Return the parameters by name, as they are on the wire."""
+        return parameters_of(cls)
+
+    def parameter(self, name: str) -> Parameter:
+        """Return a parameter as it is beside the values of the others."""
+        return self.parameters()[name]
+
+    @classmethod
+    def variants(cls) -> list[ExitPolicy]:
+        """Return a policy for every combination of other parameters that changes a parameter's range or default."""
+        return []
+
+    @classmethod
+    def lacks(cls, model: ModelAssets) -> str | None:
+        """Return what the strategy needs that a model has not; None for a model that supports it."""
+        unmet = [need.lack for need in cls.needs if not need.is_met(model)]
+        missing = [mark.lack for kind, mark in assets_of(cls).values() if model.get(kind) is None]
+        return next(iter([*unmet, *missing]), None)
+
+    @classmethod
+    def of_model(cls, model: ModelAssets, **parameters: Any) -> ExitPolicy:
+        """Make a policy on a model that lacks nothing; parameters that are left out take the strategy's own defaults.
+
+        Raises BadInput for a value that a parameter does not take.
+        """
+        policy = cls(**parameters, **cls._assets(model))
+        policy.check(model.num_layers)
+        return policy
+
+    @classmethod
+    def _assets(cls, model: ModelAssets) -> dict[str, Any]:
+        return {name: model.get(kind) for name, (kind, _) in assets_of(cls).items()}
+
+    @classmethod
+    def defaults(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters to take where no calibration knows better, in the light of those that are given."""
+        return {f.name: f.default for f in fields(cls) if f.name in cls.parameters()}
+
+    @classmethod
+    def families(cls, model: ModelAssets) -> list[Family]:
+        """Return what a sweep tries on a model: here all combinations of the grids that the parameters declare."""
+        grids = {name: parameter for name, parameter in cls.parameters().items() if parameter.grid}
+
+        def members(seen: Evidences) -> list[ExitPolicy]:
+            values = product(*(parameter.values(model, seen) for parameter in grids.values()))
+            policies = [cls.of_model(model, **dict(zip(grids, row, strict=True))) for row in values]
+            return [policy for policy in policies if policy.is_worth_trying]
+
+        return [Family(cls.strategy, cls.title, cls(**cls._assets(model)), members, cls.style)]
+
+    @property
+    def is_worth_trying(self) -> bool:
+        """Whether a sweep should try it: False for a combination of parameters of which one makes no difference."""
+        return True
+
+    # how it decides
+
+    def needs_exit(self, layer: int, num_layers: int) -> bool:
+        """Whether the exit after `layer` must be computed. Always true where `decide` may leave."""
+        return True
+
+    def needs_exit_of(self, layer: int, num_layers: int, sequence: SequenceInput) -> bool:
+        """Whether the exit after `layer` must be computed for this very sequence."""
+        return self.needs_exit(layer, num_layers)
 
     @property
     def compares_tables(self) -> bool:
         """Whether `evidence` or `prediction` look at the tables themselves, not only at summaries and entities."""
         return False
 
-    def needs_exit(self, layer: int, num_layers: int) -> bool:
-        """Whether the exit after `layer` must be computed. Always true where `decide` may leave."""
-        return True
-
     def evidence(self, readings: Sequence[Reading]) -> Figures:
-        """What the exits computed so far show, the latest last -> (sequences, n) float64, on the host.
+        """Return what the exits computed so far show, the latest last: (sequences, n) float64, on the host.
 
-        Depends on each sequence's own cells alone, never on its batch mates, nor on thresholds. The default shows
+        It depends on each sequence's own cells alone, never on its batch mates, nor on thresholds. The default shows
         nothing.
         """
         return np.zeros((len(readings[-1].num_words), 0))
 
     @abstractmethod
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
-        """Leave here? `history` has one entry a layer that ran; -> the reason to leave, or None to go on.
+        """Leave here? `history` has one entry a layer that ran; return the reason to leave, or None to go on.
 
-        At the last layer the reason is always "last_layer".
+        At the last layer the reason is always LAST_LAYER.
         """
 
     def prediction(self, readings: Sequence[Reading]) -> Reading:
-        """What a sequence answers that leaves here: the latest exit's reading, unless a strategy knows better."""
+        """Return what a sequence answers that leaves here: the latest reading, unless a strategy knows better."""
         return readings[-1]
+
+    def votes(self, evidence: Evidence) -> int | None:
+        """Return how many earlier layers agree with the layer of this evidence; None for a strategy without votes."""
+        return None
+
+    # what it makes of words; only strategies that halt words one by one do anything here
+
+    def start(self, sequence: SequenceInput) -> WordProgress | None:
+        """Return the words of a sequence before its first layer; None where they move together to the end."""
+        return None
+
+    def words_after(
+        self, layer: int, num_layers: int, sequence: SequenceInput, words: WordProgress, reading: Reading | None
+    ) -> WordProgress:
+        """Return the words after `layer`, some of them halted there; reading: what the exit said, if it ran."""
+        raise NotImplementedError(f"strategy {self.strategy} does not halt words one by one")
+
+    def look(self, seen: Sequence[Sequence[Reading]], words: Sequence[WordProgress | None]) -> list[Evidence]:
+        """Return the evidence of some sequences after a layer that is not the last.
+
+        seen   of every sequence, the readings so far; of all equally many
+        words  of every sequence, after the layer
+        """
+        rows = self.evidence([Reading.join(of_exit) for of_exit in zip(*seen, strict=True)]).tolist()
+        return [tuple(row) for row in rows]
+
+    # how it is counted, compared and kept
+
+    def work(self, sequence: SequenceInput, num_layers: int) -> int:
+        """Return what admission counts a sequence as, in pieces that go to full depth: all it may come to."""
+        return sequence.num_pieces
 
     def check(self, num_layers: int) -> None:
         """Raise BadInput for a parameter that a model of `num_layers` layers cannot use."""
 
     def kind(self, num_layers: int) -> Hashable:
-        """Equal for policies that compute the same exits and see the same evidence: they differ only in `decide`."""
+        """Return a key, equal for policies that compute the same exits and see the same: only `decide` differs."""
         needed = tuple(self.needs_exit(layer, num_layers) for layer in range(1, num_layers + 1))
         return type(self), needed, *(getattr(self, f.name) for f in fields(self) if f.name not in self.thresholds)
 
-    @classmethod
-    def parameters(cls) -> list[str]:
-        """Names of the parameters on the wire."""
-        return [f.name for f in fields(cls) if f.metadata.get("on_the_wire", True)]
-
     def carried_over(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """What stays of strategy and parameters under `changes`: not a tau whose meaning they change."""
+        """Return what stays of strategy and parameters under `changes`: not a tau whose meaning they change."""
         if changes.get("strategy", self.strategy) != self.strategy:
             return {}
         is_recalibrated = bool(changes.keys() & set(self.calibrated_by))
         return {name: value for name, value in self.to_json().items() if name != "tau" or not is_recalibrated}
 
-    @classmethod
-    def defaults(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters that are taken where no calibration knows better, in the light of those that are given."""
-        return {f.name: f.default for f in fields(cls) if f.name in cls.parameters()}
-
     def to_json(self) -> dict[str, Any]:
-        """Strategy and parameters, as on the wire."""
+        """Return strategy and parameters, as on the wire."""
         return {"strategy": self.strategy, **{name: getattr(self, name) for name in self.parameters()}}
-
-
-def require_int(name: str, value: object, lowest: int) -> None:
-    """Raise BadInput unless `value` is an integer from lowest to HIGHEST_INT."""
-    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= HIGHEST_INT:
-        raise BadInput(f"{name} is {value!r}; expected an integer of at least {lowest} and at most {HIGHEST_INT}")
-
-
-def require_number(name: str, value: object, lowest: float, highest: float, meaning: str) -> None:
-    """Raise BadInput unless `value` is a finite number in [lowest, highest]; `meaning` says what it is a number of."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and abs(value) <= sys.float_info.max and lowest <= value <= highest:  # type: ignore[arg-type, operator]
-        return
-    bounds = f"at most {highest:g}" if lowest == -math.inf else f"from {lowest:g} to {highest:g}"
-    raise BadInput(f"{name} is {value!r}; expected a number {bounds}: {meaning}")
-
-
-def require_flag(name: str, value: object) -> None:
-    """Raise BadInput unless `value` is true or false."""
-    if not isinstance(value, bool):
-        raise BadInput(f"{name} is {value!r}; expected true or false")
-
-
-def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Raise BadInput unless `value` is one of `choices`."""
-    if value not in choices:
-        raise BadInput(f"{name} is {value!r}; expected one of {list(choices)}")

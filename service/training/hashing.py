@@ -1,4 +1,4 @@
-"""Makes the tables of HashEE: by which order pieces leave. What is done with them is `service.exits.hashing`."""
+"""Makes the tables of HashEE: by which order pieces leave. What is done with them: `service.exits.policies.hashee`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.exits.hashing import DRAWN, layer_of_bucket
+from service.exits.policies.hashee import DRAWN, layer_of_bucket
 from service.models.config import Hash
 from service.spans.types import IntArray
 from service.text.types import SequenceInput

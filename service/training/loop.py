@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from tqdm import tqdm
 
+from service.assets import hashed_layers
 from service.data.gold import gold_spans, label_names
 from service.data.readers import Example, join, read_examples
 from service.errors import BadInput
@@ -36,7 +37,6 @@ from service.spans.types import IntArray, Span
 from service.text.encoder import TextConfig, TextEncoder
 from service.text.types import SequenceInput
 from service.text.words import WORD_SHAPES
-from service.trained import hashed_layers
 from service.training.card import model_card
 from service.training.hashing import count_tags, make_piece_layers
 from service.training.objective import Objective

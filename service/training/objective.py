@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from service.assets import hashed_layers
 from service.errors import BadInput
 from service.models.biaffine import Projections
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed
 from service.text.types import SequenceInput
-from service.trained import hashed_layers
 from service.training.loss import distance_loss, exit_weights, multi_exit_loss
 from service.training.recipe import Recipe
 from service.training.word_layers import SampledLayers, cell_layers

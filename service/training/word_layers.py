@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.evaluation.predict import run_to_full_depth
 from service.executors.eager import EagerExecutor
-from service.exits.halting import Uncertainty, simulate
+from service.exits.policies.tokee import simulate
+from service.exits.words import Uncertainty
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed
+from service.stepping.every_exit import run_to_full_depth
 from service.text.types import SequenceInput
 
 WINDOWS = (1, 3, 5, 7, 9, 11, 13, 15)  # the grid of their code, and 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -11,8 +12,10 @@ from service.api.answering import ERRORS, AnsweredText, Asked, answer
 from service.api.keys import require_read
 from service.api.schemas import NerRequest, NerResult, NerResults
 from service.api.state import Service, service_of
-from service.engine.trace import trace_words
+from service.engine.sequence import Sequence
 from service.errors import BadInput
+from service.exits.words import WordProgress
+from service.stepping.inspection import LayerView
 
 router = APIRouter()
 
@@ -72,15 +75,47 @@ def _result(service: Service, text: AnsweredText) -> dict[str, Any]:
         ],
         "exit_layer": max((sequence.layer for sequence in text.sequences), default=0),
         "num_layers": service.config.num_layers,
-        "sequences": [
+        "sequences": [_sequence(service, sequence) for sequence in text.sequences],
+    }
+
+
+def _sequence(service: Service, sequence: Sequence) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "start": sequence.input.start,
+        "end": sequence.input.end,
+        "exit_layer": sequence.layer,
+        "exit_reason": sequence.exit_reason,
+    }
+    if sequence.views is not None:
+        found["trace"] = [_layer(sequence, view, service.config.labels) for view in sequence.views]
+        if sequence.words is not None:
+            found["word_layers"] = _word_layers(sequence, sequence.words)
+    return found
+
+
+def _layer(sequence: Sequence, view: LayerView, labels: Seq[str]) -> dict[str, Any]:
+    """A layer that ran; its spans of words as entities by character, like the answer's."""
+    starts, ends = sequence.input.word_starts, sequence.input.word_ends
+    return {
+        "layer": view.layer,
+        "consistency": list(view.consistency),
+        "votes": view.votes,
+        "entropy_mean": view.entropy_mean,
+        "entropy_max": view.entropy_max,
+        "evidence": list(view.evidence),
+        "entities": [
             {
-                "start": sequence.input.start,
-                "end": sequence.input.end,
-                "exit_layer": sequence.layer,
-                "exit_reason": sequence.exit_reason,
-                **({"trace": sequence.trace} if sequence.trace is not None else {}),
-                **({"word_layers": words} if sequence.trace is not None and (words := trace_words(sequence)) else {}),
+                "start": int(starts[span.start]),
+                "end": int(ends[span.end - 1]),
+                "label": labels[span.label - 1],
+                "score": span.score,
             }
-            for sequence in text.sequences
+            for span in view.spans
         ],
     }
+
+
+def _word_layers(sequence: Sequence, words: WordProgress) -> list[dict[str, int]]:
+    """Every word with the layer after which it halted."""
+    rows = zip(sequence.input.word_starts, sequence.input.word_ends, words.layers, strict=True)
+    return [{"start": int(start), "end": int(end), "layer": int(layer)} for start, end, layer in rows]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from service.exits.policies.one_layer import ConfidencePolicy
-from service.exits.policy import require_number
+from service.exits.confidence_policy import ConfidencePolicy
+from service.exits.declaration import Display, Style
+from service.exits.parameters import Number, Scale, quantiles
 from service.exits.reading import Figures, Reading
 
 
@@ -15,14 +16,31 @@ class BranchyNet(ConfidencePolicy):
     """Leaves when the mean normalised entropy over the valid cells (Eq. 6, without its sign slip) is below tau."""
 
     strategy: ClassVar[str] = "branchynet"
+    title: ClassVar[str] = "BranchyNet"
+    origin: ClassVar[str] = "Teerapittayanon et al. 2016"
+    meaning: ClassVar[str] = "Leaves when the mean entropy of the cells is below tau."
+    style: ClassVar[Style] = Style("#E69F00", "X", "--")
+    display: ClassVar[Display] = Display(
+        title="Mean entropy",
+        shown="evidence",
+        thresholds=("tau",),
+        note="{0}",
+        why={"confidence": "The mean entropy of its cells is {0}, below τ = {tau}."},
+        held="no earlier layer came below τ = {tau}",
+    )
 
-    tau: float = 0.01
-
-    def __post_init__(self) -> None:
-        require_number("tau", self.tau, 0.0, 1.0, "a layer is confident when its mean entropy is smaller")
+    tau: Annotated[
+        float,
+        Number(
+            meaning="a layer is confident when its mean entropy is smaller",
+            unit="normalised entropy",
+            scale=Scale(),
+            grid=quantiles,
+        ),
+    ] = 0.01
 
     def confidence(self, reading: Reading) -> Figures:
-        """Mean entropy, in [0, 1]."""
+        """Return the mean entropy, in [0, 1]."""
         return reading.figure("entropy_mean")
 
     def is_confident(self, confidence: float) -> bool:

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from service.exits.policy import Evidence, ExitPolicy, ExitReason
+from service.exits.assets import ModelAssets
+from service.exits.declaration import Display, Family, Need
+from service.exits.parameters import Evidence
+from service.exits.policy import LAST_LAYER, ExitPolicy, ExitReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,11 +17,21 @@ class FullDepth(ExitPolicy):
     """Never leaves early and computes no exit but the last."""
 
     strategy: ClassVar[str] = "full_depth"
+    title: ClassVar[str] = "full depth"
+    origin: ClassVar[str] = "the baseline"
+    meaning: ClassVar[str] = "Never leaves early: the baseline."
+    needs: ClassVar[tuple[Need, ...]] = ()
+    display: ClassVar[Display] = Display(title="Full depth", held="full depth never leaves early")
 
     def needs_exit(self, layer: int, num_layers: int) -> bool:
         """Only the last."""
         return layer == num_layers
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
-        """At the last layer."""
-        return "last_layer" if len(history) == num_layers else None
+        """Leave at the last layer."""
+        return LAST_LAYER if len(history) == num_layers else None
+
+    @classmethod
+    def families(cls, model: ModelAssets) -> list[Family]:
+        """Return none: it is what the others are compared with."""
+        return []

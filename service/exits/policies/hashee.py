@@ -1,15 +1,69 @@
-"""HashEE (Sun et al. 2022): a hash says after which layer each word halts, before anything is run."""
+"""HashEE (Sun et al. 2022): a hash says after which layer each word halts, before anything is run.
+
+Every piece of the vocabulary has a bucket b of B, and leaves after layer 1 + b * (M // B). A word leaves with its last
+piece. Special pieces and pieces that training never showed go to layer M.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
+from weakref import WeakKeyDictionary
 
-from service.exits.halting import Flags
-from service.exits.hashing import HashedLayers
+import numpy as np
+from numpy.typing import NDArray
+
+from service.exits.declaration import Display, Need
+from service.exits.parameters import OfModel
 from service.exits.policy import ExitReason
-from service.exits.sentence import Sentence
-from service.exits.words import WordPolicy, Words, work_of_pieces
+from service.exits.word_policy import WordPolicy
+from service.exits.words import Flags, WordProgress, work_of_pieces
+from service.spans.types import IntArray
+from service.text.types import SequenceInput
+
+DRAWN = 0  # in place of a layer: another one at every place where the piece occurs
+
+
+def layer_of_bucket(bucket: IntArray, num_layers: int, buckets: int) -> IntArray:
+    """Return the layer after which a bucket leaves."""
+    return 1 + np.minimum(bucket, buckets - 1) * (num_layers // buckets)
+
+
+def word_layers(sequence: SequenceInput, piece_layers: NDArray[np.uint8], num_layers: int, buckets: int) -> IntArray:
+    """Return (words,) after which layer each word halts."""
+    ids = sequence.piece_ids
+    layers = piece_layers[ids].astype(np.int64)
+    if (drawn := layers == DRAWN).any():
+        layers[drawn] = layer_of_bucket(_draw(ids, buckets), num_layers, buckets)[drawn]
+    end = int(sequence.last_piece[-1]) + 1
+    found: IntArray = np.maximum.reduceat(layers[:end], sequence.first_piece)
+    return found
+
+
+class HashedLayers:
+    """What the hash of a model says: `word_layers`, worked out once for a sequence however often it is asked for."""
+
+    def __init__(self, piece_layers: NDArray[np.uint8], num_layers: int, buckets: int) -> None:
+        """piece_layers: (vocabulary,) the layer after which each piece leaves, or DRAWN"""
+        self._table, self._num_layers, self._buckets = piece_layers, num_layers, buckets
+        self._known: WeakKeyDictionary[SequenceInput, IntArray] = WeakKeyDictionary()
+
+    def of(self, sequence: SequenceInput) -> IntArray:
+        """Return (words,) after which layer each word halts."""
+        found = self._known.get(sequence)
+        if found is None:
+            found = word_layers(sequence, self._table, self._num_layers, self._buckets)
+            self._known[sequence] = found
+        return found
+
+
+def _draw(ids: IntArray, buckets: int) -> IntArray:
+    """Draw a bucket for every place, by piece and position: random to look at, the same whenever the text comes."""
+    mixed: NDArray[np.uint64] = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed += np.arange(len(ids), dtype=np.uint64)
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    drawn: IntArray = ((mixed >> np.uint64(32)) % np.uint64(buckets)).astype(np.int64)
+    return drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,20 +71,35 @@ class HashEE(WordPolicy):
     """Hash and buckets belong to the model, which was trained under them: there is nothing to set."""
 
     strategy: ClassVar[str] = "hashee"
+    title: ClassVar[str] = "HashEE"
+    origin: ClassVar[str] = "Sun et al. 2022"
+    meaning: ClassVar[str] = (
+        "A hash says after which layer each word halts. It belongs to the model: there is nothing to set."
+    )
+    reasons: ClassVar[tuple[ExitReason, ...]] = ("budget",)
+    needs: ClassVar[tuple[Need, ...]] = ()
+    display: ClassVar[Display] = Display(
+        title="Words that go on",
+        note="{0|word} of it",
+        why={"budget": "The hash lets none of its words go deeper."},
+        held="the hash sends a word of it to the last",
+    )
 
-    layers: HashedLayers = field(kw_only=True, repr=False, metadata={"on_the_wire": False})
+    layers: Annotated[
+        HashedLayers, OfModel("a model trained under a hash (recipe field hash), which this one was not")
+    ] = field(kw_only=True, repr=False)
 
-    def go_on(self, layer: int, num_layers: int, sequence: Sentence, words: Words) -> Flags:
-        """As the hash says."""
+    def go_on(self, layer: int, num_layers: int, sequence: SequenceInput, words: WordProgress) -> Flags:
+        """Do as the hash says."""
         going_on: Flags = self.layers.of(sequence) > layer
         return going_on
 
-    def needs_exit_of(self, layer: int, num_layers: int, sequence: Sentence) -> bool:
-        """Where the last word comes to stand."""
+    def needs_exit_of(self, layer: int, num_layers: int, sequence: SequenceInput) -> bool:
+        """Only where the last word halts."""
         return layer == int(self.layers.of(sequence).max())
 
-    def work(self, sequence: Sentence, num_layers: int) -> int:
-        """Known before it is run, since the layer of every word is."""
+    def work(self, sequence: SequenceInput, num_layers: int) -> int:
+        """Return the exact cost, since the layer of every word is known before it runs."""
         layers = self.layers.of(sequence)
         lengths = sequence.last_piece - sequence.first_piece + 1
         specials = sequence.num_pieces - int(lengths.sum())
@@ -39,8 +108,3 @@ class HashEE(WordPolicy):
             moving = specials + int(lengths[layers >= layer].sum())
             total += work_of_pieces(moving, sequence.num_pieces - moving)
         return -(-total // num_layers)
-
-    @property
-    def reason(self) -> ExitReason:
-        """It was said before."""
-        return "budget"

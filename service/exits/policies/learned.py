@@ -1,14 +1,113 @@
-"""The learned rule (ours): leave when going on is not expected to mend enough to be worth the work."""
+"""The learned rule (ours): leave when going on is not expected to mend enough to be worth the work.
+
+The rule is one linear estimate a layer, of a few numbers that an exit and a vote have at hand anyway. How its weights
+are fitted is evaluation's business (`service.evaluation.fit_rule`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from operator import mul
+from typing import Annotated, Any, ClassVar
 
-from service.exits.policy import Evidence, ExitPolicy, ExitReason, require_int, require_number
-from service.exits.reading import Figures, Reading
-from service.exits.rule import UNIT_PIECES, ExitRule
+import numpy as np
+
+from service.errors import ModelRefused
+from service.exits.assets import ModelAssets
+from service.exits.declaration import Display, Family, Style
+from service.exits.parameters import Count, Evidence, Evidences, Number, OfModel, Scale, earlier_layers, quantiles
+from service.exits.policy import LAST_LAYER, ExitPolicy, ExitReason
+from service.exits.reading import BYTES_OF_A_KEY, Figures, Reading
+
+FEATURES = (
+    "log_entropy_max",  # of the least certain cell
+    "log_doubt",  # -log of the probability that every cell's label is right, were cells independent
+    "missed",  # highest probability of an entity among the cells where none is most probable
+    "weakest",  # 1 - the lowest probability of a cell's label among the cells where an entity is most probable
+    "log_entities",  # entities decoded, + 1
+    "log_words",
+    "is_unchanged",  # decoded the same as the layer before
+    "votes",  # earlier layers that decoded the same
+)
+SMALLEST = 1e-6
+LARGEST_LOG_WORTH = 6.9  # a worth of 992: within the range of tau
+UNIT_PIECES = 24  # a layer of a sequence of so many pieces is the unit of work, in which tau is told: some 20 words
+
+
+def features(readings: Sequence[Reading]) -> list[tuple[float, ...]]:
+    """Per sequence the latest exit's FEATURES, in the light of the earlier ones.
+
+    In plain floats: few sequences are faster so, and no batch mate can change the last bit of a logarithm.
+    """
+    *earlier, current = readings
+    before = [reading.entity_keys for reading in earlier]
+    rows: list[tuple[float, ...]] = []
+    for index, (entities, num_words) in enumerate(zip(current.entity_keys, current.num_words, strict=True)):
+        entropy_max, _, _, doubt, missed, weakest = current.summary_rows[index]
+        agreements = [of_layer[index] == entities for of_layer in before]
+        rows.append(
+            (
+                math.log(entropy_max + SMALLEST),
+                math.log(doubt + SMALLEST),
+                missed,
+                weakest,
+                math.log1p(len(entities) // BYTES_OF_A_KEY),
+                math.log(num_words),
+                1.0 if agreements and agreements[-1] else 0.0,
+                float(sum(agreements)),
+            )
+        )
+    return rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExitRule:
+    """log(worth of going on after layer m) = weights[m - 1] . features + bias[m - 1], for m = 1, ..., num_layers - 1.
+
+    Worth is in entity errors mended per unit of work: one layer of a sequence of UNIT_PIECES. Of two sequences with as
+    much to mend, the longer one is worth less.
+    """
+
+    weights: tuple[tuple[float, ...], ...]
+    bias: tuple[float, ...]
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.bias) + 1
+
+    def worth_of_going_on(self, readings: Sequence[Reading]) -> Figures:
+        """After layer len(readings), which is not the last -> (sequences,) float64, above 0."""
+        weights, bias = self.weights[len(readings) - 1], self.bias[len(readings) - 1]
+        worth = []
+        for row in features(readings):
+            log_worth = bias + sum(map(mul, weights, row))
+            worth.append(math.exp(max(-LARGEST_LOG_WORTH, min(log_worth, LARGEST_LOG_WORTH))))
+        return np.array(worth)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON types; features by name, so that a rule of other features is refused."""
+        return {"features": list(FEATURES), "weights": [list(row) for row in self.weights], "bias": list(self.bias)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], num_layers: int) -> ExitRule:
+        """The reverse of `to_json`. Raises ModelRefused for a rule of other features or another depth."""
+        try:
+            weights = tuple(tuple(float(weight) for weight in row) for row in data["weights"])
+            rule = cls(weights, tuple(float(value) for value in data["bias"]))
+            known = tuple(data["features"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ModelRefused(f"the learned exit rule cannot be read: {error!r}; calibrate the model again") from error
+        if not all(math.isfinite(value) for row in (*weights, rule.bias) for value in row):
+            raise ModelRefused("the learned exit rule has weights that are not finite; calibrate the model again")
+        fits = known == FEATURES and len(weights) == len(rule.bias) == num_layers - 1
+        if not fits or any(len(row) != len(FEATURES) for row in weights):
+            raise ModelRefused(
+                f"the learned exit rule is one of features {list(known)} for {rule.num_layers} layers; expected "
+                f"{list(FEATURES)} for {num_layers}: calibrate the model again"
+            )
+        return rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,36 +115,77 @@ class Learned(ExitPolicy):
     """Leaves when the worth of going on, in entity errors mended per work done, is below tau.
 
     The unit of work is a layer of a sequence of UNIT_PIECES pieces; a layer of a longer one is more, so must mend more.
-    After layer `deepest_exit` nobody leaves early and no exit is computed but the last: who is still there would pay
+    After layer `deepest_exit` nobody leaves early and no exit is computed but the last: whoever is there yet would pay
     for exits that seldom let anybody go. `rule` estimates the worth; it belongs to the model and is trained by
     `calibrate`.
     """
 
     strategy: ClassVar[str] = "learned"
+    title: ClassVar[str] = "learned rule (ours)"
+    origin: ClassVar[str] = "ours"
+    meaning: ClassVar[str] = (
+        "Leaves when going on is not expected to mend more than tau entity errors for the work of a layer. Nobody "
+        "leaves after the deepest exit but at the end."
+    )
+    reasons: ClassVar[tuple[ExitReason, ...]] = ("learned",)
+    style: ClassVar[Style] = Style("#000000", "o", "-")
+    display: ClassVar[Display] = Display(
+        title="Worth of going on",
+        shown="evidence",
+        thresholds=("tau",),
+        note="{0}",
+        why={"learned": "Going on was expected to mend {0} entity errors for the work of a layer, below τ = {tau}."},
+        held="no layer at which it may leave came below τ = {tau}",
+    )
 
-    tau: float = 0.03
-    deepest_exit: int = 1_000
-    rule: ExitRule = field(kw_only=True, repr=False, metadata={"on_the_wire": False})
-
-    def __post_init__(self) -> None:
-        meaning = f"a sequence leaves when going on is to mend fewer entity errors per layer of {UNIT_PIECES} pieces"
-        require_number("tau", self.tau, 0.0, 1_000.0, meaning)
-        require_int("deepest_exit", self.deepest_exit, 1)
+    tau: Annotated[
+        float,
+        Number(
+            highest=1_000.0,
+            meaning=f"a sequence leaves when going on is to mend fewer entity errors per layer of {UNIT_PIECES} pieces",
+            unit=f"entity errors mended per layer of {UNIT_PIECES} pieces",
+            scale=Scale(farthest=1_000.0),
+            grid=quantiles,
+        ),
+    ] = 0.03
+    deepest_exit: Annotated[
+        int,
+        Count(
+            meaning="the layer after which nobody leaves early, and no exit is paid for but the last",
+            useful=earlier_layers,
+            ends=("the first layer alone", "any layer"),
+        ),
+    ] = 1_000
+    rule: Annotated[ExitRule, OfModel("a rule trained for this model, which it has not: calibrate it first")] = field(
+        kw_only=True, repr=False
+    )
 
     def needs_exit(self, layer: int, num_layers: int) -> bool:
         """Down to the deepest early exit, and at the end."""
         return layer <= self.deepest_exit or layer == num_layers
 
     def evidence(self, readings: Sequence[Reading]) -> Figures:
-        """(sequences, 1): the worth of going on, after all layers but the last."""
+        """Return (sequences, 1): the worth of going on, after all layers but the last."""
         if len(readings) >= min(self.rule.num_layers, self.deepest_exit + 1):  # at the last layer
             return ExitPolicy.evidence(self, readings)
         return self.rule.worth_of_going_on(readings)[:, None]
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
-        """By the latest layer's estimate."""
+        """Decide by the latest layer's estimate."""
         if len(history) == num_layers:
-            return "last_layer"
+            return LAST_LAYER
         if len(history) > self.deepest_exit:
             return None
         return "learned" if history[-1][0] < self.tau else None
+
+    @classmethod
+    def families(cls, model: ModelAssets) -> list[Family]:
+        """Return all taus, with the deepest early exit or without it: leaving out more was seen to fit the data that it
+        is chosen on."""
+        layers = model.num_layers
+
+        def members(seen: Evidences) -> list[ExitPolicy]:
+            pairs = [(tau, deepest) for deepest in range(max(1, layers - 2), layers) for tau in quantiles(model, seen)]
+            return [cls.of_model(model, tau=tau, deepest_exit=deepest) for tau, deepest in pairs]
+
+        return [Family(cls.strategy, cls.title, cls.of_model(model), members, cls.style)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from service.exits.consistency import entity_set
-from service.exits.policy import Evidence, ExitPolicy, ExitReason, require_int
+from service.exits.declaration import Display, Style
+from service.exits.parameters import Count, Evidence, earlier_layers, patiences
+from service.exits.policy import LAST_LAYER, ExitPolicy, ExitReason
 from service.exits.reading import Figures, Reading
 
 
@@ -19,18 +21,35 @@ class Pabee(ExitPolicy):
     """
 
     strategy: ClassVar[str] = "pabee"
+    title: ClassVar[str] = "PABEE, entity sets"
+    origin: ClassVar[str] = "Zhou et al. 2020"
+    meaning: ClassVar[str] = "Leaves when the entities stayed the same for as many layers in a row as patience says."
+    reasons: ClassVar[tuple[ExitReason, ...]] = ("vote",)
+    style: ClassVar[Style] = Style("#CC79A7", "P", "--")
+    display: ClassVar[Display] = Display(
+        title="Same as the layer before",
+        note="{0?same:changed}",
+        why={"vote": "The entities stayed the same {patience|time} in a row."},
+        held="the entities never stayed the same {patience|time} in a row",
+    )
 
-    patience: int = 1
-
-    def __post_init__(self) -> None:
-        require_int("patience", self.patience, 1)
+    patience: Annotated[
+        int,
+        Count(
+            meaning="how many layers in a row have to find what the layer before each of them found",
+            unit="layers",
+            useful=earlier_layers,
+            grid=patiences,
+            ends=("leaves earlier", "leaves later"),
+        ),
+    ] = 1
 
     def needs_exit(self, layer: int, num_layers: int) -> bool:
         """Every layer, unless patience rules out leaving before the last."""
         return layer == num_layers or self.patience < num_layers - 1
 
     def evidence(self, readings: Sequence[Reading]) -> Figures:
-        """(sequences, 1): 1 where the layer before decoded the same, else 0; nothing at the first layer."""
+        """Return (sequences, 1): 1 where the layer before decoded the same, else 0; nothing at the first layer."""
         if len(readings) < 2:
             return ExitPolicy.evidence(self, readings)
         return entity_set(readings[-2], readings[-1])[:, None]
@@ -38,6 +57,6 @@ class Pabee(ExitPolicy):
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
         """Count back from the latest layer."""
         if len(history) == num_layers:
-            return "last_layer"
+            return LAST_LAYER
         is_patient = all(evidence == (1.0,) for evidence in history[-self.patience :])  # the first layer's is empty
         return "vote" if is_patient else None

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from service.errors import BadInput
-from service.exits.halting import Flags, still_active, threshold
-from service.exits.policy import HIGHEST_INT, ExitReason, require_int, require_number
-from service.exits.sentence import Sentence
-from service.exits.words import WordPolicy, Words
+import numpy as np
+
+from service.exits.declaration import EXIT_AFTER_EVERY_LAYER, Display, Need
+from service.exits.parameters import Count, Number, Scale
+from service.exits.policy import ExitReason
+from service.exits.word_policy import WordPolicy
+from service.exits.words import Flags, Uncertainty, WordProgress
+from service.spans.types import IntArray
+from service.text.types import SequenceInput
+
+HIGHEST_DELTA = 0.5  # beyond which a threshold is not doubled in the upper half
+TAUS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.4, 0.5)
+WINDOWS = (1, 3, 5, 9)
+
+
+class HaltingTraining:
+    """The asset of a model that was trained with words that halt: its later layers can read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +33,86 @@ class Tokee(WordPolicy):
     """
 
     strategy: ClassVar[str] = "tokee"
+    title: ClassVar[str] = "TOKEE"
+    origin: ClassVar[str] = "Li et al. 2021"
+    meaning: ClassVar[str] = (
+        "A word halts when the largest entropy of a cell that a word of its window begins or ends is below tau; in the "
+        "upper half of the layers below twice tau. A sentence leaves when all its words have halted."
+    )
+    reasons: ClassVar[tuple[ExitReason, ...]] = ("confidence",)
+    needs: ClassVar[tuple[Need, ...]] = (
+        EXIT_AFTER_EVERY_LAYER,
+        Need(
+            lambda model: model.get(HaltingTraining) is not None,
+            "a model trained with words that halt (recipe field halting), which this one was not",
+        ),
+    )
     thresholds: ClassVar[tuple[str, ...]] = ("tau", "window")
+    display: ClassVar[Display] = Display(
+        title="Words that go on",
+        note="{0|word} of it",
+        why={
+            "confidence": "All its words have halted: within {window|word} nothing was less certain than τ = {tau} "
+            "allows."
+        },
+        held="some words never had a window that was certain enough for τ = {tau}",
+    )
 
-    tau: float = 0.1
-    window: int = 5
+    tau: Annotated[
+        float,
+        Number(
+            meaning="a word halts when its neighbourhood's entropy is smaller",
+            unit="normalised entropy",
+            scale=Scale(),
+            grid=TAUS,
+        ),
+    ] = 0.1
+    window: Annotated[
+        int,
+        Count(
+            meaning="how many neighbouring words, itself in the middle, have to be certain before a word halts",
+            unit="words",
+            is_odd=True,
+            grid=WINDOWS,
+        ),
+    ] = 5
 
-    def __post_init__(self) -> None:
-        require_number("tau", self.tau, 0.0, 1.0, "a word halts when its neighbourhood's entropy is smaller")
-        require_int("window", self.window, 1)
-        if self.window % 2 == 0:
-            raise BadInput(f"window is {self.window}; expected an odd number of words up to {HIGHEST_INT - 1}")
-
-    def go_on(self, layer: int, num_layers: int, sequence: Sentence, words: Words) -> Flags:
-        """By the window criterion."""
+    def go_on(self, layer: int, num_layers: int, sequence: SequenceInput, words: WordProgress) -> Flags:
+        """Decide by the window criterion."""
         return still_active(words.uncertainty, words.moving, self.window, threshold(self.tau, layer, num_layers))
 
-    @property
-    def reason(self) -> ExitReason:
-        """All words are certain."""
-        return "confidence"
+
+def threshold(delta: float, layer: int, num_layers: int) -> float:
+    """Return delta in the lower half of the layers, twice as much in the upper, up to HIGHEST_DELTA (their code)."""
+    return delta if 2 * layer <= num_layers else max(delta, min(2 * delta, HIGHEST_DELTA))
+
+
+def still_active(uncertainty: Uncertainty, active: Flags, window: int, threshold: float) -> Flags:
+    """Return (words,) which words go on: those that are active and near an uncertain word.
+
+    uncertainty  (words,) in [0, 1]; of a halted word, what it was when it last moved
+    window       how many words, an odd number, the word itself in the middle, all have to be below the threshold
+    """
+    unsure = uncertainty >= threshold
+    if window > 1 and unsure.any():
+        reach, words = window // 2, len(unsure)
+        before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(unsure)])
+        last = np.minimum(np.arange(words) + reach + 1, words)
+        unsure = before[last] > before[np.maximum(np.arange(words) - reach, 0)]
+    return active & unsure
+
+
+def simulate(uncertainties: Uncertainty, window: int, delta: float) -> IntArray:
+    """Return (words,) the layer after which each word would halt, had halting changed nothing.
+
+    uncertainties: (layers, words)
+    """
+    num_layers, words = uncertainties.shape
+    active, latest = np.ones(words, dtype=bool), uncertainties[0].copy()
+    layers = np.full(words, num_layers)
+    for layer in range(1, num_layers):
+        latest[active] = uncertainties[layer - 1][active]
+        going_on = still_active(latest, active, window, threshold(delta, layer, num_layers))
+        layers[active & ~going_on] = layer
+        active = going_on
+    return layers

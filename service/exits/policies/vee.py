@@ -4,22 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from itertools import product
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
+from service.exits.assets import ModelAssets
 from service.exits.consistency import CONSISTENCIES, MEASURES_OF_ENTITIES
+from service.exits.declaration import Display, Family, Style
 from service.exits.ensemble import average
-from service.exits.policy import (
+from service.exits.parameters import (
+    Choice,
+    Count,
     Evidence,
-    ExitPolicy,
-    ExitReason,
-    require_choice,
-    require_flag,
-    require_int,
-    require_number,
+    Evidences,
+    Flag,
+    Number,
+    Parameter,
+    earlier_layers,
+    patiences,
+    quantiles,
 )
+from service.exits.policy import LAST_LAYER, ExitPolicy, ExitReason
 from service.exits.reading import Figures, Reading
+
+MEASURES = sorted({measure for measure, _ in CONSISTENCIES})
+POOLINGS = sorted({pooling for _, pooling in CONSISTENCIES})
+DRAWN = {
+    ("kl", "mean"): ("VEE, mean KL (the paper's)", Style("#0072B2", "^", "-")),
+    ("kl", "max"): ("VEE, max KL", Style("#0072B2", "v", ":")),
+    ("entity_set", "mean"): ("VEE, entity sets", Style("#56B4E9", "<", ":")),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +47,87 @@ class Vee(ExitPolicy):
     """
 
     strategy: ClassVar[str] = "vee"
+    title: ClassVar[str] = "VEE"
+    origin: ClassVar[str] = "section 4.2 of VEE-BERT"
+    meaning: ClassVar[str] = "Leaves when as many earlier layers as patience says agree with this one by more than tau."
+    reasons: ClassVar[tuple[ExitReason, ...]] = ("vote",)
     calibrated_by: ClassVar[tuple[str, ...]] = ("measure", "pooling")
+    display: ClassVar[Display] = Display(
+        title="Votes",
+        shown="consistency",
+        thresholds=("tau",),
+        leaves="above",
+        note="{votes} of {patience|vote}",
+        why={"vote": "{votes|earlier layer} agreed with it by more than τ = {tau}, and patience is {patience}."},
+        held="no earlier layer had {patience|vote} above τ = {tau}",
+    )
 
-    measure: str = "kl"
-    pooling: str = "mean"
-    tau: float = -0.001
-    patience: int = 1
-    ensemble: bool = False
+    measure: Annotated[str, Choice(meaning="how the consistency of two layers is measured", choices=MEASURES)] = "kl"
+    pooling: Annotated[
+        str,
+        Choice(
+            meaning="how a table's cells become one number: by their mean (the paper's), or by the least alike",
+            choices=POOLINGS,
+        ),
+    ] = "mean"
+    tau: Annotated[
+        float,
+        Number(
+            lowest=min(consistency.lowest for consistency in CONSISTENCIES.values()),
+            highest=max(consistency.highest for consistency in CONSISTENCIES.values()),
+            meaning="an earlier layer votes when its consistency is larger than tau",
+            unit="consistency",
+        ),
+    ] = -0.001
+    patience: Annotated[
+        int,
+        Count(
+            meaning="how many earlier layers, consecutive or not, have to agree",
+            unit="votes",
+            useful=earlier_layers,
+            ends=("leaves earlier", "leaves later"),
+        ),
+    ] = 1
+    ensemble: Annotated[bool, Flag(meaning="answer with the average of the exits so far")] = False
 
-    def __post_init__(self) -> None:
-        require_choice("measure", self.measure, sorted({measure for measure, _ in CONSISTENCIES}))
-        poolings = sorted(pooling for measure, pooling in CONSISTENCIES if measure == self.measure)
-        require_choice("pooling", self.pooling, poolings)
-        require_int("patience", self.patience, 1)
-        require_flag("ensemble", self.ensemble)
-        consistency = CONSISTENCIES[self.measure, self.pooling]
-        meaning = f"{self.measure} pooled by {self.pooling}; an earlier layer votes when it is larger than tau"
-        require_number("tau", self.tau, consistency.lowest, consistency.highest, meaning)
+    def parameter(self, name: str) -> Parameter:
+        """Return a parameter; the ranges of pooling and tau are those of the measure."""
+        if name == "pooling":
+            poolings = sorted(pooling for measure, pooling in CONSISTENCIES if measure == self.measure)
+            return Choice(meaning=self.parameters()[name].meaning, choices=poolings)
+        if name == "tau":
+            consistency = CONSISTENCIES[self.measure, self.pooling]
+            return Number(
+                lowest=consistency.lowest,
+                highest=consistency.highest,
+                meaning=f"{self.measure} pooled by {self.pooling}; an earlier layer votes when it is larger than tau",
+                unit="consistency",
+                scale=consistency.scale,
+            )
+        return self.parameters()[name]
+
+    @classmethod
+    def variants(cls) -> list[ExitPolicy]:
+        """Return one policy for every measure and pooling."""
+        return [cls(*kind, tau=consistency.tau) for kind, consistency in CONSISTENCIES.items()]
+
+    @classmethod
+    def families(cls, model: ModelAssets) -> list[Family]:
+        """Return one family for every measure and pooling, of all patiences and taus."""
+        return [cls._family(model, *kind) for kind in CONSISTENCIES]
+
+    @classmethod
+    def _family(cls, model: ModelAssets, measure: str, pooling: str) -> Family:
+        consistency = CONSISTENCIES[measure, pooling]
+
+        def members(seen: Evidences) -> list[ExitPolicy]:
+            taus = [tau for tau in quantiles(model, seen) if consistency.lowest <= tau <= consistency.highest]
+            pairs = product(patiences(model, seen), taus or [consistency.tau])
+            return [cls(measure, pooling, tau, patience) for patience, tau in pairs]
+
+        title, style = DRAWN.get((measure, pooling), (f"VEE, {pooling} {measure}", None))
+        prototype = cls(measure, pooling, consistency.tau)
+        return Family(f"{cls.strategy}/{measure}/{pooling}", title, prototype, members, style)
 
     @property
     def compares_tables(self) -> bool:
@@ -60,7 +139,7 @@ class Vee(ExitPolicy):
         return layer == num_layers or self.ensemble or self.patience < num_layers - 1
 
     def evidence(self, readings: Sequence[Reading]) -> Figures:
-        """(sequences, m - 1): the consistency of layer m with layers 1, 2, ..., m - 1."""
+        """Return (sequences, m - 1): the consistency of layer m with layers 1, 2, ..., m - 1."""
         compare = CONSISTENCIES[self.measure, self.pooling].compare
         *earlier, current = readings
         if not earlier:
@@ -68,7 +147,7 @@ class Vee(ExitPolicy):
         return np.stack([compare(reading, current) for reading in earlier], axis=1)
 
     def carried_over(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Nor a pooling that another measure has not."""
+        """Return what stays: no pooling that another measure has not."""
         kept = super(Vee, self).carried_over(changes)
         measure = changes.get("measure", self.measure) or "kl"
         if (str(measure), self.pooling) not in CONSISTENCIES:
@@ -77,22 +156,22 @@ class Vee(ExitPolicy):
 
     @classmethod
     def defaults(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Every measure has a tau of its own."""
+        """Return the defaults; every measure has a tau of its own."""
         built_in = super(Vee, cls).defaults(given)
         kind = str(given.get("measure", built_in["measure"])), str(given.get("pooling", built_in["pooling"]))
         consistency = CONSISTENCIES.get(kind)
         return built_in if consistency is None else {**built_in, "tau": consistency.tau}
 
     def votes(self, evidence: Evidence) -> int:
-        """How many earlier layers agree with the layer that `evidence` was taken at."""
+        """Return how many earlier layers agree with the layer that `evidence` was taken at."""
         return sum(consistency > self.tau for consistency in evidence)
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
         """Count the votes of the latest layer."""
         if len(history) == num_layers:
-            return "last_layer"
+            return LAST_LAYER
         return "vote" if self.votes(history[-1]) >= self.patience else None
 
     def prediction(self, readings: Sequence[Reading]) -> Reading:
-        """T_m, or with `ensemble` the average of T_1, ..., T_m."""
+        """Return T_m, or with `ensemble` the average of T_1, ..., T_m."""
         return average(readings) if self.ensemble else readings[-1]

@@ -1,12 +1,14 @@
-"""What the one-layer strategies share: one number a sequence and layer, and a threshold."""
+"""What strategies share that ask one layer alone: one number a sequence and layer, and a threshold."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from service.exits.policy import Evidence, ExitPolicy, ExitReason
+from service.exits.parameters import Evidence
+from service.exits.policy import LAST_LAYER, ExitPolicy, ExitReason
 from service.exits.reading import Figures, Reading
 
 
@@ -14,20 +16,22 @@ from service.exits.reading import Figures, Reading
 class ConfidencePolicy(ExitPolicy):
     """Leaves at the first layer that is confident by itself, whatever the layers before it said."""
 
+    reasons: ClassVar[tuple[ExitReason, ...]] = ("confidence",)
+
     @abstractmethod
     def confidence(self, reading: Reading) -> Figures:
-        """(sequences,) float64: the number that `is_confident` compares with tau."""
+        """Return (sequences,) float64: the number that `is_confident` compares with tau."""
 
     @abstractmethod
     def is_confident(self, confidence: float) -> bool:
-        """The comparison, strict."""
+        """Compare strictly: at tau itself nobody leaves."""
 
     def evidence(self, readings: Sequence[Reading]) -> Figures:
-        """(sequences, 1): the latest layer's confidence."""
+        """Return (sequences, 1): the latest layer's confidence."""
         return self.confidence(readings[-1])[:, None]
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
-        """By the latest layer alone."""
+        """Decide by the latest layer alone."""
         if len(history) == num_layers:
-            return "last_layer"
+            return LAST_LAYER
         return "confidence" if self.is_confident(history[-1][0]) else None

@@ -1,4 +1,4 @@
-"""The figures of a report: readable in print, in grey and by the colour-blind (marker, line and colour all differ)."""
+"""The plots of a report: readable in print, in grey and by the colour-blind (marker, line and colour all differ)."""
 
 from __future__ import annotations
 
@@ -16,30 +16,6 @@ from service.evaluation.study import Pair, Study
 from service.evaluation.sweep import Outcome
 from service.exits.policies.vee import Vee
 
-STYLES = {  # Okabe and Ito's palette
-    "learned": ("#000000", "o", "-"),
-    "gated_vote": ("#D55E00", "s", "-"),
-    "vee/kl/mean": ("#0072B2", "^", "-"),
-    "vee/kl/max": ("#0072B2", "v", ":"),
-    "vee/entity_set/mean": ("#56B4E9", "<", ":"),
-    "pabee": ("#CC79A7", "P", "--"),
-    "sentee": ("#009E73", "D", "--"),
-    "branchynet": ("#E69F00", "X", "--"),
-    "shallow_deep": ("#999999", "p", "--"),
-    "budgeted": ("#444444", "|", "-."),
-}
-NAMES = {
-    "learned": "learned rule (ours)",
-    "gated_vote": "gated vote (ours)",
-    "vee/kl/mean": "VEE, mean KL (the paper's)",
-    "vee/kl/max": "VEE, max KL",
-    "vee/entity_set/mean": "VEE, entity sets",
-    "pabee": "PABEE, entity sets",
-    "sentee": "SENTEE",
-    "branchynet": "BranchyNet",
-    "shallow_deep": "Shallow-Deep",
-    "budgeted": "static cut",
-}
 MEASURE_MARKERS = "o^sDvP<X>p"
 Axis = Callable[[Outcome], float]
 
@@ -65,8 +41,10 @@ def draw_trade_off(studies: Sequence[Study], path: Path, *, in_time: bool) -> No
     with _figure(studies, path) as panels:
         for axes, study in panels:
             along = _time(study) if in_time else _layers
-            for key, (colour, marker, line) in STYLES.items():
-                _curve(axes, study.front(key), along, label=NAMES[key], color=colour, marker=marker, linestyle=line)
+            for key, family in study.kinds.items():
+                if (style := family.style) is not None:
+                    look = {"color": style.colour, "marker": style.marker, "linestyle": style.line}
+                    _curve(axes, study.front(key), along, label=family.title, **look)
             axes.plot(along(study.oracle), study.oracle.f1, "*", color="#F0E442", mec="black", ms=13, label="oracle")
             axes.axhline(study.full.test.f1, color="#444444", linewidth=0.8, linestyle=":")
             axes.annotate("full depth", (0.99, study.full.test.f1), xycoords=("axes fraction", "data"), ha="right")

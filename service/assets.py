@@ -1,0 +1,26 @@
+"""What a loaded model brings for the exit strategies, from its config and tables to what `service.exits` asks for."""
+
+from __future__ import annotations
+
+from service.exits.assets import ModelAssets
+from service.exits.policies.de3 import Prototypes
+from service.exits.policies.hashee import HashedLayers
+from service.exits.policies.tokee import HaltingTraining
+from service.models.multi_exit import MultiExitModel
+
+
+def assets_of(model: MultiExitModel) -> ModelAssets:
+    """Return the model's depth, its exits and what its training left in it; calibration adds the learned rule."""
+    config = model.config
+    assets = ModelAssets(config.num_layers, has_one_exit=config.hash is not None)
+    if config.halting:
+        assets = assets.with_asset(HaltingTraining())
+    if config.prototypes:
+        assets = assets.with_asset(Prototypes(model.get_buffer("prototypes").cpu().float().numpy()))
+    return assets if config.hash is None else assets.with_asset(hashed_layers(model))
+
+
+def hashed_layers(model: MultiExitModel) -> HashedLayers:
+    """Return what the hash of a model that has one says of words."""
+    table = model.get_buffer("piece_layers").cpu().numpy()
+    return HashedLayers(table, model.config.num_layers, model.config.buckets)

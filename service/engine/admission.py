@@ -1,0 +1,99 @@
+"""Who is in: the requests that were admitted and are not answered yet, bounded in texts and in pieces."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from service.engine.sequence import CapturedPolicy, Request
+from service.errors import Overloaded
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What the engine has to do at a moment.
+
+    admitted_pieces  of all requests since the start
+    open_pieces      of requests that are not answered yet
+    waiting_s        how long the request has waited that waits longest for its first step; 0 where none does
+    """
+
+    admitted_pieces: int
+    open_pieces: int
+    waiting_s: float
+
+
+class Admission:
+    """Takes requests in, whole or not at all, and gives their places back. Safe to use from several threads.
+
+    A text is counted as one, whatever its length; a piece as one that goes to full depth.
+    """
+
+    def __init__(self, max_texts: int, max_pieces: int) -> None:
+        self._max_texts = max_texts
+        self._max_pieces = max_pieces
+        self._lock = threading.Lock()  # guards the fields below
+        self._open: set[Request] = set()
+        self._running = 0
+        self._texts = 0
+        self._pieces = 0
+        self._admitted_pieces = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another text could be admitted at all."""
+        return self._texts < self._max_texts and self._pieces < self._max_pieces
+
+    @property
+    def open(self) -> tuple[Request, ...]:
+        """All requests that are not answered."""
+        with self._lock:
+            return tuple(self._open)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many requests wait for their first step, and how many have begun."""
+        return len(self._open) - self._running, self._running
+
+    def admit(self, request: Request) -> None:
+        """Take a request in. Raises Overloaded."""
+        with self._lock:
+            texts, pieces = self._texts + len(request.texts), self._pieces + request.cost
+            if texts > self._max_texts or pieces > self._max_pieces:
+                raise Overloaded(
+                    f"the queue holds {self._texts} texts and {self._pieces} tokens; {len(request.texts)} and "
+                    f"{request.cost} more are over its limits of {self._max_texts} texts "
+                    f"(NER_QUEUE_TEXTS) and {self._max_pieces} tokens (NER_QUEUE_TOKENS); send it again later"
+                )
+            self._texts, self._pieces = texts, pieces
+            self._admitted_pieces += request.num_pieces
+            self._open.add(request)
+
+    def start(self, request: Request, captured: CapturedPolicy, now: float) -> None:
+        """Note that a request has begun, under a policy; one that was answered meanwhile stays as it is."""
+        with self._lock:
+            if request in self._open:
+                request.captured, request.started, request.has_started = captured, now, True
+                self._running += 1
+
+    def give_back(self, request: Request) -> bool:
+        """Give a request's place back, once; return whether it was open until now."""
+        with self._lock:
+            if request not in self._open:
+                return False
+            self._open.remove(request)
+            self._texts -= len(request.texts)
+            self._pieces -= request.cost
+            self._running -= request.has_started
+            return True
+
+    def is_open(self, request: Request) -> bool:
+        """Whether a request is admitted and not answered."""
+        return request in self._open
+
+    def load(self, now: float) -> EngineLoad:
+        """Return what there is to do just now."""
+        with self._lock:
+            waiting = [request.submitted for request in self._open if not request.has_started]
+            waiting_s = max(0.0, now - min(waiting)) if waiting else 0.0
+            return EngineLoad(self._admitted_pieces, self._pieces, waiting_s)

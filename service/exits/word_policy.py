@@ -1,0 +1,51 @@
+"""What strategies share under which the words of a sequence halt one by one."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from service.exits.parameters import Evidence
+from service.exits.policy import LAST_LAYER, ExitPolicy, ExitReason
+from service.exits.reading import Reading
+from service.exits.words import Flags, WordProgress
+from service.text.types import SequenceInput
+
+
+@dataclass(frozen=True, slots=True)
+class WordPolicy(ExitPolicy):
+    """A sequence leaves when all its words have halted. Evidence is how many words go on.
+
+    What deeper layers see depends on who halted before, so no trace can replay it.
+    """
+
+    is_replayable: ClassVar[bool] = False
+
+    @abstractmethod
+    def go_on(self, layer: int, num_layers: int, sequence: SequenceInput, words: WordProgress) -> Flags:
+        """Return (words,) which of the words that moved go on after `layer`, which is not the last."""
+
+    def start(self, sequence: SequenceInput) -> WordProgress:
+        """Return all words, moving."""
+        return WordProgress.of(sequence)
+
+    def words_after(
+        self, layer: int, num_layers: int, sequence: SequenceInput, words: WordProgress, reading: Reading | None
+    ) -> WordProgress:
+        """Return the words one layer further; those that `go_on` does not name have halted."""
+        words = words.after(layer, None if reading is None else reading.word_uncertainty)
+        if layer == num_layers:
+            return words
+        return replace(words, moving=self.go_on(layer, num_layers, sequence, words))
+
+    def look(self, seen: Sequence[Sequence[Reading]], words: Sequence[WordProgress | None]) -> list[Evidence]:
+        """Return for every sequence how many of its words go on."""
+        return [() if one is None else (float(one.moving.sum()),) for one in words]
+
+    def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
+        """Leave when no word goes on."""
+        if len(history) == num_layers:
+            return LAST_LAYER
+        return None if history[-1][0] else self.reasons[0]

@@ -1,0 +1,39 @@
+"""What steps passages on a device for the engine; tests put a scripted one in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from service.executors.executor import Executor
+from service.spans.types import Span
+from service.stepping.advance import advance
+from service.stepping.passage import Passage
+
+
+class Stepper(Protocol):
+    """What the engine needs of a model on a device."""
+
+    num_layers: int
+
+    def advance(self, passages: Sequence[Passage]) -> None:
+        """Move passages before the same layer through it, see `service.stepping.advance`."""
+
+    def read_spans(self, passages: Sequence[Passage]) -> list[list[Span]]:
+        """Decode what passages answer where they stand."""
+
+
+class ModelStepper:
+    """Steps through a model with an executor."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.num_layers = executor.config.num_layers
+        self._executor = executor
+
+    def advance(self, passages: Sequence[Passage]) -> None:
+        """See Stepper."""
+        advance(self._executor, passages)
+
+    def read_spans(self, passages: Sequence[Passage]) -> list[list[Span]]:
+        """See Stepper."""
+        return [passage.decode() for passage in passages]
