@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from service.exits.assets import ModelAssets
+from service.exits.parameters import Choice, Count, Number, Parameter
+from service.exits.policies import STRATEGIES
+from service.exits.policy import ExitPolicy
 from service.settings import Settings
 
 FOLDER = Path(__file__).resolve().parent
@@ -103,12 +108,121 @@ def _range(field: FieldInfo) -> str:
     return f"more than {bounds['gt']}" if "gt" in bounds else f"at least {bounds['ge']}"
 
 
+_STRATEGIES = """\
+# Exit strategies
+
+A strategy says when a sequence leaves. It is chosen, and its parameters are set, by
+[`PATCH /exit-policy`](exit-policy.md). What is left out takes the model's calibrated default, or the one below where
+calibration knows none. `GET /exit-policy/strategies` says the same as this page of the model that is served, with its
+own defaults and what it lacks. The words are in the [glossary](glossary.md).
+
+(Written by `make docs` from `service/exits/policies`.)
+
+**Which to take.** Presets and goals choose by measured time and F1; all presets of the shipped models are `learned`.
+Under it a longer sentence must promise to mend more if it is to go on, as its layers take longer. `vee` is the paper's
+strategy, with measure `kl` and pooling `mean`. `budgeted` is the static cut, which every other strategy has to beat.
+What each is worth is in [results](results.md); for those by which words halt one by one, and for `de3`, in
+[exits by word](word-level.md#which-strategy-when).
+
+| `strategy` | from | leaves when |
+|---|---|---|
+{table}
+
+A model trained under a hash has one exit for all layers, and supports only {under_hash}. What else a strategy
+needs stands in its section; on a model that lacks it, `PATCH /exit-policy` answers 422 and says so.
+`conll2003-minilm-tokee` is trained for `tokee` and `de3`, and for long texts:
+`NER_MODEL=conll2003-minilm-tokee make serve`.
+
+{sections}"""
+_LAYERS = 6  # of the shipped models; no sentence of the page depends on it
+
+
+def strategies() -> str:
+    """strategies.md: every strategy, its parameters, and what it needs of a model."""
+    table = [_row(f"[`{name}`](#{name})", one.origin, one.meaning) for name, one in STRATEGIES.items()]
+    with_one_exit = ModelAssets(_LAYERS, has_one_exit=True)
+    with_many = ModelAssets(_LAYERS)
+    under_hash = [name for name, one in STRATEGIES.items() if one.lacks(with_one_exit) in (None, one.lacks(with_many))]
+    return _STRATEGIES.format(
+        table="\n".join(table),
+        under_hash=" and ".join(f"`{name}`" for name in under_hash),
+        sections="\n".join(_section(one) for one in STRATEGIES.values()),
+    )
+
+
+def _section(strategy: type[ExitPolicy]) -> str:
+    defaults = strategy.defaults({})
+    rows = [
+        _row(f"`{name}`", _code(defaults[name]), _values_of(parameter), parameter.meaning)
+        for name, parameter in strategy.parameters().items()
+    ]
+    table = ["| parameter | default | values | meaning |", "|---|---|---|---|", *rows, ""] if rows else []
+    source = "" if strategy.origin in strategy.title else f" ({strategy.origin})"
+    lines = [
+        f"## `{strategy.strategy}`",
+        "",
+        f"**{strategy.title}**{source}. {strategy.meaning}",
+        *_facts(strategy),
+    ]
+    return "\n".join([*lines, "", *table, *_variants(strategy)])
+
+
+def _facts(strategy: type[ExitPolicy]) -> list[str]:
+    """What it needs, why sequences leave by it, and whether a trace suffices."""
+    facts = []
+    if lack := strategy.lacks(ModelAssets(_LAYERS)):
+        facts.append(f"Needs {lack.partition(', which')[0]}.")
+    if strategy.reasons:
+        facts.append(f"Exit reason: {' or '.join(f'`{reason}`' for reason in strategy.reasons)}.")
+    if not strategy.is_replayable:
+        facts.append("A trace is not enough to know what it gives: it has to be run.")
+    return facts
+
+
+def _variants(strategy: type[ExitPolicy]) -> list[str]:
+    """A table of the parameters whose values and defaults depend on others; nothing for most strategies."""
+    rows = []
+    for policy in strategy.variants():
+        when = [_code(getattr(policy, name)) for name in policy.calibrated_by]
+        others = {name: policy.parameter(name) for name in policy.parameters() if name not in policy.calibrated_by}
+        changed = {name: one for name, one in others.items() if one != policy.parameters()[name]}
+        rows += [
+            _row(*when, f"`{name}`", _code(getattr(policy, name)), _values_of(parameter))
+            for name, parameter in changed.items()
+        ]
+    if not rows:
+        return []
+    heads = [*(f"`{name}`" for name in strategy.calibrated_by), "parameter", "default", "values"]
+    return [_row(*heads), f"|{'---|' * len(heads)}", *rows, ""]
+
+
+def _values_of(parameter: Parameter) -> str:
+    """The choices, or the range and the unit."""
+    if isinstance(parameter, Choice):
+        return ", ".join(f"`{choice}`" for choice in parameter.choices)
+    values = "`true`, `false`"
+    if isinstance(parameter, Count):
+        values = f"{'odd, ' if parameter.is_odd else ''}at least {parameter.lowest}"
+    elif isinstance(parameter, Number):
+        bounds = f"{_plain(parameter.lowest)} to {_plain(parameter.highest)}"
+        values = f"at most {_plain(parameter.highest)}" if math.isinf(parameter.lowest) else bounds
+    return f"{values} ({parameter.unit})" if parameter.unit else values
+
+
+def _plain(number: float) -> str:
+    return f"{number:,.0f}" if float(number).is_integer() else f"{number:.3f}"
+
+
+def _code(value: object) -> str:
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
 def _row(*cells: str) -> str:
     escaped = (cell.replace("|", "\\|") for cell in cells)
     return f"| {' | '.join(escaped)} |"
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"configuration.md": configuration}
+PAGES: Mapping[str, Callable[[], str]] = {"configuration.md": configuration, "strategies.md": strategies}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the pages name exists: commands, options, targets, variables, metrics, alerts, endpoints, files."""
+"""What the pages name exists: commands, options, targets, variables, metrics, alerts, endpoints, files, packages."""
 
 from __future__ import annotations
 
@@ -137,3 +137,9 @@ def test_every_file_exists(page: Page) -> None:
         span for span in page.spans if span.split("/")[0] in FOLDERS and re.fullmatch(r"[\w./*-]+/[\w./*-]*", span)
     ]
     assert [name for name in named if not list(PROJECT.glob(name))] == []
+
+
+def test_every_package_is_on_the_page_of_the_architecture() -> None:
+    page = next(page for page in PAGES if page.name == "docs/architecture.md")
+    packages = {path.parent.name for path in (PROJECT / "service").glob("*/__init__.py")}
+    assert {name for name in packages if f"| `{name}` |" not in page.text} == set()
