@@ -124,7 +124,7 @@ strategy, with measure `kl` and pooling `mean`. `budgeted` is the static cut, wh
 What each is worth is in [results](results.md); for those by which words halt one by one, and for `de3`, in
 [exits by word](word-level.md#which-strategy-when).
 
-| `strategy` | from | leaves when |
+| `strategy` | from | in short |
 |---|---|---|
 {table}
 
