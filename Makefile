@@ -8,7 +8,7 @@ TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help serve test e2e dashboards check format clean
+.PHONY: help serve test e2e docs dashboards check format clean
 
 help:  ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ test: check  ## lint, types and all tests that need nothing but Python
 e2e: $(VENV)/e2e.txt  ## tests with a browser, containers and foreign clients; installs what they need
 	tests/e2e/install.sh
 	$(BIN)/python -m pytest tests/e2e
+
+docs: $(VENV)/runtime.txt  ## write the generated pages of docs/ anew from the code
+	$(BIN)/python -m docs.generate
 
 dashboards: $(VENV)/e2e.txt  ## write Grafana's dashboards anew from their code
 	$(BIN)/python -m dashboards

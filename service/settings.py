@@ -20,30 +20,42 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; the default keeps strangers out")
     port: int = Field(8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one and says which")
-    root_path: str = Field("", description="path prefix that a reverse proxy strips")
+    root_path: str = Field("", description="path prefix that a reverse proxy strips, so that links on our pages hold")
 
     model: str = Field("conll2003-minilm", description="a name in the store, name@version, or a model folder")
     model_store: Path = Field(_PROJECT / "model_store", description="folder of models by name and version")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     executor: Literal["auto", "cuda", "eager", "fused"] = Field(
         "auto",
-        description="what runs the layers: PyTorch (eager), kernels on bytes for CPUs (fused), bfloat16 on GPUs (cuda)",
+        description="what runs the layers: PyTorch in float32 (eager), int8 kernels for CPUs (fused), bfloat16 and "
+        "packed attention for NVIDIA GPUs (cuda, not yet run on one); auto takes fused where the processor multiplies "
+        "bytes (AVX-512 VNNI, AVX-VNNI) and the model allows it, else eager",
     )
     threads: int = Field(
-        0, ge=0, description="processor threads of a CPU device; 0: as many as the cgroup's quota allows"
+        0, ge=0, description="processor threads of a CPU device; 0 takes as many as the cgroup's quota allows"
     )
 
-    max_body_bytes: int = Field(2_000_000, ge=1, description="largest request body")
-    max_text_chars: int = Field(100_000, ge=1, description="longest text")
-    max_texts: int = Field(1_024, ge=1, description="most texts of one call")
-    queue_texts: int = Field(4_096, ge=1, description="most texts admitted and not answered")
-    queue_tokens: int = Field(262_144, ge=1, description="most pieces admitted and not answered")
+    max_body_bytes: int = Field(
+        2_000_000, ge=1, description="largest request body; it is kept whole in memory while it is read"
+    )
+    max_text_chars: int = Field(100_000, ge=1, description="longest text; bounds the work of one call")
+    max_texts: int = Field(1_024, ge=1, description="most texts of one call, since they are answered all or none")
+    queue_texts: int = Field(
+        4_096, ge=1, description="most texts admitted and not answered; more are refused rather than answered too late"
+    )
+    queue_tokens: int = Field(
+        262_144, ge=1, description="most pieces admitted and not answered; long texts are more work than short ones"
+    )
     queue_bytes: int = Field(
         64_000_000,
         ge=1,
-        description="most bytes of bodies worked on; and as many of bodies that have not arrived whole",
+        description="most bytes of bodies worked on, and as many of bodies that have not arrived whole; bounds memory",
     )
-    max_connections: int = Field(5_000, ge=1, description="most open connections; more than the queue has places")
+    max_connections: int = Field(
+        5_000,
+        ge=1,
+        description="most open connections; more than the queue has places, so that the queue refuses first",
+    )
     client_timeout_s: float = Field(
         75.0,
         gt=0,
@@ -51,21 +63,31 @@ class Settings(BaseSettings):
         "longer than a proxy in front keeps an idle connection, or it uses one that is just being closed",
     )
     max_step_tokens: int = Field(
-        0, ge=0, description="most pieces of one layer step; 0: as many as make the executor fastest"
+        0, ge=0, description="most pieces of one layer step; 0 takes as many as make the executor fastest"
     )
     timeout_ms: int = Field(
-        10_000, ge=1, description="time limit of a request, and the most that timeout_ms may ask for"
+        10_000, ge=1, description="time limit of a request, and the most that its own timeout_ms may ask for"
     )
-    drain_s: float = Field(5.0, ge=0, description="how long to go on answering after SIGTERM, while /readyz says 503")
+    drain_s: float = Field(
+        5.0,
+        ge=0,
+        description="how long to go on answering after SIGTERM, while /readyz says 503 and a load balancer notices",
+    )
 
     shadow_fraction: float = Field(
-        0.01, ge=0, le=1, description="share of early leavers that run on to full depth in idle time, to be compared"
+        0.01,
+        ge=0,
+        le=1,
+        description="share of early leavers that run on to full depth in idle time, to see whether leaving cost them",
     )
 
-    state_dir: Path = Field(Path("state"), description="folder for the exit policy, its history and a generated key")
+    state_dir: Path = Field(
+        Path("state"),
+        description="folder for the exit policy, its history and a generated key; each server needs one of its own",
+    )
     api_key: str = Field("", repr=False, description="if set, requests and reads need it as a bearer token")
     admin_key: str = Field(
-        "", repr=False, description="guards changes; if unset, one is generated and kept in the state folder"
+        "", repr=False, description="guards changes; if unset, one is generated and kept in the state folder, mode 0600"
     )
 
 
