@@ -508,12 +508,10 @@ def test_a_new_strategy_is_offered_with_fields_for_its_parameters(go: Go, size: 
     expect(page.locator("#preview-note")).to_contain_text("newest one, plain, τ 0.9987, heads 1, rounds 7.")
     expect(page.get_by_label("Mode").locator("option")).to_have_text(["plain", "fancy"])
     expect(page.get_by_label("Threshold τ, exactly")).to_have_value("0.9987")
-    for name, described in {
-        "Threshold τ": "leaves later leaves earlier what τ means (sureness)",
-        "Heads": "few many",
-    }.items():
-        expect(page.get_by_role("slider", name=name)).to_have_accessible_description(re.compile(described))
-    expect(page.get_by_role("slider", name="Heads")).to_have_attribute("max", "4")
+    tau, heads = (page.get_by_role("slider", name=name) for name in ("Threshold τ", "Heads"))
+    expect(tau).to_have_accessible_description("what τ means (sureness) leaves later leaves earlier")
+    expect(heads).to_have_accessible_description("what heads means few many")
+    expect(heads).to_have_attribute("max", "4")
     expect(page.get_by_role("spinbutton", name="Rounds")).to_have_value("7")
     expect(page.get_by_role("checkbox", name="Is late")).to_have_accessible_description("what is_late means")
     expect(page.get_by_title("what rounds means")).to_be_visible()

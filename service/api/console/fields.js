@@ -77,7 +77,7 @@ export class Fields {
       this.onChange(name, isCounted(parameter) ? place : this.strategy.scaleOf(name).value(-place));
     };
     const ends = parameter.scale ? ENDS_OF_A_THRESHOLD : (parameter.ends ?? []);
-    const described = `${id}-ends ${id}-meaning`;
+    const described = `${id}-meaning ${id}-ends`;
     return [
       element("input", { id, type: "range", "data-parameter": name, oninput: slide, "aria-describedby": described }),
       element("p", { class: "ends soft", id: `${id}-ends` }, ...ends.map((text) => element("span", {}, text))),
