@@ -430,6 +430,18 @@ def test_a_measure_offers_the_poolings_that_it_has(go: Go) -> None:
 
 # ---- strategies as the server describes them: one that the console has never heard of
 
+PARAMETER: dict[str, Any] = {
+    "unit": "",
+    **dict.fromkeys(("lowest", "highest", "useful_highest", "scale", "ends")),
+    "choices": [],
+}
+
+
+def parameter(name: str, kind: str, default: object, **others: object) -> dict[str, Any]:
+    """A parameter as the server describes one."""
+    return {**PARAMETER, "name": name, "kind": kind, "default": default, "meaning": f"what {name} means", **others}
+
+
 NEWEST: dict[str, Any] = {
     "strategy": "newest_one",
     "title": "Newest",
@@ -448,28 +460,15 @@ NEWEST: dict[str, Any] = {
         "why": {"quorum": "{1|head} came to {0}, above τ = {tau}, in {mode}: {heads?one is enough:more were asked}."},
         "held": "no quorum of {heads|head}",
     },
-    "parameters": [],
+    "parameters": [
+        parameter("mode", "choice", "plain", choices=["plain", "fancy"]),
+        parameter("tau", "number", 0.9987, unit="sureness", scale={"surest": 1.0, "farthest": 0.0, "is_even": False}),
+        parameter("heads", "integer", 1, lowest=1, useful_highest=4, ends=["few", "many"]),
+        parameter("rounds", "integer", 7, lowest=1),
+        parameter("is_late", "flag", False),
+    ],
     "variants": [],
 }
-PARAMETER: dict[str, Any] = {
-    "unit": "",
-    **dict.fromkeys(("lowest", "highest", "useful_highest", "scale", "ends")),
-    "choices": [],
-}
-
-
-def parameter(name: str, kind: str, default: object, **others: object) -> dict[str, Any]:
-    """A parameter of NEWEST, as the server would describe it."""
-    return {**PARAMETER, "name": name, "kind": kind, "default": default, "meaning": f"what {name} means", **others}
-
-
-NEWEST["parameters"] = [
-    parameter("mode", "choice", "plain", choices=["plain", "fancy"]),
-    parameter("tau", "number", 0.9987, unit="sureness", scale={"surest": 1.0, "farthest": 0.0, "is_even": False}),
-    parameter("heads", "integer", 1, lowest=1, useful_highest=4, ends=["few", "many"]),
-    parameter("rounds", "integer", 7, lowest=1),
-    parameter("is_late", "flag", False),
-]
 
 
 def with_newest(visit: Visit) -> list[dict[str, Any]]:

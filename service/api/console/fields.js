@@ -44,7 +44,7 @@ export class Fields {
         hasSlider ? this.#reading(parameter, id) : this.#control(parameter, id),
       ),
       hasSlider ? this.#slider(parameter, id) : null,
-      element("span", { class: "unseen", id: `${id}-meaning`, "data-parameter": name }),
+      element("span", { hidden: true, id: `${id}-meaning`, "data-parameter": name }), // read out all the same
     );
   }
 
