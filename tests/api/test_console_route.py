@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from service.api.app import create_app
 from service.api.routes.console import FOLDER
 from service.api.state import Service
+from service.exits.policies import STRATEGIES
 
 Start = Callable[..., TestClient]
 Build = Callable[..., Service]
@@ -76,6 +77,12 @@ def test_the_page_has_no_script_or_style_of_its_own(client: TestClient) -> None:
 def test_nothing_refers_to_another_host(name: str) -> None:
     source = (FOLDER / name).read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")  # a name, not loaded
     assert not re.search(r"""https?:|["'(]//|@import|url\(""", source)
+
+
+@pytest.mark.parametrize("name", [name for name in ASSETS if name.endswith(".js")])
+def test_no_module_knows_a_strategy_by_its_name(name: str) -> None:
+    source = (FOLDER / name).read_text(encoding="utf-8")
+    assert re.findall(rf"\b({'|'.join(STRATEGIES)})\b", source) == []
 
 
 @pytest.mark.parametrize("prefix", ["", "/a/prefix"])

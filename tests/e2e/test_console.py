@@ -267,7 +267,7 @@ def test_votes_are_ticked_cells_and_dots_beyond_tau(go: Go, size: tuple[int, int
     visit.ask(NEWS)
     visit.preview(strategy="vee")
     result = answer(visit.url, NEWS, exit_policy={"strategy": "vee"})
-    expect(visit.page.locator(".sentence .why").first).to_contain_text("agrees with it by more than τ")
+    expect(visit.page.locator(".sentence .why").first).to_contain_text("agreed with it by more than τ")
     for index, sequence in enumerate(result["sequences"]):
         rungs = visit.page.locator(".sentence").nth(index).locator(".rung")
         for rung, item in zip(rungs.all(), sequence["trace"], strict=True):
@@ -304,7 +304,7 @@ def test_every_strategy_is_shown_and_fits_a_phone(go: Go, strategy: str) -> None
 
 
 @at_both_widths
-def test_where_words_stand_still_one_by_one_each_shows_how_deep_it_went(go: Go, size: tuple[int, int]) -> None:
+def test_where_words_halt_one_by_one_each_shows_how_deep_it_went(go: Go, size: tuple[int, int]) -> None:
     visit = go(BY_WORD, size=size).open()
     visit.ask(NEWS)
     visit.preview(strategy="tokee")
@@ -393,7 +393,7 @@ def test_patience_and_tau_have_sliders_where_the_strategy_has_them(go: Go) -> No
     expect(visit.page.locator(".sentence h3").first).to_have_text("Sentence 1 left at layer 3 of 6")
 
 
-def test_behind_the_deepest_exit_nothing_decides(go: Go) -> None:
+def test_after_the_deepest_exit_nothing_decides(go: Go) -> None:
     visit = go().open()
     visit.ask(NEWS)
     slider = visit.page.get_by_role("slider", name="Deepest exit")
@@ -401,7 +401,7 @@ def test_behind_the_deepest_exit_nothing_decides(go: Go) -> None:
     with visit.page.expect_response("**/ner"):
         slider.press("Home")
     expect(visit.page.locator("#preview-note")).to_contain_text("deepest exit 1")
-    why = "All 6 layers ran: down to layer 1, the deepest exit, none came below τ"
+    why = "All 6 layers ran: no layer at which it may leave came below τ"
     expect(visit.page.locator(".why").last).to_contain_text(why)
     last = visit.page.locator(".sentence").last
     assert [rung.locator(".dot").count() for rung in last.locator(".rung").all()] == [1, 0, 0, 0, 0, 0]
@@ -417,6 +417,133 @@ def test_another_measure_takes_its_calibrated_tau(go: Go) -> None:
     assert 0.9 < tau < 1
     expect(visit.page.get_by_label("Threshold τ, exactly")).to_have_value(str(tau))
     expect(visit.page.get_by_label("Measure")).to_be_focused()
+
+
+def test_a_measure_offers_the_poolings_that_it_has(go: Go) -> None:
+    visit = go().open()
+    visit.preview(strategy="vee")
+    pooling = visit.page.get_by_label("Pooling")
+    expect(pooling.locator("option")).to_have_text(["max", "mean"])
+    visit.preview(**{"parameter-measure": "entity_set"})
+    expect(pooling.locator("option")).to_have_text(["mean"])
+
+
+# ---- strategies as the server describes them: one that the console has never heard of
+
+PARAMETER: dict[str, Any] = {
+    "unit": "",
+    **dict.fromkeys(("lowest", "highest", "useful_highest", "scale", "ends")),
+    "choices": [],
+}
+
+
+def parameter(name: str, kind: str, default: object, **others: object) -> dict[str, Any]:
+    """A parameter as the server describes one."""
+    return {**PARAMETER, "name": name, "kind": kind, "default": default, "meaning": f"what {name} means", **others}
+
+
+NEWEST: dict[str, Any] = {
+    "strategy": "newest_one",
+    "title": "Newest",
+    "origin": "nowhere yet",
+    "meaning": "Leaves when a quorum of <b>heads</b> is surer than tau.",
+    "lacks": None,
+    "exit_reasons": ["quorum"],
+    "is_replayable": True,
+    "calibrated_by": ["mode"],
+    "display": {
+        "title": "Quorum",
+        "shown": "evidence",
+        "thresholds": ["tau"],
+        "leaves": "above",
+        "note": "{0}, {1|head}",
+        "why": {"quorum": "{1|head} came to {0}, above τ = {tau}, in {mode}: {heads?one is enough:more were asked}."},
+        "held": "no quorum of {heads|head}",
+    },
+    "parameters": [
+        parameter("mode", "choice", "plain", choices=["plain", "fancy"]),
+        parameter("tau", "number", 0.9987, unit="sureness", scale={"surest": 1.0, "farthest": 0.0, "is_even": False}),
+        parameter("heads", "integer", 1, lowest=1, useful_highest=4, ends=["few", "many"]),
+        parameter("rounds", "integer", 7, lowest=1),
+        parameter("is_late", "flag", False),
+    ],
+    "variants": [],
+}
+
+
+def with_newest(visit: Visit) -> list[dict[str, Any]]:
+    """Open the page as if the server had NEWEST -> the policies of NEWEST that it was asked for, as they come."""
+    defaults = {one["name"]: one["default"] for one in NEWEST["parameters"]}
+    asked: list[dict[str, Any]] = []
+
+    def describe(route: Route) -> None:
+        route.fulfill(json=[*route.fetch().json(), NEWEST])
+
+    def recognise(route: Route) -> None:
+        request = route.request.post_data_json
+        if request.get("exit_policy", {}).get("strategy") != NEWEST["strategy"]:
+            return route.continue_()
+        asked.append(request["exit_policy"])
+        result = answer(visit.url, request["text"], exit_policy={"strategy": "budgeted", "layer": 2})
+        for sequence in result["sequences"]:
+            sequence["exit_reason"] = "quorum"
+            for item, evidence in zip(sequence["trace"], ([], [0.99912, 3]), strict=True):
+                item["evidence"] = evidence
+        return route.fulfill(json={**result, "exit_policy": {**defaults, **asked[-1]}})
+
+    visit.page.route("**/exit-policy/strategies", describe)
+    visit.page.route("**/ner", recognise)
+    visit.open()
+    visit.preview(strategy=NEWEST["strategy"])
+    return asked
+
+
+@at_both_widths
+def test_a_new_strategy_is_offered_with_fields_for_its_parameters(go: Go, size: tuple[int, int]) -> None:
+    visit = go(size=size)
+    with_newest(visit)
+    page = visit.page
+    expect(page.locator("#strategy-hint")).to_have_text("Leaves when a quorum of <b>heads</b> is surer than τ.")
+    expect(page.locator("#preview-note")).to_contain_text("newest one, plain, τ 0.9987, heads 1, rounds 7.")
+    expect(page.get_by_label("Mode").locator("option")).to_have_text(["plain", "fancy"])
+    expect(page.get_by_label("Threshold τ, exactly")).to_have_value("0.9987")
+    tau, heads = (page.get_by_role("slider", name=name) for name in ("Threshold τ", "Heads"))
+    expect(tau).to_have_accessible_description("what τ means (sureness) leaves later leaves earlier")
+    expect(heads).to_have_accessible_description("what heads means few many")
+    expect(heads).to_have_attribute("max", "4")
+    expect(page.get_by_role("spinbutton", name="Rounds")).to_have_value("7")
+    expect(page.get_by_role("checkbox", name="Is late")).to_have_accessible_description("what is_late means")
+    expect(page.get_by_title("what rounds means")).to_be_visible()
+    assert Axe().run(page).violations_count == 0
+    assert visit.overflow_px() == 0
+
+
+def test_a_new_strategys_decisions_are_drawn_and_told(go: Go) -> None:
+    visit = go()
+    with_newest(visit)
+    sentence = visit.page.locator(".sentence").first
+    expect(sentence.locator(".why")).to_have_text("3 heads came to 0.99912, above τ = 0.9987, in plain: one is enough.")
+    expect(sentence.locator("th.decision")).to_have_text("Quorumτ 0.9987")
+    expect(sentence.locator(".note")).to_have_text(["", "0.99912, 3 heads"])
+    assert [rung.locator(".tau").count() for rung in sentence.locator(".rung").all()] == [1, 1]
+    expect(sentence.locator(".dot")).to_have_class("dot passes")
+    expect(sentence.locator(".vote")).to_have_count(0)
+
+
+def test_what_another_choice_calibrates_anew_is_left_to_the_server(go: Go) -> None:
+    visit = go()
+    asked = with_newest(visit)
+    visit.preview(**{"parameter-rounds": "8"})
+    visit.preview(**{"parameter-mode": "fancy"})
+    others = {"strategy": NEWEST["strategy"], "heads": 1, "rounds": 8, "is_late": False}
+    assert asked[-2:] == [{**others, "mode": "plain", "tau": 0.9987}, {**others, "mode": "fancy"}]
+
+
+def test_a_strategy_that_the_model_does_not_support_says_what_it_needs(go: Go) -> None:
+    visit = go().open()
+    tokee = visit.page.locator("#strategy option[value=tokee]")
+    expect(tokee).to_be_disabled()
+    expect(tokee).to_have_attribute("title", re.compile("^needs a model trained with words that halt"))
 
 
 def test_a_value_out_of_range_is_refused_in_the_servers_words(go: Go) -> None:

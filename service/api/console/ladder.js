@@ -1,6 +1,5 @@
 // The ladder of a sentence: a rung for every layer, what was seen at those that ran, and where it left and why.
 
-import { decider, consistencyScale, reason } from "./strategies.js";
 import { element, plural, short, sum } from "./page.js";
 
 /** The small gauge of a depth: so many of so many layers, as bars. */
@@ -12,13 +11,16 @@ export function gauge(exitLayer, numLayers) {
 }
 
 /** The cards of the sentences of an answer, one by one. */
-export function ladders(answer, points, hueOf) {
-  const axis = commonAxis(answer);
-  return answer.sequences.map((sequence, index) => card(sequence, index + 1, answer, points, hueOf, axis));
+export function ladders(answer, points, hueOf, strategies) {
+  const { exit_policy: policy, num_layers: numLayers, sequences } = answer;
+  const strategy = strategies.of(policy);
+  const axis = commonAxis(strategy, sequences);
+  const view = { points, hueOf, numLayers, strategy, axis, consistencyScale: strategies.consistencyScale(policy) };
+  return sequences.map((sequence, index) => card(sequence, index + 1, view));
 }
 
-function card(sequence, number, answer, points, hueOf, axis) {
-  const { exit_policy: policy, num_layers: numLayers } = answer;
+function card(sequence, number, view) {
+  const { points, numLayers, strategy } = view;
   const depth = `left at layer ${sequence.exit_layer} of ${numLayers}`;
   return element(
     "article",
@@ -29,11 +31,11 @@ function card(sequence, number, answer, points, hueOf, axis) {
       gauge(sequence.exit_layer, numLayers),
       `Sentence ${number} ${depth}`,
     ),
-    element("p", { class: "why" }, reason(sequence, policy, numLayers)),
+    element("p", { class: "why" }, strategy.why(sequence, numLayers)),
     sequence.word_layers
       ? depths(sequence, numLayers, points)
       : element("p", { class: "quote", dir: "auto" }, points.slice(sequence.start, sequence.end)),
-    table(sequence, number, answer, points, hueOf, axis),
+    table(sequence, number, view),
   );
 }
 
@@ -60,15 +62,15 @@ function depths({ start, end, word_layers: words }, numLayers, points) {
 
 const unseen = (text) => element("span", { class: "unseen" }, text);
 
-function table(sequence, number, answer, points, hueOf, axis) {
-  const { exit_policy: policy, num_layers: numLayers } = answer;
+function table(sequence, number, view) {
+  const { numLayers, strategy, axis } = view;
   const rows = sequence.trace.map((item, index) =>
-    rung(item, sequence.trace[index - 1], sequence.trace[index + 1], sequence, answer, points, hueOf, axis),
+    rung(item, sequence.trace[index - 1], sequence.trace[index + 1], sequence.exit_layer, view),
   );
   const saved = numLayers - sequence.exit_layer;
   const heads = [
     element("th", { scope: "col", class: "layer" }, "Layer"),
-    element("th", { scope: "col", class: "decision" }, decider(policy).title, axis && thresholdNames(policy, axis)),
+    element("th", { scope: "col", class: "decision" }, strategy.display.title, axis && thresholdNames(strategy, axis)),
     element("th", { scope: "col", class: "agreement" }, "Agrees with", layerNumbers(numLayers)),
     element("th", { scope: "col", class: "entropy" }, "Entropy", element("span", { class: "below" }, "largest, mean")),
     element("th", { scope: "col", class: "found" }, "Entities"),
@@ -82,9 +84,8 @@ function table(sequence, number, answer, points, hueOf, axis) {
   );
 }
 
-function rung(item, before, after, sequence, answer, points, hueOf, axis) {
-  const { exit_policy: policy, num_layers: numLayers } = answer;
-  const isExit = item.layer === sequence.exit_layer;
+function rung(item, before, after, exitLayer, view) {
+  const isExit = item.layer === exitLayer;
   return element(
     "tr",
     { class: isExit ? "rung exit" : "rung" },
@@ -94,10 +95,10 @@ function rung(item, before, after, sequence, answer, points, hueOf, axis) {
       element("span", { class: "node" }, item.layer),
       isExit ? element("span", { class: "left-here" }, "left") : null,
     ),
-    decision(item, before, after, policy, axis),
-    agreement(item, policy, numLayers),
+    decision(item, before, after, view),
+    agreement(item, view),
     entropy(item),
-    found(item, before, points, hueOf),
+    found(item, before, view),
   );
 }
 
@@ -120,13 +121,12 @@ function skipped(exitLayer, numLayers) {
 
 // ---- what decides: every number on one axis, where right of the threshold means leaving
 
-/** The range that all values and thresholds of an answer span; null for a strategy that measures nothing. */
-function commonAxis({ exit_policy: policy, sequences }) {
-  const { scale: scaleOf, values, thresholds } = decider(policy);
+/** The range that all values and thresholds of an answer span; null for a strategy of which nothing is drawn. */
+function commonAxis(strategy, sequences) {
+  const { scale, thresholds } = strategy;
   const items = sequences.flatMap((sequence) => sequence.trace);
-  if (!scaleOf || !items.length) return null;
-  const scale = scaleOf(policy);
-  const seen = [...items.flatMap(values), ...thresholds(policy).map(({ value }) => value)];
+  if (!scale || !items.length) return null;
+  const seen = [...items.flatMap((item) => strategy.values(item)), ...thresholds.map(({ value }) => value)];
   const places = seen.map((value) => scale.place(value));
   const [low, high] = [Math.min(...places), Math.max(...places)];
   const margin = Math.max(0.12 * (high - low), 0.25);
@@ -135,41 +135,37 @@ function commonAxis({ exit_policy: policy, sequences }) {
 
 const percent = (fraction) => `${(100 * fraction).toFixed(2)}%`;
 
-function thresholdNames(policy, axis) {
-  const { scale, thresholds } = decider(policy);
+function thresholdNames({ thresholds }, axis) {
   return element(
     "span",
     { class: "track names", "aria-hidden": "true" },
-    thresholds(policy).map(({ name, value }) =>
-      element("span", { "--at": percent(axis(value)) }, `${name} ${scale(policy).write(value)}`),
-    ),
+    thresholds.map(({ name, value, text }) => element("span", { "--at": percent(axis(value)) }, `${name} ${text}`)),
   );
 }
 
-function decision(item, before, after, policy, axis) {
-  const { note } = decider(policy);
+function decision(item, before, after, view) {
   return element(
     "td",
     { class: "decision" },
-    element("span", { class: "note" }, note(item, policy)),
-    axis && track(item, before, after, policy, axis),
+    element("span", { class: "note" }, view.strategy.note(item)),
+    view.axis && track(item, before, after, view),
   );
 }
 
-function track(item, before, after, policy, axis) {
-  const { values, passes, thresholds } = decider(policy);
-  const lines = thresholds(policy).map(({ value }) => element("span", { class: "tau", "--at": percent(axis(value)) }));
-  const dots = values(item).map((value) =>
-    element("span", { class: passes(value, policy) ? "dot passes" : "dot", "--at": percent(axis(value)) }),
+function track(item, before, after, { strategy, axis }) {
+  const places = strategy.thresholds.map(({ value }) => percent(axis(value)));
+  const lines = places.map((place) => element("span", { class: "tau", "--at": place }));
+  const dots = strategy.values(item).map((value) =>
+    element("span", { class: strategy.passes(value) ? "dot passes" : "dot", "--at": percent(axis(value)) }),
   );
-  const zone = element("span", { class: "zone", "--at": percent(axis(thresholds(policy)[0].value)) });
-  const steps = policy.strategy === "vee" ? [] : staircase(item, before, after, values, axis);
+  const zone = element("span", { class: "zone", "--at": places[0] });
+  const steps = strategy.display.shown === "evidence" ? staircase(item, before, after, strategy, axis) : [];
   return element("span", { class: "track", "aria-hidden": "true" }, zone, lines, steps, dots);
 }
 
 /** The way from the number of the layer before to this one's, and on to the next: down, and aside between two rungs. */
-function staircase(item, before, after, values, axis) {
-  const at = (other) => (other && values(other).length ? axis(values(other)[0]) : null);
+function staircase(item, before, after, strategy, axis) {
+  const at = (other) => (other && strategy.values(other).length ? axis(strategy.values(other)[0]) : null);
   const [last, here, next] = [at(before), at(item), at(after)];
   if (here === null) return [];
   const aside = { "--at": percent(Math.min(last, here)), "--wide": percent(Math.abs(last - here)) };
@@ -188,17 +184,15 @@ function layerNumbers(numLayers) {
 }
 
 /** A cell for each earlier layer: the fuller, the nearer the two layers' answers; ticked where it is a vote. */
-function agreement(item, policy) {
-  const scale = consistencyScale(policy);
-  const isVoting = policy.strategy === "vee";
+function agreement(item, { strategy, consistencyScale }) {
   const said = item.consistency.map((value, index) => {
-    const vote = isVoting ? (value > policy.tau ? ", a vote" : ", no vote") : "";
+    const vote = { true: ", a vote", false: ", no vote" }[strategy.isVote(value)] ?? "";
     return `layer ${index + 1}: ${short(value, 2)}${vote}`;
   });
   const cells = item.consistency.map((value, index) =>
     element("i", {
-      class: isVoting && value > policy.tau ? "vote" : "",
-      "--near": percent(nearness(value, scale)),
+      class: strategy.isVote(value) ? "vote" : "",
+      "--near": percent(nearness(value, consistencyScale)),
       title: said[index],
     }),
   );
@@ -210,8 +204,9 @@ function agreement(item, policy) {
   );
 }
 
-/** 0 for a doubt of 0.03 and more, 1 for one of 0.0001 and less. */
+/** 0 for a doubt of 0.03 and more, 1 for one of 0.0001 and less; 0 without a scale. */
 function nearness(value, scale) {
+  if (!scale) return 0;
   const place = scale.place(value);
   return Math.min(1, Math.max(0, scale.isEven ? 1 + place : (place - 1.5) / 2.5));
 }
@@ -233,7 +228,7 @@ function entropy(item) {
 }
 
 /** The entities: all of the first layer's, and of every other what changed. */
-function found(item, before, points, hueOf) {
+function found(item, before, { points, hueOf }) {
   const changes = entityChanges(before?.entities ?? [], item.entities);
   const chips = changes.map(({ entity, kind, was }) =>
     element(

@@ -7,7 +7,7 @@ import { entityChanges, gauge, ladders } from "./ladder.js";
 import { History, figures, parseMetrics, spoken } from "./live.js";
 import { byId, element, listed, plural, say, sum } from "./page.js";
 import { PolicyPanel } from "./policy.js";
-import { described } from "./strategies.js";
+import { Strategies } from "./strategies.js";
 
 const POLL_MS = 2000;
 const PAUSE_MS = 250; // after the last keystroke
@@ -16,21 +16,25 @@ const CARDS = 12; // sentences whose ladders are drawn at a time
 
 let model = null; // null until the server let us in
 let hueOf = null;
+let strategies = null;
 let asking = null; // aborts the answer that is waited for
 let inForce = null; // the latest answer under the policy in force, and the text that it is of
 let shownCards = CARDS;
 const history = new History();
 const panel = new PolicyPanel(() => answer());
 
-// ---- start: the model, its operating points, the policy
+// ---- start: the model, its operating points and strategies, the policy
 
 async function start() {
   try {
-    const [[first], points] = await Promise.all([getJson("models"), getJson("exit-policy/operating-points")]);
+    const [[first], points, descriptions] = await Promise.all(
+      ["models", "exit-policy/operating-points", "exit-policy/strategies"].map(getJson),
+    );
     const current = await getPolicy();
     model = first;
     hueOf = hues(model.labels);
-    panel.setModel(model, points);
+    strategies = new Strategies(descriptions);
+    panel.setModel(model, points, strategies);
     panel.setInForce(current);
     byId("key-form").hidden = true;
     say(byId("error"), "");
@@ -102,14 +106,14 @@ function show(text, result, before) {
   byId("reading").replaceChildren(...marked(points, result.entities, hueOf, stops));
   byId("legend").replaceChildren(...legend(result.entities));
   byId("summary").textContent = summary(result);
-  const what = before && described(result.exit_policy, numLayers);
+  const what = before && strategies.of(result.exit_policy).described;
   say(byId("preview-note"), before ? `A preview of ${what}. Other requests are not affected.` : "");
   say(byId("effect"), before ? effect(before, result, points) : "");
   showLadders(result, points);
 }
 
 function showLadders(result, points) {
-  const cards = ladders({ ...result, sequences: result.sequences.slice(0, shownCards) }, points, hueOf);
+  const cards = ladders({ ...result, sequences: result.sequences.slice(0, shownCards) }, points, hueOf, strategies);
   const left = result.sequences.length - cards.length;
   byId("ladders").replaceChildren(...cards);
   say(byId("more"), left > 0 ? `Show ${Math.min(left, CARDS)} more of ${plural(left, "sentence")}` : "");

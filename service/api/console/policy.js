@@ -3,13 +3,14 @@
 import { Fields } from "./fields.js";
 import { Front } from "./front.js";
 import { byId, element, say } from "./page.js";
-import { CALIBRATED_BY, decider, described, isSame } from "./strategies.js";
+import { isSame } from "./strategies.js";
 
 export class PolicyPanel {
   /** onPreview: called when what is previewed has changed. */
   constructor(onPreview) {
     this.onPreview = onPreview;
     this.numLayers = 1;
+    this.strategies = null;
     this.policy = null; // as GET /exit-policy has it, with its ETag
     this.etag = null;
     this.parameters = null; // of the policy in force
@@ -22,13 +23,11 @@ export class PolicyPanel {
   }
 
   /** What cannot change while the server runs. */
-  setModel({ strategies, num_layers: numLayers }, points) {
-    this.numLayers = numLayers;
+  setModel({ num_layers: numLayers }, points, strategies) {
+    Object.assign(this, { numLayers, strategies });
     this.front.setPoints(points);
     byId("policy").hidden = false;
-    byId("strategy").replaceChildren(
-      ...strategies.map((name) => element("option", { value: name }, name.replaceAll("_", " "))),
-    );
+    byId("strategy").replaceChildren(...strategies.descriptions.map(offered));
   }
 
   /** The policy in force, from GET /exit-policy. Fields are filled anew only if it is another: somebody may be typing. */
@@ -73,9 +72,7 @@ export class PolicyPanel {
   }
 
   #change(name, value) {
-    const changed = { ...this.#shown, [name]: value };
-    for (const dependent of CALIBRATED_BY[name] ?? []) delete changed[dependent];
-    this.#propose(changed);
+    this.#propose(this.strategies.of(this.#shown).changed(name, value));
   }
 
   get #shown() {
@@ -87,15 +84,16 @@ export class PolicyPanel {
     byId("apply-form").hidden = !this.preview;
     this.#showInForce();
     this.front.show(this.#shown, this.parameters, this.preview ? null : this.policy.expected, this.numLayers);
-    byId("strategy").value = this.#shown.strategy;
-    say(byId("strategy-hint"), decider(this.#shown).hint);
-    this.fields.show(this.#shown, this.numLayers);
+    const strategy = this.strategies.of(this.#shown);
+    byId("strategy").value = strategy.name;
+    say(byId("strategy-hint"), strategy.hint);
+    this.fields.show(strategy);
   }
 
   #showInForce() {
     const { policy, parameters } = this;
     const since = new Date(policy.updated_at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
-    const name = policy.preset ?? described(parameters ?? { strategy: policy.strategy }, this.numLayers);
+    const name = policy.preset ?? this.strategies.of(parameters ?? { strategy: policy.strategy }).described;
     say(byId("in-force"), `in force: ${name}, version ${policy.version} by ${policy.updated_by} at ${since}`);
     const pilot = policy.autopilot;
     say(
@@ -106,4 +104,10 @@ export class PolicyPanel {
         : "",
     );
   }
+}
+
+/** A strategy to choose; one that the model does not support cannot be chosen, and says what it needs. */
+function offered({ strategy, lacks }) {
+  const needs = lacks === null ? {} : { disabled: true, title: `needs ${lacks}` };
+  return element("option", { value: strategy, ...needs }, strategy.replaceAll("_", " "));
 }
