@@ -146,7 +146,7 @@ class CudaExecutor:
         index = is_candidate.nonzero_static(size=room, fill_value=0).squeeze(1)  # `nonzero` would make the host wait
         columns = [column.index_select(0, index).float() for column in (*packed.cell_words, label, log_prob)]
         # float32 hides that a GPU adds float64 figures in any order
-        parts = [seen.figures.float(), cells.sum(is_candidate).float(), torch.stack(columns, dim=1)]
+        parts = [seen.summary_on_device.float(), cells.sum(is_candidate).float(), torch.stack(columns, dim=1)]
         found = self._gpu.fetch(torch.cat([part.flatten() for part in parts]))  # the device-to-host copy of a step
         figures, counts, rows = np.split(found, [len(SUMMARY) * count, (len(SUMMARY) + 1) * count])
         numbers = tuple(map(int, counts))

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import gc
+from collections import Counter
 from collections.abc import Callable, Sequence
+from weakref import ref
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from service.exits import confidence
 from service.exits import reading as reading_module
-from service.exits.reading import MIN_LOG_PROB, Candidates, Cells, Reading
+from service.exits.reading import MIN_LOG_PROB, Candidates, Reading
 from service.spans.decode import choose, decode
-from service.spans.table import SUMMARY
+from service.spans.table import SUMMARY, num_cells
 from service.spans.types import FloatArray
 from tests.exits import naive_
-from tests.exits.tables_ import alone, random_readings, reading_of, without_tables
+from tests.exits.tables_ import alone, random_readings, reading_of, seeded, without_tables
 
 NUM_WORDS = (4, 1, 3, 1, 6)
-CPU = torch.device("cpu")
 ON_HOST = ("log_probs", "probs", "labels", "cell_counts", "first_cells")
 flat_and_nested = pytest.mark.parametrize("nested", [True, False], ids=["nested", "flat"])
 
@@ -41,7 +45,16 @@ def of_every_sequence(candidates: Candidates) -> list[list[tuple[float, ...]]]:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The candidates of every sequence that was decoded, in order."""
+    return count_decoding(monkeypatch)
+
+
+@pytest.fixture
+def summed_up(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    return count_entropies(monkeypatch)
+
+
+def count_decoding(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The candidates of every sequence that is decoded from here on, in order."""
     found: list[bytes] = []
 
     def noted(candidates: FloatArray, *, nested: bool) -> FloatArray:
@@ -52,9 +65,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return found
 
 
-@pytest.fixture
-def summed_up(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The cells of every table whose entropy was worked out, in order."""
+def count_entropies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The cells of every table whose entropy is worked out from here on, in order."""
     found: list[int] = []
 
     def noted(table: Tensor) -> Tensor:
@@ -67,32 +79,6 @@ def summed_up(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def candidates_of(one: Reading) -> list[bytes]:
     return [own.tobytes() for own in one.candidates.split()]
-
-
-# cells
-
-
-def test_cells_belong_to_their_sequences_in_order() -> None:
-    cells = Cells.of([2, 1, 3], CPU)
-    assert cells.counts == tuple(cells.sizes.tolist()) == (3, 1, 6)
-    assert cells.sequence.tolist() == [0, 0, 0, 1, 2, 2, 2, 2, 2, 2]
-
-
-@pytest.mark.parametrize(
-    ("pool", "expected"),
-    [(Cells.sum, [-5.0, 9.0]), (Cells.mean, [-5.0, 3.0]), (Cells.max, [0.0, 6.0])],  # a largest one is never below 0
-)
-def test_cells_pool_within_each_sequence(pool: Callable[[Cells, torch.Tensor], torch.Tensor], expected: object) -> None:
-    pooled = pool(Cells.of([1, 2], CPU), torch.tensor([-5.0, 1.0, 6.0, 2.0]))
-    assert pooled.dtype == torch.float64 and pooled.tolist() == expected
-
-
-def test_the_largest_cell_is_never_below_what_stands_for_none() -> None:
-    assert Cells.of([1, 1], CPU).max(torch.tensor([-5.0, 1.0])).tolist() == [0.0, 1.0]
-
-
-def test_sums_are_of_float64() -> None:
-    assert Cells.of([2], CPU).sum(torch.tensor([2.0**24, 1.0, 1.0])).item() == 2**24 + 2
 
 
 # one reading
@@ -242,16 +228,14 @@ def test_a_fresh_reading_keeps_what_was_handed_in(decoded: list[bytes]) -> None:
 # joined and split
 
 
-@pytest.mark.parametrize("num_words", [NUM_WORDS, [3]])
-@flat_and_nested
-def test_what_was_split_joins_to_the_same(num_words: Sequence[int], nested: bool) -> None:
-    whole = reading(num_words=num_words, nested=nested)
-    joined = Reading.join(whole.split())
-    assert torch.equal(joined.table, whole.table) and joined.cells.counts == whole.cells.counts
-    assert (joined.num_words, joined.nested, joined.spans) == (whole.num_words, nested, whole.spans)
-    for name in ON_HOST:
-        assert getattr(joined, name).tolist() == getattr(whole, name).tolist()
-    assert joined.summary.tolist() == whole.summary.tolist() and candidates_of(joined) == candidates_of(whole)
+def test_all_parts_of_a_batch_in_order_are_the_batch_itself() -> None:
+    whole, other = reading(), reading(1)
+    parts = whole.split()
+    assert Reading.join(parts) is whole
+    assert Reading.join([Reading.join(parts[:3]), Reading.join(parts[3:])]) is whole
+    for some in (parts[1:], parts[::-1], [*parts, parts[0]], [*parts, *other.split()], parts[:1]):
+        assert Reading.join(some) is not whole
+    assert Reading.join(Reading.join(parts[::-1]).split()[::-1]) is whole
 
 
 def test_split_gives_every_sequence_its_own_cells() -> None:
@@ -271,9 +255,10 @@ def test_readings_of_several_sequences_join_in_order() -> None:
 
 def test_what_was_joined_joins_again() -> None:
     parts = reading().split()
-    joined = Reading.join([Reading.join(parts[:2]), parts[2], Reading.join(parts[3:])])
-    assert all(one is other for one, other in zip(joined.split(), parts, strict=True))
-    assert joined.spans == reading().spans and torch.equal(joined.table, reading().table)
+    joined = Reading.join([Reading.join(parts[3:]), parts[2], Reading.join(parts[:2])])
+    tables = reading().table.split([10, 1, 6, 1, 21])
+    assert torch.equal(joined.table, torch.cat([tables[index] for index in (3, 4, 2, 0, 1)]))
+    assert joined.spans == [reading().spans[index] for index in (3, 4, 2, 0, 1)]
 
 
 def test_one_reading_is_joined_and_split_to_itself() -> None:
@@ -286,7 +271,8 @@ def test_parts_share_what_the_whole_has_worked_out(decoded: list[bytes], summed_
     spans, rows, parts = whole.spans, whole.summary_rows, whole.split()
     assert [part.spans for part in parts] == [[own] for own in spans]
     assert [part.summary_rows for part in parts] == [[row] for row in rows]
-    assert Reading.join(parts).spans == spans and Reading.join(parts).summary_rows == rows
+    joined = Reading.join(parts[::-1])
+    assert joined.spans == spans[::-1] and joined.summary_rows == rows[::-1]
     assert decoded == candidates_of(whole) and summed_up == [len(whole.table)]
 
 
@@ -324,8 +310,96 @@ def test_tables_are_joined_only_when_somebody_asks_for_one(monkeypatch: pytest.M
 
     with monkeypatch.context() as patched:
         patched.setattr(torch, "cat", unwanted)
-        joined = Reading.join(parts)
-        assert joined.spans == spans and joined.summary_rows == whole.summary_rows
+        joined = Reading.join(parts[::-1])
+        assert joined.spans == spans[::-1] and joined.summary_rows == whole.summary_rows[::-1]
         with pytest.raises(AssertionError, match="nobody"):
             _ = joined.table
-    assert torch.equal(joined.table, whole.table)
+    assert torch.equal(joined.table, torch.cat([part.table for part in parts[::-1]]))
+
+
+def test_a_part_alone_decodes_no_more_than_itself(decoded: list[bytes]) -> None:
+    whole = reading()
+    spans = whole.split()[2].spans
+    assert decoded == candidates_of(whole)[2:3]
+    assert whole.spans[2] is spans[0] and sorted(decoded) == sorted(candidates_of(whole))
+
+
+def test_keys_are_cut_for_the_whole_batch_where_its_entities_are_known(decoded: list[bytes]) -> None:
+    given = reading()
+    one = Reading(None, NUM_WORDS, nested=True, candidates=given.entities)
+    del decoded[:]
+    assert [part.entity_keys for part in one.split()] == [[key] for key in given.entity_keys] and not decoded
+    assert one.entity_keys[0] is one.split()[0].entity_keys[0]
+
+
+def test_a_batch_goes_with_the_last_reading_of_it() -> None:
+    whole = reading()
+    part, table = whole.split()[0], ref(whole.table)
+    joined = Reading.join([part, reading(1).split()[0]])
+    _ = whole.spans, part.spans, joined.spans, joined.summary
+    gc.disable()
+    try:
+        del whole, part
+        assert table() is not None
+        del joined
+        assert table() is None  # without any search for what refers to itself
+    finally:
+        gc.enable()
+
+
+# whoever asks, and in whatever order
+
+SIZES: dict[str, Callable[[int], int]] = {
+    **dict.fromkeys(("table", "log_probs", "probs", "labels", "entropy"), num_cells),
+    "word_uncertainty": int,
+    **dict.fromkeys(("cell_counts", "summary", "summary_on_device"), lambda words: 1),
+}
+OF_ITEMS = ("summary_rows", "spans", "span_sets", "entity_keys")
+QUESTIONS = (*SIZES, *OF_ITEMS, "best", "candidates", "entities")
+
+
+def answers(one: Reading, name: str) -> list[bytes]:
+    """What a reading says of every sequence, to the last bit."""
+    if name == "best":
+        of_both = [np.stack(values, axis=1) for values in zip(*(_by_cell(one, part) for part in one.best), strict=True)]
+        return [own.tobytes() for own in of_both]
+    found = getattr(one, name)
+    if isinstance(found, Candidates):
+        return [own.tobytes() for own in found.split()]
+    if name in OF_ITEMS:
+        return [repr(sorted(own) if name == "span_sets" else own).encode() for own in found]
+    ends = np.cumsum([SIZES[name](words) for words in one.num_words])
+    return [own.tobytes() for own in np.split(np.asarray(found), ends[:-1])]
+
+
+def _by_cell(one: Reading, per_cell: Tensor) -> list[FloatArray]:
+    return np.split(per_cell.numpy().astype(np.float32), one.first_cells[1:])
+
+
+def given_by(kind: str, seed: int, num_words: Sequence[int], nested: bool) -> Reading:
+    """A batch as an executor gives it that works out nothing, its candidates, or its entities."""
+    one = reading(seed, num_words, nested=nested)
+    candidates = {"table": None, "candidates": one.candidates, "entities": one.entities}[kind]
+    return Reading(one.table, num_words, nested=nested, candidates=candidates)
+
+
+@seeded
+@given(st.data())
+def test_a_figure_is_the_same_to_the_last_bit_whoever_asks_first_and_is_worked_out_once(data: st.DataObject) -> None:
+    num_words = data.draw(st.lists(st.integers(1, 7), min_size=1, max_size=5))
+    kind, nested = data.draw(st.sampled_from(["table", "candidates", "entities"])), data.draw(st.booleans())
+    one, other = (given_by(kind, seed, num_words, nested) for seed in (0, 1))
+    expected = {name: answers(one.fresh(), name) + answers(other.fresh(), name) for name in QUESTIONS}
+    parts = [*one.split(), *other.split()]
+    asked: list[Reading] = [one, other, *parts]
+    places = [[*range(len(num_words))], [*range(len(num_words), 2 * len(num_words))], *([i] for i in range(len(parts)))]
+    with pytest.MonkeyPatch.context() as patched:
+        decoded, summed_up = count_decoding(patched), count_entropies(patched)
+        for _ in range(data.draw(st.integers(1, 12))):
+            if data.draw(st.booleans()):  # regroup what there is
+                members = data.draw(st.lists(st.integers(0, len(asked) - 1), min_size=1, max_size=4))
+                asked.append(Reading.join([asked[member] for member in members]))
+                places.append([place for member in members for place in places[member]])
+            who, name = data.draw(st.integers(0, len(asked) - 1)), data.draw(st.sampled_from(QUESTIONS))
+            assert answers(asked[who], name) == [expected[name][place] for place in places[who]]
+    assert Counter(decoded) <= Counter(candidates_of(one) + candidates_of(other)) and len(summed_up) <= 2
