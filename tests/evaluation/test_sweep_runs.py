@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from service.assets import assets_of
-from service.evaluation import sweep_runs as module
 from service.evaluation.run_policy import evaluate_policy
 from service.evaluation.sweep import families_to_run
 from service.evaluation.sweep_runs import time_shares
 from service.exits.assets import ModelAssets
 from service.exits.operating_points import Calibration
+from service.exits.policies.de3 import De3
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.tokee import HaltingTraining, Tokee
 from service.models.store import load_model
@@ -30,10 +30,14 @@ def of_words(uncalibrated: OnDisk, tmp_path_factory: pytest.TempPathFactory) -> 
     config = replace(tiny_config(num_layers=NUM_LAYERS), halting=True, prototypes=True)
     save_tiny_model(store / "tiny" / "1", config)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "TOKEE_TAUS", (0.2, 0.5, 0.7))
-        patch.setattr(module, "WINDOWS", (1, 3))
-        patch.setattr(module, "DE3_TAUS", (0.3, 0.6))
-        patch.setattr(module, "WEIGHTS", (1.0,))
+        for strategy, name, grid in (
+            (Tokee, "tau", (0.2, 0.5, 0.7)),
+            (Tokee, "window", (1, 3)),
+            (De3, "tau", (0.3, 0.6)),
+            (De3, "weight", (1.0,)),
+        ):
+            declared = strategy.parameters()
+            patch.setitem(declared, name, replace(declared[name], grid=grid))
         made = OnDisk(store, uncalibrated.dev, uncalibrated.test)
         assert made.run("calibrate", "tiny", made.dev, "--device", "cpu") == 0
     return made
