@@ -18,9 +18,9 @@ from prometheus_client import (
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.engine.controls import PolicyVersion
 from service.engine.sequence import Sequence
 from service.errors import Overloaded
+from service.policy.versions import PolicyVersion
 
 _SECONDS = (
     0.0005,

@@ -18,10 +18,9 @@ from service.api.keys import Keys, load_admin_key
 from service.api.state import Service
 from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
-from service.engine.controls import Controls
 from service.engine.engine import Engine, EngineLimits
 from service.engine.runner import ModelRunner
-from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.engine.sequence import Request, Sequence
 from service.engine.shadows import Shadows
 from service.errors import BadInput, EngineFailed
 from service.executors.choose import make_executor
@@ -31,6 +30,10 @@ from service.logs import log_as_json
 from service.metrics import Metrics
 from service.models.device import available_cores, use_threads
 from service.models.store import find_model, load_model
+from service.policy.captured import CapturedPolicy
+from service.policy.goals import Goals
+from service.policy.live import LivePolicy
+from service.policy.store import StateFolder
 from service.settings import Settings, read_settings
 from service.text.encoder import TextEncoder
 from service.trained import trained_for
@@ -87,12 +90,9 @@ def build_service(settings: Settings) -> Service:
     metrics = Metrics(stored.reference, config.num_layers, config.labels, build)
     metrics.set_queue_capacity(settings.queue_texts)
     try:
-        controls = Controls(
-            model=stored.reference,
-            num_layers=config.num_layers,
-            calibration=calibration,
-            trained=trained,
-            state_dir=settings.state_dir,
+        policy = LivePolicy(
+            Goals.of(stored.reference, config.num_layers, calibration, trained),
+            StateFolder(settings.state_dir, stored.reference),
             now=lambda: datetime.now(UTC),
             on_change=metrics.policy_changed,
         )
@@ -112,12 +112,10 @@ def build_service(settings: Settings) -> Service:
         _warm_up(stored.text_encoder, runner)
 
     traffic = Traffic(time.monotonic)
-    observer = _Observer(metrics, controls, traffic)
+    observer = _Observer(metrics, policy, traffic)
     shadows = Shadows(settings.shadow_fraction, observer.shadow_done)
-    engine = Engine(
-        runner, capture=controls.capture, limits=limits, observer=observer, shadows=shadows, prepare=prepare
-    )
-    autopilot = Autopilot(controls, traffic, engine.load, time.monotonic)
+    engine = Engine(runner, capture=policy.capture, limits=limits, observer=observer, shadows=shadows, prepare=prepare)
+    autopilot = Autopilot(policy, traffic, engine.load, time.monotonic)
     keys = Keys(settings.api_key, admin_key)
     return Service(
         settings,
@@ -125,7 +123,7 @@ def build_service(settings: Settings) -> Service:
         stored.card,
         stored.text_encoder,
         engine,
-        controls,
+        policy,
         metrics,
         keys,
         traffic,
@@ -155,11 +153,11 @@ def _warm_up(text_encoder: TextEncoder, runner: ModelRunner) -> None:
 
 
 class _Observer:
-    """Tells metrics, controls and the autopilot's traffic what the engine did."""
+    """Tells metrics, live policy and the autopilot's traffic what the engine did."""
 
-    def __init__(self, metrics: Metrics, controls: Controls, traffic: Traffic) -> None:
+    def __init__(self, metrics: Metrics, policy: LivePolicy, traffic: Traffic) -> None:
         self._metrics = metrics
-        self._controls = controls
+        self._policy = policy
         self._traffic = traffic
         self.queue_changed = metrics.queue_changed
 
@@ -169,10 +167,10 @@ class _Observer:
 
     def shadow_done(self, captured: CapturedPolicy, disagrees: bool) -> None:
         self._metrics.shadow_done(disagrees)
-        self._controls.observe_shadow(captured, disagrees)
+        self._policy.observe_shadow(captured, disagrees)
 
     def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
         self._metrics.sequence_left(sequence, num_layers)
         self._traffic.sequence_left(sequence.input.num_pieces)
         if sequence.request.captured is not None:
-            self._controls.observe(sequence.request.captured, sequence.exit_layer)
+            self._policy.observe(sequence.request.captured, sequence.exit_layer)

@@ -13,9 +13,10 @@ from typing import Any, Protocol, TypeVar
 
 from service.engine.runner import Runner
 from service.engine.scheduler import Scheduler, Step
-from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.engine.sequence import Request, Sequence
 from service.engine.shadows import Shadows
 from service.errors import BadInput, EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
+from service.policy.captured import CapturedPolicy
 
 log = logging.getLogger(__name__)
 

@@ -10,17 +10,9 @@ from typing import Any
 from service.exits.policy import Evidence, ExitPolicy, ExitReason
 from service.exits.reading import Reading
 from service.exits.words import Words, work_of_pieces
+from service.policy.captured import CapturedPolicy
 from service.spans.types import Span
 from service.text.types import EncodedText, SequenceInput
-
-
-@dataclass(frozen=True, slots=True)
-class CapturedPolicy:
-    """The exit policy that a request is decided by, and the version of the live policy it was captured at."""
-
-    policy: ExitPolicy
-    version: int
-    is_override: bool = False
 
 
 @dataclass(slots=True, eq=False)

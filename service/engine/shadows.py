@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.engine.runner import Runner
-from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.engine.sequence import Request, Sequence
 from service.exits.policies.full_depth import FullDepth
+from service.policy.captured import CapturedPolicy
 from service.spans.types import Span
 
 MOST_KEPT = 8  # sequences whose states stay on the device, some 10 MB of them at the most

@@ -49,9 +49,9 @@ def tiny_service(folder: Path, state_dir: Path, **settings: Any) -> Service:
 
 def use_runner(service: Service, runner: Runner, **limits: Any) -> None:
     """Give a service that has not started an engine around `runner`."""
-    capture = service.controls.capture
+    capture = service.policy.capture
     service.engine = Engine(runner, capture=capture, limits=EngineLimits(**limits), observer=service.metrics)
-    service.autopilot = Autopilot(service.controls, service.traffic, service.engine.load, time.monotonic)
+    service.autopilot = Autopilot(service.policy, service.traffic, service.engine.load, time.monotonic)
 
 
 def samples(client: TestClient) -> list[Sample]:

@@ -6,26 +6,28 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, Request, Response
 
 from service.api.answering import ERRORS, AnsweredText, Asked, answer
 from service.api.keys import require_read
-from service.api.schemas import HuggingFaceEntity, HuggingFaceParameters, HuggingFaceRequest
+from service.api.respond import respond
+from service.api.schemas.hugging_face import HuggingFaceEntity, HuggingFaceParameters, HuggingFaceRequest
 from service.spans.types import IntArray
 
 router = APIRouter()
+
+_OF_A_TEXT, _OF_TEXTS = list[HuggingFaceEntity], list[list[HuggingFaceEntity]]
 
 Item = dict[str, Any]
 
 
 @router.post(
     "/",
-    response_model=list[HuggingFaceEntity] | list[list[HuggingFaceEntity]],
+    response_model=_OF_A_TEXT | _OF_TEXTS,
     responses=ERRORS,
     dependencies=[Depends(require_read)],
 )
-async def token_classification(body: HuggingFaceRequest, request: Request) -> JSONResponse:
+async def token_classification(body: HuggingFaceRequest, request: Request) -> Response:
     """Named entities for Hugging Face's clients: their `token_classification`, of a text or of several."""
     parameters = body.parameters or HuggingFaceParameters()
     ignored = frozenset(parameters.ignore_labels or ())
@@ -33,7 +35,9 @@ async def token_classification(body: HuggingFaceRequest, request: Request) -> JS
     found = await answer(request, asked)
     items_of = _word_items if parameters.aggregation_strategy == "none" else _entity_items
     results = [[item for item in items_of(text) if item.get("entity") not in ignored] for text in found.texts]
-    return JSONResponse(results[0] if isinstance(body.inputs, str) else results, headers=found.headers)
+    if isinstance(body.inputs, str):
+        return respond(_OF_A_TEXT, results[0], headers=found.headers)
+    return respond(_OF_TEXTS, results, headers=found.headers)
 
 
 def _entity_items(answered: AnsweredText) -> Iterator[Item]:
