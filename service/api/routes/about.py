@@ -20,7 +20,7 @@ async def models(request: Request) -> Response:
     """The model being served, with its card: what it was trained on and what that allows."""
     service = service_of(request)
     config = service.config
-    served = {
+    served: ModelOut = {
         "name": config.name,
         "version": config.version,
         "labels": list(config.labels),

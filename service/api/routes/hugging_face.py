@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
@@ -17,8 +16,6 @@ from service.spans.types import IntArray
 router = APIRouter()
 
 _OF_A_TEXT, _OF_TEXTS = list[HuggingFaceEntity], list[list[HuggingFaceEntity]]
-
-Item = dict[str, Any]
 
 
 @router.post(
@@ -40,12 +37,12 @@ async def token_classification(body: HuggingFaceRequest, request: Request) -> Re
     return respond(_OF_TEXTS, results, headers=found.headers)
 
 
-def _entity_items(answered: AnsweredText) -> Iterator[Item]:
+def _entity_items(answered: AnsweredText) -> Iterator[HuggingFaceEntity]:
     for entity in answered.entities:
         yield _item(answered, entity.label, entity.score, entity.start, entity.end)
 
 
-def _word_items(answered: AnsweredText) -> Iterator[Item]:
+def _word_items(answered: AnsweredText) -> Iterator[HuggingFaceEntity]:
     """An item a word of an entity, entity by entity: so a word inside two nested ones comes twice, and tags stay whole.
 
     `score` is the entity's; the words count from 1, as a pipeline's do after its special piece.
@@ -70,6 +67,6 @@ def _words(answered: AnsweredText) -> tuple[IntArray, IntArray]:
     )
 
 
-def _item(answered: AnsweredText, label: str, score: float, start: int, end: int) -> Item:
+def _item(answered: AnsweredText, label: str, score: float, start: int, end: int) -> HuggingFaceEntity:
     word = answered.encoded.text[start:end]
     return {"entity_group": label, "score": round(score, 6), "word": word, "start": start, "end": end}
