@@ -9,13 +9,14 @@ from pathlib import Path
 from service.assets import assets_of
 from service.data.readers import read_examples
 from service.engine.engine import Engine, EngineLimits
-from service.engine.sequence import CapturedPolicy, Sequence
+from service.engine.sequence import Sequence
 from service.executors.choose import make_executor
 from service.executors.executor import Executor
 from service.exits.operating_points import PRESETS, Calibration
 from service.exits.policy import ExitPolicy
 from service.models.device import available_cores, use_threads
 from service.models.store import StoredModel, find_model, load_model
+from service.policy.captured import CapturedPolicy
 from service.stepping.stepper import ModelStepper
 from service.text.types import EncodedText
 

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PURE = ("text", "spans", "exits", "models")
 COMPILERS = ("numba", "llvmlite")
-ONLINE, OFFLINE = ("engine", "autopilot", "api"), ("training", "evaluation", "data")
+ONLINE, OFFLINE = ("engine", "policy", "autopilot", "api"), ("training", "evaluation", "data")
 NOT_IN_PURE = (
     *("service.settings", "service.metrics", "service.api", "service.engine", "service.training"),
     *("service.evaluation", "service.data", "service.logs", "logging", "fastapi", "prometheus_client", "threading"),
@@ -161,19 +161,30 @@ def test_what_is_offline_never_imports_what_is_online(package: str) -> None:
     assert arrows(f"service.{package}", *(f"service.{name}" for name in ONLINE)) == []
 
 
-def test_training_looks_at_evaluation_where_it_judges_an_epoch_and_where_it_samples_halted_words() -> None:
+def test_training_looks_at_evaluation_only_where_it_judges_an_epoch() -> None:
     lookers = {name for name in importers("service.evaluation") if is_in(name, "service.training")}
-    assert lookers <= {"service.training.judge", "service.training.word_layers"}
+    assert lookers == {"service.training.judge"}
 
 
-@pytest.mark.parametrize("package", ["service.engine", "service.autopilot"])
-def test_engine_and_autopilot_know_no_http_and_no_metrics(package: str) -> None:
-    assert arrows(package, "service.api", "service.metrics", "fastapi", "starlette", "uvicorn") == []
+@pytest.mark.parametrize("package", ["service.engine", "service.policy", "service.autopilot", "service.stepping"])
+def test_engine_policy_autopilot_and_stepping_know_no_http_and_no_metrics(package: str) -> None:
+    assert arrows(package, "service.api", "service.metrics", "fastapi", "starlette", "uvicorn", "pydantic") == []
 
 
-def test_the_autopilot_flies_through_the_engines_controls_and_the_engine_knows_nothing_of_it() -> None:
+def test_the_live_policy_knows_exits_and_files_and_no_more() -> None:
+    targets = {target for module in of("service.policy") for target in imports()[module] if is_in(target, "service")}
+    assert {target.split(".")[1] for target in targets} <= {"policy", "exits", "errors", "files"}
+
+
+def test_the_engine_knows_of_the_live_policy_only_what_a_request_captures() -> None:
+    targets = {target for module in of("service.engine") for target in imports()[module]}
+    known = {target for target in targets if is_in(target, "service.policy")}
+    assert known == {"service.policy.captured", "service.policy.captured.CapturedPolicy"}
+
+
+def test_the_autopilot_flies_through_the_live_policy_and_nobody_below_the_api_knows_of_it() -> None:
     targets = {target for module in of("service.autopilot") for target in imports()[module] if is_in(target, "service")}
-    assert {target.split(".")[1] for target in targets} <= {"autopilot", "engine", "errors"}
+    assert {target.split(".")[1] for target in targets} <= {"autopilot", "engine", "policy", "errors"}
     assert {module.split(".")[1] for module in importers("service.autopilot")} == {"api"}
 
 

@@ -14,11 +14,12 @@ from typing import Any
 
 from fastapi import Request
 
-from service.api.schemas import ErrorOut
+from service.api.schemas.errors import ErrorOut
 from service.api.state import Service, service_of
-from service.engine.sequence import CapturedPolicy, Sequence
 from service.engine.sequence import Request as EngineRequest
+from service.engine.sequence import Sequence
 from service.errors import NotReady, Overloaded, ServiceError, TimedOut, TooLarge
+from service.policy.captured import CapturedPolicy
 from service.spans.types import Entity
 from service.text.types import EncodedText
 
@@ -86,7 +87,7 @@ async def answer(request: Request, asked: Asked) -> Answer:
     received = time.monotonic()
     texts = [asked.texts] if isinstance(asked.texts, str) else asked.texts
     _check_sizes(service, asked, texts)
-    captured = service.controls.capture(asked.override)  # refuses changes that do not fit, before any work is done
+    captured = service.policy.capture(asked.override)  # refuses changes that do not fit, before any work is done
     if not service.engine.has_room:
         service.metrics.http.request_refused("queue_full")
         raise Overloaded("the queue is full; send the request again later")

@@ -15,7 +15,7 @@ from starlette.routing import Match
 
 from service.api.answering import ClientLeft
 from service.api.keys import KeyMissing, KeyTooWeak
-from service.api.schemas import ErrorOut
+from service.api.schemas.errors import ErrorOut
 from service.errors import (
     BadInput,
     EngineFailed,

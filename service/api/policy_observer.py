@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service.engine.controls import PolicyVersion
 from service.metrics.policy import PolicyMetrics
+from service.policy.versions import PolicyVersion
 
 
 class PolicyObserver:

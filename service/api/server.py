@@ -20,9 +20,8 @@ from service.api.state import Service
 from service.assets import assets_of
 from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
-from service.engine.controls import Controls
 from service.engine.engine import Engine, EngineLimits
-from service.engine.sequence import CapturedPolicy, Sequence
+from service.engine.sequence import Sequence
 from service.engine.shadows import Shadows
 from service.errors import BadInput, EngineFailed
 from service.executors.choose import make_executor
@@ -35,6 +34,10 @@ from service.metrics import Metrics
 from service.metrics.engine import EngineMetrics
 from service.models.device import available_cores, use_threads
 from service.models.store import find_model, load_model
+from service.policy.captured import CapturedPolicy
+from service.policy.goals import Goals
+from service.policy.live import LivePolicy
+from service.policy.store import StateFolder
 from service.settings import Settings, read_settings
 from service.stepping.advance import run
 from service.stepping.inspection import inspect
@@ -100,11 +103,9 @@ def build_service(settings: Settings) -> Service:
     )
     metrics.engine.set_queue_capacity(settings.queue_texts)
     try:
-        controls = Controls(
-            model=stored.reference,
-            assets=assets,
-            calibration=calibration,
-            state_dir=settings.state_dir,
+        policy = LivePolicy(
+            Goals.of(stored.reference, assets, calibration),
+            StateFolder(settings.state_dir, stored.reference),
             now=lambda: datetime.now(UTC),
             on_change=PolicyObserver(metrics.policy).policy_changed,
         )
@@ -123,12 +124,12 @@ def build_service(settings: Settings) -> Service:
         _warm_up(stored.text_encoder, executor)
 
     traffic = Traffic(time.monotonic)
-    observer = _Observer(metrics.engine, controls, traffic)
+    observer = _Observer(metrics.engine, policy, traffic)
     shadows = Shadows(settings.shadow_fraction, observer.shadow_done)
     engine = Engine(
-        ModelStepper(executor), policy=controls, limits=limits, observer=observer, shadows=shadows, prepare=prepare
+        ModelStepper(executor), policy=policy, limits=limits, observer=observer, shadows=shadows, prepare=prepare
     )
-    autopilot = Autopilot(controls, traffic, engine.load, time.monotonic)
+    autopilot = Autopilot(policy, traffic, engine.load, time.monotonic)
     keys = Keys(settings.api_key, admin_key)
     return Service(
         settings,
@@ -136,7 +137,7 @@ def build_service(settings: Settings) -> Service:
         stored.card,
         stored.text_encoder,
         engine,
-        controls,
+        policy,
         metrics,
         keys,
         traffic,
@@ -164,11 +165,11 @@ def _warm_up(text_encoder: TextEncoder, executor: Executor) -> None:
 
 
 class _Observer:
-    """Tells metrics, controls and the autopilot's traffic what the engine did."""
+    """Tells metrics, live policy and the autopilot's traffic what the engine did."""
 
-    def __init__(self, metrics: EngineMetrics, controls: Controls, traffic: Traffic) -> None:
+    def __init__(self, metrics: EngineMetrics, policy: LivePolicy, traffic: Traffic) -> None:
         self._metrics = metrics
-        self._controls = controls
+        self._policy = policy
         self._traffic = traffic
         self.queue_changed = metrics.queue_changed
 
@@ -178,10 +179,10 @@ class _Observer:
 
     def shadow_done(self, captured: CapturedPolicy, disagrees: bool) -> None:
         self._metrics.shadow_done(disagrees)
-        self._controls.observe_shadow(captured, disagrees)
+        self._policy.observe_shadow(captured, disagrees)
 
     def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
         self._metrics.sequence_left(sequence, num_layers)
         self._traffic.sequence_left(sequence.input.num_pieces)
         if sequence.request.captured is not None:
-            self._controls.observe(sequence.request.captured, sequence.layers_run)
+            self._policy.observe(sequence.request.captured, sequence.layers_run)

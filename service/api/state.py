@@ -10,10 +10,10 @@ from fastapi import Request
 from service.api.keys import Keys
 from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
-from service.engine.controls import Controls
 from service.engine.engine import Engine
 from service.metrics import Metrics
 from service.models.config import ModelConfig
+from service.policy.live import LivePolicy
 from service.settings import Settings
 from service.text.encoder import TextEncoder
 
@@ -32,7 +32,7 @@ class Service:
     card: str
     text_encoder: TextEncoder
     engine: Engine
-    controls: Controls
+    policy: LivePolicy
     metrics: Metrics
     keys: Keys
     traffic: Traffic

@@ -1,8 +1,8 @@
 """The autopilot: moves the exit policy along the calibrated points, so that p95 keeps its objective in peak hours.
 
     route, engine --(what happened)--> traffic.Traffic --(Observation, ten a second)--> law.ControlLaw --(level)-->
-    pilot.Autopilot --(engine.controls.change, against the version it looked at)--> the policy in force
+    pilot.Autopilot --(LivePolicy.change, against the version it looked at)--> the policy in force
 
 `traffic` counts, `law` decides and is pure, `pilot` is the thread between them. Which policies there are to choose
-from, and who switches the autopilot on and off, is the controls' business (`engine.objective`, `engine.controls`).
+from, and who switches the autopilot on and off, is the live policy's business (`service.policy`).
 """

@@ -1,4 +1,4 @@
-"""The thread that flies: looks at the traffic, asks the control law, has the controls change the policy."""
+"""The thread that flies: looks at the traffic, asks the control law, has the live policy changed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Callable
 from service.autopilot.law import ControlLaw, State
 from service.autopilot.traffic import Traffic
 from service.engine.admission import EngineLoad
-from service.engine.controls import Controls, PolicyVersion
-from service.engine.objective import Ladder
 from service.errors import PolicyConflict
+from service.policy.goals import Ladder
+from service.policy.live import LivePolicy
+from service.policy.versions import PolicyVersion
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +24,10 @@ class Autopilot:
     """Moves the policy while an objective is set; a version that somebody else made is where it begins anew."""
 
     def __init__(
-        self, controls: Controls, traffic: Traffic, load: Callable[[], EngineLoad], clock: Callable[[], float]
+        self, live: LivePolicy, traffic: Traffic, load: Callable[[], EngineLoad], clock: Callable[[], float]
     ) -> None:
         """load: what the engine has to do at the moment; clock: monotonic seconds, the traffic's."""
-        self._controls = controls
+        self._live = live
         self._traffic = traffic
         self._load = load
         self._clock = clock
@@ -58,7 +59,7 @@ class Autopilot:
 
     def look(self) -> None:
         """Look once, and move if need be."""
-        current, highest_level = self._controls.current, self._controls.highest_level()
+        current, highest_level = self._live.current, self._live.highest_level()
         if current.ladder is None or highest_level is None:
             return
         seen = self._traffic.look(self._load(), self._moved, highest_level)
@@ -84,7 +85,7 @@ class Autopilot:
         """Put the state's level in force, unless somebody changed the policy meanwhile: who is first wins."""
         policy = ladder.policies[state.level]
         try:
-            made = self._controls.change(policy.to_json(), source="autopilot", if_version=current.version)
+            made = self._live.change(policy.to_json(), source="autopilot", if_version=current.version)
         except PolicyConflict:
             return
-        self._version, self._state, self._moved = made["version"], state, self._clock()
+        self._version, self._state, self._moved = made.version, state, self._clock()

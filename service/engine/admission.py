@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from service.engine.sequence import CapturedPolicy, Request
+from service.engine.sequence import Request
 from service.errors import Overloaded
+from service.policy.captured import CapturedPolicy
 
 
 @dataclass(frozen=True, slots=True)

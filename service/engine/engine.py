@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 from service.engine.admission import Admission, EngineLoad
 from service.engine.scheduler import Scheduler, Step
-from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.engine.sequence import Request, Sequence
 from service.engine.shadows import Shadows
 from service.errors import BadInput, EngineFailed, NotReady, ServiceError, TimedOut
+from service.policy.captured import CapturedPolicy
 from service.stepping.inspection import inspect
 from service.stepping.stepper import Stepper
 

@@ -7,19 +7,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.exits.policy import ExitPolicy
+from service.policy.captured import CapturedPolicy
 from service.stepping.inspection import LayerView
 from service.stepping.passage import Passage
 from service.text.types import EncodedText
-
-
-@dataclass(frozen=True, slots=True)
-class CapturedPolicy:
-    """The exit policy that a request is decided by, and the version of the live policy it was captured at."""
-
-    policy: ExitPolicy
-    version: int
-    is_override: bool = False
 
 
 @dataclass(slots=True, eq=False)

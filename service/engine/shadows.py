@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.engine.sequence import CapturedPolicy, Sequence
+from service.engine.sequence import Sequence
 from service.exits.policies.full_depth import FullDepth
+from service.policy.captured import CapturedPolicy
 from service.spans.types import Span
 from service.stepping.passage import Passage
 from service.stepping.stepper import Stepper

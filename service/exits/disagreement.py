@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 CONFIDENCE = 0.95
 _PRIOR = 0.5  # a and b of the mixing Beta(a, b), which weighs rates near 0 and 1 most: rare events are bounded well
@@ -54,15 +53,6 @@ class Disagreement:
             return highest < likelihood
 
         return _edge(is_inside, peak, 0.0), _edge(is_inside, peak, 1.0)
-
-    def to_json(self) -> dict[str, Any]:
-        """As on the wire."""
-        return {
-            "runs": self.runs,
-            "disagreements": self.disagreements,
-            "disagreement_rate": self.rate,
-            "disagreement_interval": self.interval if self.runs else None,
-        }
 
 
 def _edge(is_inside: Callable[[float], bool], inside: float, end: float) -> float:

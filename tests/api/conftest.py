@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from service.api.app import create_app
 from service.api.state import Service
-from tests.api.servers_ import GatedRunner, tiny_service, use_runner
+from tests.api.servers_ import GatedStepper, tiny_service, use_stepper
 from tests.exits.calibrations_ import put_calibration
 from tests.models_ import save_tiny_model
 
@@ -66,18 +66,18 @@ def start(build: Build) -> Iterator[Start]:
 
 
 @pytest.fixture
-def gated() -> GatedRunner:
+def gated() -> GatedStepper:
     """A device whose steps wait for its gate."""
-    return GatedRunner()
+    return GatedStepper()
 
 
 @pytest.fixture
-def start_gated(start: Start, build: Build, gated: GatedRunner) -> Iterator[Start]:
+def start_gated(start: Start, build: Build, gated: GatedStepper) -> Iterator[Start]:
     """Start a server on the device that waits; `limits` are the engine's. The gate opens before the server closes."""
 
     def start_gated(**limits: Any) -> TestClient:
         service = build()
-        use_runner(service, gated, **limits)
+        use_stepper(service, gated, **limits)
         return start(service)
 
     yield start_gated

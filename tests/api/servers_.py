@@ -26,11 +26,10 @@ from service.api.server import build_service
 from service.api.state import Service
 from service.autopilot.pilot import Autopilot
 from service.engine.engine import Engine, EngineLimits
-from service.engine.sequence import Sequence as EngineSequence
-from service.exits.parameters import Evidence
 from service.settings import Settings
 from service.spans.types import Span
-from service.stepping.stepper import ModelStepper, Runner
+from service.stepping.passage import Passage
+from service.stepping.stepper import ModelStepper, Stepper
 from tests.models_ import eager
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -47,11 +46,11 @@ def tiny_service(folder: Path, state_dir: Path, **settings: Any) -> Service:
     return build_service(Settings(**{**fixed, **settings}))
 
 
-def use_runner(service: Service, runner: Runner, **limits: Any) -> None:
-    """Give a service that has not started an engine around `runner`."""
-    capture = service.controls.capture
-    service.engine = Engine(runner, capture=capture, limits=EngineLimits(**limits), observer=service.metrics.engine)
-    service.autopilot = Autopilot(service.controls, service.traffic, service.engine.load, time.monotonic)
+def use_stepper(service: Service, stepper: Stepper, **limits: Any) -> None:
+    """Give a service that has not started an engine around `stepper`."""
+    limited = EngineLimits(**limits)
+    service.engine = Engine(stepper, policy=service.policy, limits=limited, observer=service.metrics.engine)
+    service.autopilot = Autopilot(service.policy, service.traffic, service.engine.load, time.monotonic)
 
 
 def samples(client: TestClient) -> list[Sample]:
@@ -101,8 +100,8 @@ def listening(service: Service) -> Iterator[str]:
         thread.join(PATIENCE_S)
 
 
-class GatedRunner:
-    """The tiny model's runner, whose steps wait for `gate`."""
+class GatedStepper:
+    """The tiny model's stepper, whose steps wait for `gate`."""
 
     def __init__(self) -> None:
         self._inner = ModelStepper(eager())
@@ -111,30 +110,30 @@ class GatedRunner:
         self.arrived = threading.Event()
         self.layers_run: list[int] = []
 
-    def run_layer(self, layer: int, sequences: Sequence[EngineSequence]) -> list[Evidence]:
-        """See Runner."""
+    def advance(self, passages: Sequence[Passage]) -> None:
+        """See Stepper."""
         self.arrived.set()
         if not self.gate.wait(PATIENCE_S):
             raise TimeoutError("nobody opened the gate")
-        self.layers_run.append(layer)
-        return self._inner.run_layer(layer, sequences)
+        self.layers_run.append(passages[0].layer + 1)
+        self._inner.advance(passages)
 
-    def read_spans(self, sequences: Sequence[EngineSequence]) -> list[list[Span]]:
-        """See Runner."""
-        return self._inner.read_spans(sequences)
+    def read_spans(self, passages: Sequence[Passage]) -> list[list[Span]]:
+        """See Stepper."""
+        return self._inner.read_spans(passages)
 
 
-class BrokenRunner:
+class BrokenStepper:
     """A device on which every step fails."""
 
     num_layers = 4
 
-    def run_layer(self, layer: int, sequences: Sequence[EngineSequence]) -> list[Evidence]:
-        """See Runner."""
+    def advance(self, passages: Sequence[Passage]) -> None:
+        """See Stepper."""
         raise RuntimeError("inner detail 4711")
 
-    def read_spans(self, sequences: Sequence[EngineSequence]) -> list[list[Span]]:
-        """See Runner."""
+    def read_spans(self, passages: Sequence[Passage]) -> list[list[Span]]:
+        """See Stepper."""
         return []
 
 

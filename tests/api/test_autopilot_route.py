@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.state import Service
-from tests.api.servers_ import AS_ADMIN, ENTITY_TEXT, GatedRunner, sample, use_runner, wait_until
+from tests.api.servers_ import AS_ADMIN, ENTITY_TEXT, GatedStepper, sample, use_stepper, wait_until
 from tests.exits.calibrations_ import ACCURATE, BALANCED
 
 Start = Callable[..., TestClient]
@@ -111,10 +111,10 @@ def test_the_metrics_say_that_it_is_on_and_what_for(calibrated: TestClient) -> N
 
 
 def test_a_queue_makes_the_server_faster_and_calm_brings_accuracy_back(
-    start: Start, build: Build, calibrated_folder: Path, gated: GatedRunner
+    start: Start, build: Build, calibrated_folder: Path, gated: GatedStepper
 ) -> None:
     service = build(model=str(calibrated_folder))
-    use_runner(service, gated)
+    use_stepper(service, gated)
     client = start(service)
     change(client, {"preset": "accurate"})
     change(client, {"autopilot": WISH})

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from service.api.app import create_app
 from service.api.state import Service
 from service.engine.sequence import Request
-from tests.api.servers_ import GatedRunner, use_runner, value, wait_until
+from tests.api.servers_ import GatedStepper, use_stepper, value, wait_until
 
 Build = Callable[..., Service]
 FORMATS = {
@@ -43,14 +43,14 @@ async def call(app: FastAPI, path: str, *, body: bytes, is_whole: bool, leave: a
 
 
 @pytest.fixture
-def service(build: Build, gated: GatedRunner) -> Service:
+def service(build: Build, gated: GatedStepper) -> Service:
     """A service on the device that waits."""
     service = build()
-    use_runner(service, gated)
+    use_stepper(service, gated)
     return service
 
 
-def leave_while_it_runs(service: Service, gated: GatedRunner, path: str = "/ner") -> None:
+def leave_while_it_runs(service: Service, gated: GatedStepper, path: str = "/ner") -> None:
     """Send a request, and close its connection while its first layer runs."""
 
     async def scenario() -> None:
@@ -70,7 +70,7 @@ def leave_while_it_runs(service: Service, gated: GatedRunner, path: str = "/ner"
 
 
 def test_the_engine_is_told_and_drops_it_at_the_next_layer(
-    service: Service, gated: GatedRunner, monkeypatch: pytest.MonkeyPatch
+    service: Service, gated: GatedStepper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submitted: list[Request] = []
     submit = service.engine.submit
@@ -88,7 +88,7 @@ def test_the_engine_is_told_and_drops_it_at_the_next_layer(
 
 
 @pytest.mark.parametrize("path", FORMATS)
-def test_a_client_that_left_is_counted_and_holds_no_place(service: Service, gated: GatedRunner, path: str) -> None:
+def test_a_client_that_left_is_counted_and_holds_no_place(service: Service, gated: GatedStepper, path: str) -> None:
     leave_while_it_runs(service, gated, path)
     assert value(service, "ner_requests_total", endpoint=path, code="499") == 1
     assert value(service, "ner_requests_client_left_total") == 1

@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.state import Service
-from tests.api.servers_ import GatedRunner, sample, wait_until
+from tests.api.servers_ import GatedStepper, sample, wait_until
 
 Start = Callable[..., TestClient]
 Build = Callable[..., Service]
@@ -40,7 +40,7 @@ def test_an_idle_server_is_alive_however_strict_the_limit(start_gated: Start) ->
     assert statuses(start_gated(step_overdue_s=1e-6)) == {"/livez": 200, "/readyz": 200, "/health": 200}
 
 
-def test_a_server_whose_step_is_overdue_is_neither_alive_nor_ready(start_gated: Start, gated: GatedRunner) -> None:
+def test_a_server_whose_step_is_overdue_is_neither_alive_nor_ready(start_gated: Start, gated: GatedStepper) -> None:
     client = start_gated(step_overdue_s=0.02)
     with ThreadPoolExecutor() as pool:
         stuck = pool.submit(client.post, "/ner", json={"text": "Anna"})

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from service.api.state import Service
 from service.logs import JsonFormatter
-from tests.api.servers_ import AS_ADMIN, BrokenRunner, sample, use_runner
+from tests.api.servers_ import AS_ADMIN, BrokenStepper, sample, use_stepper
 
 Start = Callable[..., TestClient]
 Build = Callable[..., Service]
@@ -84,7 +84,7 @@ def test_a_failing_step_is_a_500_that_keeps_the_inside_inside(
     start: Start, build: Build, caplog: pytest.LogCaptureFixture
 ) -> None:
     service = build()
-    use_runner(service, BrokenRunner())
+    use_stepper(service, BrokenStepper())
     client = start(service)
     response = client.post("/ner", json={"text": "Anna"}, headers={"X-Request-Id": "find-me"})
     assert (response.status_code, response.json()["error_type"]) == (500, "EngineFailed")
@@ -98,7 +98,7 @@ def test_a_failing_step_is_a_500_that_keeps_the_inside_inside(
 
 def test_the_engine_goes_on_after_a_failing_step(start: Start, build: Build) -> None:
     service = build()
-    use_runner(service, BrokenRunner())
+    use_stepper(service, BrokenStepper())
     client = start(service)
     for _ in range(3):
         assert client.post("/ner", json={"texts": ["Anna", "Ben"]}).status_code == 500

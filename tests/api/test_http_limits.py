@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.app import create_app
-from tests.api.servers_ import AS_ADMIN, GatedRunner, sample, tiny_service, wait_until
+from tests.api.servers_ import AS_ADMIN, GatedStepper, sample, tiny_service, wait_until
 
 Start = Callable[..., TestClient]
 JSON = {"Content-Type": "application/json"}
@@ -113,7 +113,7 @@ def test_what_is_too_large_is_counted(start: Callable[..., TestClient]) -> None:
     assert sample(client, "ner_requests_rejected_total", reason="too_large") == 3
 
 
-def test_a_full_queue_is_a_429_until_there_is_room(start_gated: Start, gated: GatedRunner) -> None:
+def test_a_full_queue_is_a_429_until_there_is_room(start_gated: Start, gated: GatedStepper) -> None:
     client = start_gated(queue_texts=2)
     with ThreadPoolExecutor() as pool:
         admitted = pool.submit(client.post, "/ner", json={"texts": ["Anna", "Ben"]})
@@ -126,7 +126,7 @@ def test_a_full_queue_is_a_429_until_there_is_room(start_gated: Start, gated: Ga
     assert sample(client, "ner_requests_rejected_total", reason="queue_full") == 1
 
 
-def test_a_list_is_admitted_whole_or_not_at_all(start_gated: Start, gated: GatedRunner) -> None:
+def test_a_list_is_admitted_whole_or_not_at_all(start_gated: Start, gated: GatedStepper) -> None:
     client = start_gated(queue_texts=3)
     with ThreadPoolExecutor() as pool:
         first = pool.submit(client.post, "/ner", json={"texts": ["Anna", "Ben"]})
@@ -138,7 +138,7 @@ def test_a_list_is_admitted_whole_or_not_at_all(start_gated: Start, gated: Gated
         assert [first.result().status_code, last.result().status_code] == [200, 200]
 
 
-def test_the_queue_is_bounded_in_tokens_too(start_gated: Start, gated: GatedRunner) -> None:
+def test_the_queue_is_bounded_in_tokens_too(start_gated: Start, gated: GatedStepper) -> None:
     client = start_gated(queue_pieces=10)
     with ThreadPoolExecutor() as pool:
         admitted = pool.submit(client.post, "/ner", json={"text": "Anna met Ben"})
@@ -149,7 +149,7 @@ def test_the_queue_is_bounded_in_tokens_too(start_gated: Start, gated: GatedRunn
         assert admitted.result().status_code == 200
 
 
-def test_a_request_whose_time_passes_is_a_504_and_runs_no_further(start_gated: Start, gated: GatedRunner) -> None:
+def test_a_request_whose_time_passes_is_a_504_and_runs_no_further(start_gated: Start, gated: GatedStepper) -> None:
     client = start_gated()
     response = client.post("/ner", json={"text": "Anna met Ben", "timeout_ms": 20})
     assert (response.status_code, response.json()["error_type"]) == (504, "TimedOut")
@@ -160,7 +160,7 @@ def test_a_request_whose_time_passes_is_a_504_and_runs_no_further(start_gated: S
 
 
 def test_a_request_that_waits_too_long_never_runs_and_gives_its_place_back(
-    start_gated: Start, gated: GatedRunner
+    start_gated: Start, gated: GatedStepper
 ) -> None:
     client = start_gated(queue_texts=2)
     full_depth = {"exit_policy": {"strategy": "full_depth"}}

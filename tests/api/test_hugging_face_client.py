@@ -14,7 +14,7 @@ from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
 from service.api.state import Service
-from tests.api.servers_ import ENTITY_TEXT, GatedRunner, listening, tiny_service, use_runner, wait_until
+from tests.api.servers_ import ENTITY_TEXT, GatedStepper, listening, tiny_service, use_stepper, wait_until
 
 Build = Callable[..., Service]
 API_KEY = "the-api-key"
@@ -118,9 +118,9 @@ def test_a_token_that_nobody_asked_for_is_ignored(client_of: Client, build: Buil
         assert client_of(url, token="hf_of-the-hub").token_classification(TEXT)
 
 
-def test_overload_is_a_429_with_our_message(client_of: Client, build: Build, gated: GatedRunner) -> None:
+def test_overload_is_a_429_with_our_message(client_of: Client, build: Build, gated: GatedStepper) -> None:
     service = build()
-    use_runner(service, gated, queue_texts=1)
+    use_stepper(service, gated, queue_texts=1)
     with listening(service) as url, ThreadPoolExecutor() as pool:
         try:
             admitted = pool.submit(client_of(url).token_classification, TEXT)

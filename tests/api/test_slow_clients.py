@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from service.api.state import Service
-from tests.api.servers_ import GatedRunner, listening, tiny_service, use_runner, value, wait_until
+from tests.api.servers_ import GatedStepper, listening, tiny_service, use_stepper, value, wait_until
 from tests.api.sockets_ import Answer, RawClient, ask, head, post
 
 Build = Callable[..., Service]
@@ -95,9 +95,9 @@ def test_a_client_that_never_takes_its_answer_is_cut_off(strict: tuple[Service, 
         wait_until(lambda: value(service, "ner_connections") == 0)
 
 
-def test_the_time_that_the_service_takes_is_not_the_clients(build: Build, serve: Serve, gated: GatedRunner) -> None:
+def test_the_time_that_the_service_takes_is_not_the_clients(build: Build, serve: Serve, gated: GatedStepper) -> None:
     service = build(client_timeout_s=TIMEOUT_S)
-    use_runner(service, gated)
+    use_stepper(service, gated)
     url = serve(service)
     with RawClient(url) as client:
         client.send(post(SLOW))
@@ -129,10 +129,10 @@ def test_whoever_has_kept_the_service_waiting_longest_makes_room(serve: Serve) -
 
 
 def test_a_request_that_has_arrived_is_never_cut_off_to_make_room(
-    build: Build, serve: Serve, gated: GatedRunner
+    build: Build, serve: Serve, gated: GatedStepper
 ) -> None:
     service = build(max_connections=2)
-    use_runner(service, gated)
+    use_stepper(service, gated)
     url = serve(service)
     with RawClient(url) as first, RawClient(url) as second:
         first.send(post(SLOW))
@@ -165,9 +165,9 @@ def test_requests_that_do_not_end_make_room_for_others(serve: Serve, unfinished:
     assert ask(url, good).status == 200
 
 
-def test_bodies_that_are_worked_on_are_bounded_too(build: Build, serve: Serve, gated: GatedRunner) -> None:
+def test_bodies_that_are_worked_on_are_bounded_too(build: Build, serve: Serve, gated: GatedStepper) -> None:
     service = build(queue_bytes=1_000)
-    use_runner(service, gated)
+    use_stepper(service, gated)
     url = serve(service)
     with RawClient(url) as client:
         client.send(post(SLOW + b" " * 800))
@@ -192,9 +192,9 @@ def test_a_thousand_silent_connections_keep_nobody_out(serve: Serve) -> None:
 # leaving
 
 
-def test_a_client_that_closes_its_side_has_left(build: Build, serve: Serve, gated: GatedRunner) -> None:
+def test_a_client_that_closes_its_side_has_left(build: Build, serve: Serve, gated: GatedStepper) -> None:
     service = build()
-    use_runner(service, gated)
+    use_stepper(service, gated)
     with RawClient(serve(service)) as client:
         client.send(post(SLOW))
         wait_until(gated.arrived.is_set)

@@ -15,14 +15,14 @@ from service.autopilot.law import CALM_S
 from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
 from service.engine.admission import EngineLoad
-from service.engine.controls import Controls
 from service.exits.operating_points import Calibration
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
+from service.policy.live import LivePolicy
 from tests.api.servers_ import wait_until
-from tests.engine.controls_ import change, start
 from tests.engine.scripted_ import Clock
 from tests.exits.calibrations_ import ACCURATE, BALANCED, CALIBRATION, FAST
+from tests.policy.live_ import change, start
 
 BUSY = EngineLoad(0, 0, waiting_s=9.0)
 WISH = {"p95_ms": 100, "max_f1_loss": 4.0}  # levels: ACCURATE, BALANCED, FAST
@@ -30,14 +30,14 @@ WISH = {"p95_ms": 100, "max_f1_loss": 4.0}  # levels: ACCURATE, BALANCED, FAST
 
 @dataclass
 class Cockpit:
-    """An autopilot, the controls it moves, and an engine whose queue is what the test says."""
+    """An autopilot, the live policy it moves, and an engine whose queue is what the test says."""
 
-    controls: Controls
+    live: LivePolicy
     clock: Clock = field(default_factory=Clock)
     waiting_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.pilot = Autopilot(self.controls, Traffic(self.clock), self.load, self.clock)
+        self.pilot = Autopilot(self.live, Traffic(self.clock), self.load, self.clock)
         self.look(0.1)  # the first look is the beginning
 
     def load(self) -> EngineLoad:
@@ -50,81 +50,81 @@ class Cockpit:
         for _ in range(round(10 * seconds)):
             self.clock.now += 0.1
             self.pilot.look()
-        return self.controls.current.level
+        return self.live.current.level
 
 
 @pytest.fixture
 def cockpit(tmp_path: Path) -> Cockpit:
     """Calibrated, and switched on at level 0."""
-    controls = start(tmp_path, calibration=CALIBRATION)
-    change(controls, preset="accurate")
-    change(controls, autopilot=WISH)
-    return Cockpit(controls)
+    live = start(tmp_path, calibration=CALIBRATION)
+    change(live, preset="accurate")
+    change(live, autopilot=WISH)
+    return Cockpit(live)
 
 
 def test_while_it_is_off_nothing_moves(cockpit: Cockpit) -> None:
-    change(cockpit.controls, autopilot=None)
-    version = cockpit.controls.current.version
+    change(cockpit.live, autopilot=None)
+    version = cockpit.live.current.version
     cockpit.look(3, waiting_s=9.0)
-    assert cockpit.controls.current.version == version
+    assert cockpit.live.current.version == version
 
 
 def test_a_queue_makes_it_climb_and_calm_brings_it_back(cockpit: Cockpit) -> None:
     assert cockpit.look(0.1, waiting_s=0.06) == 1
-    assert cockpit.controls.current.policy == BALANCED
+    assert cockpit.live.current.policy == BALANCED
     assert cockpit.look(1.1, waiting_s=0.06) == 2
-    assert cockpit.controls.current.policy == FAST
+    assert cockpit.live.current.policy == FAST
     assert cockpit.look(CALM_S + 0.2) == 1
     assert cockpit.look(CALM_S + 0.2) == 0
-    assert cockpit.controls.current.policy == ACCURATE
-    moves = [entry["after"] for entry in cockpit.controls.history() if entry["by"] == "autopilot"]
-    assert [move["strategy"] for move in moves] == ["vee", "gated_vote", "sentee", "gated_vote"]
+    assert cockpit.live.current.policy == ACCURATE
+    moves = [entry.after for entry in cockpit.live.history() if entry.by == "autopilot"]
+    assert [move.parameters["strategy"] for move in moves] == ["vee", "gated_vote", "sentee", "gated_vote"]
 
 
 def test_a_version_is_made_for_every_move_and_for_nothing_else(cockpit: Cockpit) -> None:
     cockpit.look(20)
-    assert cockpit.controls.current.version == 3
+    assert cockpit.live.current.version == 3
     cockpit.look(0.1, waiting_s=0.06)
     cockpit.look(1)
-    assert cockpit.controls.current.version == 4
+    assert cockpit.live.current.version == 4
 
 
 def test_a_change_by_hand_ends_the_flight(cockpit: Cockpit) -> None:
     cockpit.look(0.1, waiting_s=0.06)
-    change(cockpit.controls, strategy="full_depth")
+    change(cockpit.live, strategy="full_depth")
     cockpit.look(5, waiting_s=9.0)
-    assert cockpit.controls.current.policy == FullDepth()
+    assert cockpit.live.current.policy == FullDepth()
 
 
 def test_a_change_by_hand_between_look_and_move_wins(cockpit: Cockpit, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = cockpit.controls.change
+    make = cockpit.live.change
 
     def change_late(changes: dict[str, Any], **how: Any) -> dict[str, Any]:
         if how["source"] == "autopilot":
             make({"strategy": "budgeted", "layer": 2}, source="api")
         return make(changes, **how)
 
-    monkeypatch.setattr(cockpit.controls, "change", change_late)
+    monkeypatch.setattr(cockpit.live, "change", change_late)
     cockpit.look(0.1, waiting_s=9.0)
-    assert cockpit.controls.current.policy == Budgeted(2)
-    assert [entry["by"] for entry in cockpit.controls.history()[:2]] == ["api", "api"]
+    assert cockpit.live.current.policy == Budgeted(2)
+    assert [entry.by for entry in cockpit.live.history()[:2]] == ["api", "api"]
     cockpit.look(3, waiting_s=9.0)
-    assert cockpit.controls.current.policy == Budgeted(2)
+    assert cockpit.live.current.policy == Budgeted(2)
 
 
 def test_a_new_objective_begins_anew_from_the_level_where_it_is(cockpit: Cockpit) -> None:
     assert cockpit.look(0.1, waiting_s=0.06) == 1
-    change(cockpit.controls, autopilot={"p95_ms": 1_000})
+    change(cockpit.live, autopilot={"p95_ms": 1_000})
     cockpit.look(0.1, waiting_s=9.0)
     assert cockpit.look(2, waiting_s=0.2) == 1  # no threat to that objective
     assert cockpit.look(0.1, waiting_s=0.6) == 2
 
 
 def test_a_level_that_shadow_runs_close_is_left(cockpit: Cockpit) -> None:
-    change(cockpit.controls, autopilot={"max_disagreement": 0.05})
+    change(cockpit.live, autopilot={"max_disagreement": 0.05})
     assert cockpit.look(2, waiting_s=0.06) == 2
     for run in range(200):
-        cockpit.controls.observe_shadow(cockpit.controls.capture(), run % 4 == 0)
+        cockpit.live.observe_shadow(cockpit.live.capture(), run % 4 == 0)
     assert cockpit.look(0.1, waiting_s=9.0) == 1
     assert cockpit.look(5, waiting_s=9.0) == 1
 
@@ -135,19 +135,19 @@ def test_a_policy_that_a_new_calibration_took_off_the_ladder_makes_way_for_level
     cockpit.look(0.1, waiting_s=0.06)
     anew = Calibration(tuple(point for point in CALIBRATION.points if point.parameters != BALANCED.to_json()))
     after = Cockpit(start(tmp_path, calibration=anew))
-    assert after.controls.current.level == 0
-    assert (after.controls.current.policy, after.controls.current.updated_by) == (ACCURATE, "autopilot")
+    assert after.live.current.level == 0
+    assert (after.live.current.policy, after.live.current.updated_by) == (ACCURATE, "autopilot")
 
 
 # the thread
 
 
 def test_its_thread_flies_on_its_own_and_ends_when_told(cockpit: Cockpit) -> None:
-    pilot = Autopilot(cockpit.controls, Traffic(time.monotonic), lambda: BUSY, time.monotonic)
+    pilot = Autopilot(cockpit.live, Traffic(time.monotonic), lambda: BUSY, time.monotonic)
     pilot.start()
-    wait_until(lambda: cockpit.controls.current.level)
+    wait_until(lambda: cockpit.live.current.level)
     pilot.close()
-    assert cockpit.controls.current.updated_by == "autopilot"
+    assert cockpit.live.current.updated_by == "autopilot"
 
 
 def test_one_that_never_started_closes(cockpit: Cockpit) -> None:
@@ -158,7 +158,7 @@ def test_a_move_that_cannot_be_saved_is_logged_and_tried_again(
     cockpit: Cockpit, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pilot_module, "PAUSE_S", 0.01)
-    pilot = Autopilot(cockpit.controls, Traffic(time.monotonic), lambda: BUSY, time.monotonic)
+    pilot = Autopilot(cockpit.live, Traffic(time.monotonic), lambda: BUSY, time.monotonic)
 
     def full(*_: object) -> None:
         raise OSError("no space left on device")
@@ -167,6 +167,6 @@ def test_a_move_that_cannot_be_saved_is_logged_and_tried_again(
         patched.setattr(os, "replace", full)
         pilot.start()
         wait_until(lambda: "could not do what it wanted" in caplog.text)
-        assert cockpit.controls.current.level == 0
-    wait_until(lambda: cockpit.controls.current.level)
+        assert cockpit.live.current.level == 0
+    wait_until(lambda: cockpit.live.current.level)
     pilot.close()

@@ -20,10 +20,10 @@ from tests.api.servers_ import (
     ENTITY_TEXT,
     PATIENCE_S,
     PROJECT,
-    GatedRunner,
+    GatedStepper,
     listening,
     tiny_service,
-    use_runner,
+    use_stepper,
     wait_until,
 )
 from tests.models_ import TEXTS
@@ -176,8 +176,8 @@ def test_what_a_terminal_would_obey_is_shown_instead() -> None:
 def test_interrupted_by_a_person_it_says_so_and_goes_on_when_started_again(
     model_folder: Path, tmp_path: Path, url: str
 ) -> None:
-    service, gated = tiny_service(model_folder, tmp_path / "state"), GatedRunner()
-    use_runner(service, gated)
+    service, gated = tiny_service(model_folder, tmp_path / "state"), GatedStepper()
+    use_stepper(service, gated)
     source = tmp_path / "texts.txt"
     source.write_text("Anna met Ben\n" * 1_000, encoding="utf-8")
     with listening(service) as slow, ThreadPoolExecutor() as pool:

@@ -149,7 +149,7 @@ class Changes:
 
 
 def test_of_hundreds_of_kills_none_loses_an_acknowledged_change(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.engine.killed_", str(tmp_path), str(KILLS), "1"]
+    command = [sys.executable, "-m", "tests.policy.killed_", str(tmp_path), str(KILLS), "1"]
     run = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=600)
     print(run.stdout)
     assert run.returncode == 0, run.stderr

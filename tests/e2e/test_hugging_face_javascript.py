@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.servers_ import ENTITY_TEXT, PATIENCE_S, GatedRunner, listening, tiny_service, use_runner, wait_until
+from tests.api.servers_ import ENTITY_TEXT, PATIENCE_S, GatedStepper, listening, tiny_service, use_stepper, wait_until
 
 SCRIPT = Path(__file__).parent / "javascript" / "hugging_face.js"
 API_KEY = "the-api-key"
@@ -75,8 +75,8 @@ def test_a_token_that_nobody_asked_for_is_ignored(model_folder: Path, tmp_path: 
 
 
 def test_overload_is_a_429_that_the_client_does_not_answer_by_sending_again(model_folder: Path, tmp_path: Path) -> None:
-    service, gated = tiny_service(model_folder, tmp_path), GatedRunner()
-    use_runner(service, gated, queue_texts=1)
+    service, gated = tiny_service(model_folder, tmp_path), GatedStepper()
+    use_stepper(service, gated, queue_texts=1)
     with listening(service) as url, ThreadPoolExecutor() as pool:
         try:
             admitted = pool.submit(ask, url, TEXT)

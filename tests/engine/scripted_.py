@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from service.engine.engine import Engine, EngineLimits, EngineObserver
-from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.engine.sequence import Request, Sequence
 from service.engine.shadows import Shadows
 from service.executors.eager import EagerExecutor, State
 from service.exits.catalog import PolicyCatalog
@@ -31,6 +31,7 @@ from service.exits.reading import Reading
 from service.exits.words import Flags
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Active, Packed
+from service.policy.captured import CapturedPolicy
 from service.spans.types import Span
 from service.stepping.stepper import Stepper
 from service.text.types import EncodedText, SequenceInput

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from service.engine.engine import MAX_WORKER_FAILURES, EngineLimits, EngineLoad
 from service.engine.scheduler import Scheduler
-from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.engine.sequence import Request, Sequence
 from service.errors import BadInput, EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
+from service.policy.captured import CapturedPolicy
 from service.spans.types import Span
 from service.text.types import EncodedText
 from tests.engine.scripted_ import (

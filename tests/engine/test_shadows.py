@@ -13,12 +13,13 @@ import pytest
 
 from service.engine.engine import Engine, EngineLimits
 from service.engine.scheduler import Scheduler
-from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.engine.sequence import Request, Sequence
 from service.engine.shadows import MOST_KEPT, Shadows
 from service.errors import EngineFailed, NotReady
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.vee import Vee
+from service.policy.captured import CapturedPolicy
 from service.spans.types import Span
 from service.stepping.stepper import ModelStepper
 from service.text.types import EncodedText

@@ -13,7 +13,7 @@ import pytest
 from service.assets import hashed_layers
 from service.engine.engine import EngineLimits
 from service.engine.scheduler import Scheduler
-from service.engine.sequence import CapturedPolicy, Request, Sequence
+from service.engine.sequence import Request, Sequence
 from service.engine.shadows import Shadows
 from service.errors import Overloaded
 from service.evaluation.run_policy import run_policy
@@ -24,6 +24,7 @@ from service.exits.policy import ExitPolicy
 from service.exits.words import WordProgress
 from service.metrics import Metrics
 from service.models.multi_exit import MultiExitModel
+from service.policy.captured import CapturedPolicy
 from service.stepping.stepper import ModelStepper
 from service.text.types import EncodedText, SequenceInput
 from tests.engine.scripted_ import DEADLINE_S, Recorder, answer, make_engine

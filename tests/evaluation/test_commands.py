@@ -75,9 +75,9 @@ def test_measured_speedups_are_those_of_the_front(calibrated: OnDisk) -> None:
 def test_a_server_starts_with_the_balanced_preset(calibrated: OnDisk, tmp_path: Path) -> None:
     service = tiny_service(calibrated.model, tmp_path / "state")
     (balanced,) = (point for point in calibration_of(load_model(calibrated.model)).points if point.preset == "balanced")
-    document = service.controls.describe()
-    assert document["preset"] == "balanced" and document["expected"] == balanced.expected()
-    assert service.controls.current.policy.to_json() == balanced.parameters
+    state = service.policy.describe()
+    assert state.preset == "balanced" and state.in_force.expected == balanced.expected()
+    assert service.policy.current.policy.to_json() == balanced.parameters
     assert service.environment["calibration"]["data"] == "dev.jsonl"
 
 

@@ -31,12 +31,6 @@ def test_runs_and_disagreements_add_up() -> None:
 
 def test_before_the_first_run_nothing_is_known() -> None:
     assert (Disagreement().rate, Disagreement().interval) == (None, (0.0, 1.0))
-    assert Disagreement().to_json() == {
-        "runs": 0,
-        "disagreements": 0,
-        "disagreement_rate": None,
-        "disagreement_interval": None,
-    }
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.3])

@@ -1,18 +1,22 @@
-"""The exit policy over HTTP: read, change, history. What a change means is decided by the engine's controls."""
+"""The exit policy over HTTP: read, change, history. What a change means is decided by the live policy."""
 
 from __future__ import annotations
 
 import re
 import reprlib
+from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Header, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
 
 from service.api.errors import described
 from service.api.keys import require_admin, require_read
+from service.api.respond import respond
+from service.api.schemas.exit_policy import ExitPolicyOut, HistoryEntryOut, OperatingPointOut, ShadowOut
 from service.api.state import service_of
 from service.errors import PolicyConflict
+from service.exits.disagreement import Disagreement
+from service.policy.versions import HistoryEntry, PolicyRecord, PolicyState
 
 router = APIRouter(prefix="/exit-policy")
 
@@ -26,14 +30,15 @@ _EXAMPLES = {
 }
 
 
-@router.get("", responses=described(401), dependencies=[Depends(require_read)])
-async def read_policy(request: Request) -> JSONResponse:
+@router.get("", response_model=ExitPolicyOut, responses=described(401), dependencies=[Depends(require_read)])
+async def read_policy(request: Request) -> Response:
     """The policy in force: parameters, expected and observed depth."""
-    return _with_etag(service_of(request).controls.describe())
+    return _with_etag(service_of(request).policy.describe())
 
 
 @router.patch(
     "",
+    response_model=ExitPolicyOut,
     responses=described(401, 403, 412, 413, 422),
     openapi_extra={"requestBody": {"content": {"application/merge-patch+json": {"schema": {"type": "object"}}}}},
     dependencies=[Depends(require_admin)],
@@ -44,29 +49,83 @@ def change_policy(
     dry_run: Annotated[bool, Query(description="answer as if, and change nothing")] = False,
     if_match: Annotated[str | None, Header(description="the ETag that was read")] = None,
     x_changed_by: Annotated[str | None, Header(max_length=200, description="who, for the history")] = None,
-) -> JSONResponse:
+) -> Response:
     """Change parameters (JSON merge patch) or set one goal; requests that start from now on follow it."""
-    described = service_of(request).controls.change(
+    state = service_of(request).policy.change(
         changes, source="api", changed_by=x_changed_by, if_version=_version(if_match), dry_run=dry_run
     )
-    return JSONResponse(described) if dry_run else _with_etag(described)  # that version may yet be somebody else's
+    if dry_run:  # that version may yet be somebody else's
+        return respond(ExitPolicyOut, _policy(state))
+    return _with_etag(state)
 
 
-@router.get("/history", responses=described(401), dependencies=[Depends(require_read)])
-async def read_history(request: Request) -> list[dict[str, Any]]:
+@router.get(
+    "/history", response_model=list[HistoryEntryOut], responses=described(401), dependencies=[Depends(require_read)]
+)
+async def read_history(request: Request) -> Response:
     """Every change, newest first."""
-    return service_of(request).controls.history()
+    return respond(list[HistoryEntryOut], [_entry(entry) for entry in service_of(request).policy.history()])
 
 
-@router.get("/operating-points", responses=described(401), dependencies=[Depends(require_read)])
-async def read_operating_points(request: Request) -> list[dict[str, Any]]:
+@router.get(
+    "/operating-points",
+    response_model=list[OperatingPointOut],
+    responses=described(401),
+    dependencies=[Depends(require_read)],
+)
+async def read_operating_points(request: Request) -> Response:
     """The calibrated front, cheapest first; empty for a model that has not been calibrated."""
-    return service_of(request).controls.operating_points()
+    points = service_of(request).policy.operating_points()
+    return respond(list[OperatingPointOut], [point.to_json() for point in points])
 
 
-def _with_etag(described: dict[str, Any]) -> JSONResponse:
-    version = str(described["version"])
-    return JSONResponse(described, headers={"ETag": f'"{version}"', "X-Exit-Policy-Version": version})
+def _with_etag(state: PolicyState) -> Response:
+    headers = {"ETag": f'"{state.version}"', "X-Exit-Policy-Version": str(state.version)}
+    return respond(ExitPolicyOut, _policy(state), headers=headers)
+
+
+def _policy(state: PolicyState) -> dict[str, Any]:
+    version, observed = state.in_force, state.observed
+    levels = {"level": version.level, "highest_level": state.highest_level}
+    return {
+        **version.policy.to_json(),
+        "version": version.version,
+        "updated_at": version.updated_at,
+        "updated_by": version.updated_by,
+        "preset": state.preset,
+        "expected": version.expected,
+        "observed": {
+            "average_exit_layer": observed.average_exit_layer,
+            "sequences": observed.sequences,
+            "since": observed.since,
+            "shadow": _shadow(observed.shadow),
+        },
+        "autopilot": {**asdict(version.objective), **levels} if version.objective else None,
+    }
+
+
+def _shadow(found: Disagreement) -> ShadowOut:
+    return {
+        "runs": found.runs,
+        "disagreements": found.disagreements,
+        "disagreement_rate": found.rate,
+        "disagreement_interval": found.interval if found.runs else None,
+    }
+
+
+def _entry(entry: HistoryEntry) -> HistoryEntryOut:
+    return {
+        "version": entry.version,
+        "at": entry.at,
+        "by": entry.by,
+        "changed_by": entry.changed_by,
+        "before": _record(entry.before) if entry.before else None,
+        "after": _record(entry.after),
+    }
+
+
+def _record(record: PolicyRecord) -> dict[str, Any]:
+    return {**record.parameters, **({"autopilot": asdict(record.objective)} if record.objective else {})}
 
 
 def _version(if_match: str | None) -> int | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Request, Response
 
-from service.api.schemas import Health
+from service.api.respond import respond
+from service.api.schemas.about import Health
 from service.api.state import service_of
 
 router = APIRouter()
@@ -16,14 +16,14 @@ _UNWELL: dict[int | str, dict[str, Any]] = {503: {"model": Health}}
 
 
 @router.get("/livez", response_model=Health, responses=_UNWELL)
-async def livez(request: Request) -> JSONResponse:
+async def livez(request: Request) -> Response:
     """200 while the engine can make progress; an idle engine can, one whose step is overdue cannot."""
     return _status("alive" if service_of(request).engine.is_alive else "stuck", service_of(request).engine.is_alive)
 
 
 @router.get("/readyz", response_model=Health, responses=_UNWELL)
 @router.get("/health", response_model=Health, responses=_UNWELL)
-async def readyz(request: Request) -> JSONResponse:
+async def readyz(request: Request) -> Response:
     """200 from the end of the warm-up to the first SIGTERM."""
     service = service_of(request)
     if service.is_draining:
@@ -31,5 +31,5 @@ async def readyz(request: Request) -> JSONResponse:
     return _status("ready" if service.engine.is_alive else "stuck", service.engine.is_alive)
 
 
-def _status(status: str, good: bool) -> JSONResponse:
-    return JSONResponse({"status": status}, 200 if good else 503)
+def _status(status: str, good: bool) -> Response:
+    return respond(Health, {"status": status}, status=200 if good else 503)

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, Request, Response
 
 from service.api.answering import ERRORS, AnsweredText, Asked, answer
 from service.api.keys import require_read
-from service.api.schemas import HuggingFaceEntity, HuggingFaceParameters, HuggingFaceRequest
+from service.api.respond import respond
+from service.api.schemas.hugging_face import HuggingFaceEntity, HuggingFaceParameters, HuggingFaceRequest
 from service.spans.types import IntArray
 
 router = APIRouter()
 
-Item = dict[str, Any]
+_OF_A_TEXT, _OF_TEXTS = list[HuggingFaceEntity], list[list[HuggingFaceEntity]]
 
 
 @router.post(
     "/",
-    response_model=list[HuggingFaceEntity] | list[list[HuggingFaceEntity]],
+    response_model=_OF_A_TEXT | _OF_TEXTS,
     responses=ERRORS,
     dependencies=[Depends(require_read)],
 )
-async def token_classification(body: HuggingFaceRequest, request: Request) -> JSONResponse:
+async def token_classification(body: HuggingFaceRequest, request: Request) -> Response:
     """Named entities for Hugging Face's clients: their `token_classification`, of a text or of several."""
     parameters = body.parameters or HuggingFaceParameters()
     ignored = frozenset(parameters.ignore_labels or ())
@@ -33,15 +32,17 @@ async def token_classification(body: HuggingFaceRequest, request: Request) -> JS
     found = await answer(request, asked)
     items_of = _word_items if parameters.aggregation_strategy == "none" else _entity_items
     results = [[item for item in items_of(text) if item.get("entity") not in ignored] for text in found.texts]
-    return JSONResponse(results[0] if isinstance(body.inputs, str) else results, headers=found.headers)
+    if isinstance(body.inputs, str):
+        return respond(_OF_A_TEXT, results[0], headers=found.headers)
+    return respond(_OF_TEXTS, results, headers=found.headers)
 
 
-def _entity_items(answered: AnsweredText) -> Iterator[Item]:
+def _entity_items(answered: AnsweredText) -> Iterator[HuggingFaceEntity]:
     for entity in answered.entities:
         yield _item(answered, entity.label, entity.score, entity.start, entity.end)
 
 
-def _word_items(answered: AnsweredText) -> Iterator[Item]:
+def _word_items(answered: AnsweredText) -> Iterator[HuggingFaceEntity]:
     """An item a word of an entity, entity by entity: so a word inside two nested ones comes twice, and tags stay whole.
 
     `score` is the entity's; the words count from 1, as a pipeline's do after its special piece.
@@ -66,6 +67,6 @@ def _words(answered: AnsweredText) -> tuple[IntArray, IntArray]:
     )
 
 
-def _item(answered: AnsweredText, label: str, score: float, start: int, end: int) -> Item:
+def _item(answered: AnsweredText, label: str, score: float, start: int, end: int) -> HuggingFaceEntity:
     word = answered.encoded.text[start:end]
     return {"entity_group": label, "score": round(score, 6), "word": word, "start": start, "end": end}

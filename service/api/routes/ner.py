@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, Request, Response
 
 from service.api.answering import ERRORS, AnsweredText, Asked, answer
 from service.api.keys import require_read
-from service.api.schemas import NerRequest, NerResult, NerResults
+from service.api.respond import respond
+from service.api.schemas.ner import NerRequest, NerResult, NerResults
 from service.api.state import Service, service_of
 from service.engine.sequence import Sequence
 from service.errors import BadInput
@@ -21,7 +21,7 @@ router = APIRouter()
 
 
 @router.post("/ner", response_model=NerResult | NerResults, responses=ERRORS, dependencies=[Depends(require_read)])
-async def ner(body: NerRequest, request: Request) -> JSONResponse:
+async def ner(body: NerRequest, request: Request) -> Response:
     """Find the named entities of a text, or of several."""
     service = service_of(request)
     _check(service, body)
@@ -48,7 +48,9 @@ async def ner(body: NerRequest, request: Request) -> JSONResponse:
         }
         for text in found.texts
     ]
-    return JSONResponse(results[0] if is_alone else {"results": results}, headers=found.headers)
+    if is_alone:
+        return respond(NerResult, results[0], headers=found.headers)
+    return respond(NerResults, {"results": results}, headers=found.headers)
 
 
 def _check(service: Service, body: NerRequest) -> None:

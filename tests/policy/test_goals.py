@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
-from service.engine.objective import Ladder, Objective
 from service.errors import BadInput
 from service.exits.disagreement import Disagreement
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policy import ExitPolicy
+from service.policy.goals import Ladder, Objective
 from tests.exits.calibrations_ import ACCURATE, BALANCED, FAST
 
 OBJECTIVE = Objective(p95_ms=100, max_f1_loss=1.0)
@@ -32,7 +33,7 @@ def refusal(current: Objective | None, changes: object) -> str:
 def test_an_objective_is_what_was_asked_for() -> None:
     assert Objective.merged(None, {"p95_ms": 50, "max_f1_loss": 0}) == Objective(50, 0, None)
     asked = {"p95_ms": 50.5, "max_f1_loss": -0.1, "max_disagreement": 0.02}
-    assert Objective.merged(None, asked).to_json() == asked
+    assert asdict(Objective.merged(None, asked)) == asked
 
 
 def test_a_part_of_an_objective_changes_that_part() -> None:
@@ -44,7 +45,7 @@ def test_a_part_of_an_objective_changes_that_part() -> None:
 
 @pytest.mark.parametrize("missing", ["p95_ms", "max_f1_loss"])
 def test_a_first_objective_says_what_p95_and_what_loss(missing: str) -> None:
-    given = {name: value for name, value in OBJECTIVE.to_json().items() if name != missing}
+    given = {name: value for name, value in asdict(OBJECTIVE).items() if name != missing}
     assert f'autopilot needs {missing}, as in {{"p95_ms": 100' in refusal(None, given)
     assert f"autopilot needs {missing}" in refusal(OBJECTIVE, {missing: None})
 

@@ -10,24 +10,28 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
+from service.api.schemas.exit_policy import HistoryEntryOut
 from service.errors import BadInput, EngineFailed
 from service.exits.operating_points import Calibration
 from service.exits.policies.vee import Vee
 from service.files import write_whole
-from tests.engine.controls_ import change, start
 from tests.engine.scripted_ import DEADLINE_S
-from tests.engine.test_controls import STATE_FILE
 from tests.exits.calibrations_ import CALIBRATION
+from tests.policy.live_ import change, start
+from tests.policy.test_live import STATE_FILE
 
 PARTIAL, UNUSABLE = "exit_policy.partial", "exit_policy.unusable"
 ROOT = Path(__file__).resolve().parents[2]
+SHOWN = TypeAdapter(list[HistoryEntryOut])
 seeded = settings(derandomize=True, deadline=None, max_examples=300)
 junk = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just([]) | st.just({})
 junk |= st.sampled_from([2**53, 10**400, -1, "full_depth", "\ud800", {"strategy": "vee"}, [{}], [[]], {"strategy": []}])
@@ -37,9 +41,9 @@ junk |= st.sampled_from([2**53, 10**400, -1, "full_depth", "\ud800", {"strategy"
 def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A state file after two changes."""
     folder = tmp_path_factory.mktemp("written")
-    controls = start(folder)
-    change(controls, tau=-0.5, patience=2)
-    controls.change({"strategy": "full_depth"}, source="api", changed_by="ada")
+    live = start(folder)
+    change(live, tau=-0.5, patience=2)
+    live.change({"strategy": "full_depth"}, source="api", changed_by="ada")
     return (folder / STATE_FILE).read_bytes()
 
 
@@ -47,9 +51,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def with_autopilot(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A state file of a calibrated model whose autopilot is on."""
     folder = tmp_path_factory.mktemp("with-autopilot")
-    controls = start(folder, calibration=CALIBRATION)
-    change(controls, preset="fast")
-    change(controls, autopilot={"p95_ms": 100, "max_f1_loss": 1.0})
+    live = start(folder, calibration=CALIBRATION)
+    change(live, preset="fast")
+    change(live, autopilot={"p95_ms": 100, "max_f1_loss": 1.0})
     return (folder / STATE_FILE).read_bytes()
 
 
@@ -91,14 +95,14 @@ def start_on(folder: Path, state: bytes, calibration: Calibration | None = None)
     for left in folder.iterdir():
         left.unlink()
     (folder / STATE_FILE).write_bytes(state)
-    controls = start(folder, calibration=calibration)
-    history = controls.history()
-    json.dumps([controls.describe(), history], allow_nan=False, ensure_ascii=False).encode()
+    live = start(folder, calibration=calibration)
+    history = live.history()
+    SHOWN.dump_json(SHOWN.validate_python([asdict(entry) for entry in history], strict=True, extra="forbid"))
     for entry in history:
         with suppress(BadInput):  # a policy that cannot be any more
-            controls.change({"rollback_to": entry["version"]}, source="api")
-    assert change(controls, strategy="full_depth")["version"] == controls.current.version
-    assert start(folder, calibration=calibration).current == controls.current
+            live.change({"rollback_to": entry.version}, source="api")
+    assert change(live, strategy="full_depth").version == live.current.version
+    assert start(folder, calibration=calibration).current == live.current
 
 
 # torn
@@ -108,9 +112,9 @@ def start_on(folder: Path, state: bytes, calibration: Calibration | None = None)
 def test_a_state_file_torn_at_any_byte_is_set_aside_and_the_default_starts(tmp_path: Path, written: bytes) -> None:
     for length in range(len(written)):
         (tmp_path / STATE_FILE).write_bytes(written[:length])
-        controls = start(tmp_path)
-        assert (controls.current.policy, controls.current.version) == (Vee(), 1)
-        assert "unusable" in controls.history()[0]["changed_by"]
+        live = start(tmp_path)
+        assert (live.current.policy, live.current.version) == (Vee(), 1)
+        assert "unusable" in live.history()[0].changed_by
         assert (tmp_path / UNUSABLE).read_bytes() == written[:length]
 
 
@@ -170,14 +174,14 @@ def test_a_state_file_with_any_value_replaced_starts_on_something_that_works(
 def test_what_a_killed_process_left_behind_is_in_nobodys_way(tmp_path: Path, written: bytes) -> None:
     (tmp_path / STATE_FILE).write_bytes(written)
     (tmp_path / PARTIAL).write_bytes(written[:100])
-    controls = start(tmp_path)
-    assert controls.current.version == 3
-    assert change(controls, strategy="vee")["version"] == 4
+    live = start(tmp_path)
+    assert live.current.version == 3
+    assert change(live, strategy="vee").version == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == [STATE_FILE]
 
 
 def test_of_a_process_that_is_killed_no_acknowledged_change_is_lost(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.engine.killed_", str(tmp_path), "10", "0"]
+    command = [sys.executable, "-m", "tests.policy.killed_", str(tmp_path), "10", "0"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S * 4)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["changes"] > 0
@@ -188,25 +192,25 @@ def test_of_a_process_that_is_killed_no_acknowledged_change_is_lost(tmp_path: Pa
 
 def test_a_folder_in_the_place_of_the_state_file_is_set_aside(tmp_path: Path) -> None:
     (tmp_path / STATE_FILE / "something").mkdir(parents=True)
-    controls = start(tmp_path)
-    assert "unusable" in controls.history()[0]["changed_by"]
+    live = start(tmp_path)
+    assert "unusable" in live.history()[0].changed_by
     assert (tmp_path / UNUSABLE / "something").is_dir() and (tmp_path / STATE_FILE).is_file()
 
 
 def test_a_folder_in_the_place_of_the_partial_file_refuses_changes_and_no_more(tmp_path: Path) -> None:
-    controls = start(tmp_path)
+    live = start(tmp_path)
     (tmp_path / PARTIAL).mkdir()
     with pytest.raises(EngineFailed, match="nothing was changed"):
-        change(controls, tau=-0.5)
+        change(live, tau=-0.5)
     (tmp_path / PARTIAL).rmdir()
-    assert change(controls, tau=-0.5)["version"] == 2
+    assert change(live, tau=-0.5).version == 2
 
 
 def test_a_state_file_that_may_not_be_read_is_set_aside(tmp_path: Path, written: bytes) -> None:
     (tmp_path / STATE_FILE).write_bytes(written)
     (tmp_path / STATE_FILE).chmod(0)
     with without_the_rights_of_root(tmp_path) as folder:
-        assert "Permission denied" in start(folder).history()[0]["changed_by"]
+        assert "Permission denied" in start(folder).history()[0].changed_by
 
 
 def test_a_folder_that_may_not_be_written_keeps_the_policy_and_refuses_changes(tmp_path: Path, written: bytes) -> None:
@@ -214,11 +218,11 @@ def test_a_folder_that_may_not_be_written_keeps_the_policy_and_refuses_changes(t
     tmp_path.chmod(0o555)
     try:
         with without_the_rights_of_root(tmp_path) as folder:
-            controls = start(folder)
-            assert controls.current.version == 3
+            live = start(folder)
+            assert live.current.version == 3
             with pytest.raises(EngineFailed, match="nothing was changed"):
-                change(controls, strategy="vee")
-            assert controls.current.version == 3
+                change(live, strategy="vee")
+            assert live.current.version == 3
     finally:
         tmp_path.chmod(0o755)
 
@@ -230,15 +234,15 @@ def test_a_folder_that_may_not_be_written_keeps_the_policy_and_refuses_changes(t
 def test_a_disk_without_room_refuses_the_change_and_keeps_the_policy(
     tmp_path: Path, num_bytes: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    controls = start(tmp_path)
-    before, file = (controls.describe(), controls.history()), (tmp_path / STATE_FILE).read_bytes()
+    live = start(tmp_path)
+    before, file = (live.describe(), live.history()), (tmp_path / STATE_FILE).read_bytes()
     with no_file_larger_than(num_bytes), pytest.raises(EngineFailed, match="nothing was changed"):
-        change(controls, tau=-0.5)
-    assert (controls.describe(), controls.history()) == before
+        change(live, tau=-0.5)
+    assert (live.describe(), live.history()) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [STATE_FILE]
     assert (tmp_path / STATE_FILE).read_bytes() == file
     assert "File too large" in caplog.text
-    assert change(controls, tau=-0.5)["version"] == 2
+    assert change(live, tau=-0.5).version == 2
 
 
 @pytest.mark.parametrize("seam", ["open", "fdopen", "fsync", "replace"])

@@ -1,4 +1,4 @@
-"""`python -m tests.engine.killed_ FOLDER ROUNDS SEED`: changes of the policy against SIGKILL. No test lives here.
+"""`python -m tests.policy.killed_ FOLDER ROUNDS SEED`: changes of the policy against SIGKILL. No test lives here.
 
 A process that changes its policy without a pause is killed at random moments, again and again. After every kill the
 state must be what was acknowledged last, or the change after it. Prints what was seen as one JSON object.
@@ -16,23 +16,27 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
-from service.engine.controls import Controls
 from service.exits.assets import ModelAssets
+from service.policy.goals import Goals
+from service.policy.live import LivePolicy
+from service.policy.store import StateFolder
+from service.policy.versions import PolicyRecord
 
 LONGEST_LIFE_S = 0.05
 
 
-def start(folder: Path) -> Controls:
-    """A model's controls on what is there."""
-    return Controls(model="tiny@1", assets=ModelAssets(4), state_dir=folder, now=lambda: datetime.now(UTC))
+def start(folder: Path) -> LivePolicy:
+    """A model's live policy on what is there."""
+    goals = Goals.of("tiny@1", ModelAssets(4))
+    return LivePolicy(goals, StateFolder(folder, "tiny@1"), now=lambda: datetime.now(UTC))
 
 
 def change_without_a_pause(folder: Path, acknowledge: int) -> None:
     """Until killed; every version goes down the pipe `acknowledge` once it is in force."""
-    controls = start(folder)
+    live = start(folder)
     while True:
-        controls.change({"patience": controls.current.version + 1}, source="api")
-        os.write(acknowledge, controls.current.version.to_bytes(8, "big"))
+        live.change({"patience": live.current.version + 1}, source="api")
+        os.write(acknowledge, live.current.version.to_bytes(8, "big"))
 
 
 def one_life(folder: Path, seconds: float) -> int:
@@ -59,11 +63,9 @@ def main(folder: Path, rounds: int, seed: int) -> None:
         found = start(folder)
         history = found.history()
         assert found.current.version in (acknowledged, acknowledged + 1), (acknowledged, found.current)
-        assert [entry["version"] for entry in history] == list(
-            range(found.current.version, history[-1]["version"] - 1, -1)
-        )
-        assert all(newer["before"] == older["after"] for newer, older in pairwise(history))
-        assert history[0]["after"] == found.current.policy.to_json()
+        assert [entry.version for entry in history] == list(range(found.current.version, history[-1].version - 1, -1))
+        assert all(newer.before == older.after for newer, older in pairwise(history))
+        assert history[0].after == PolicyRecord.of(found.current)
         seen["changes"] += found.current.version - version
         seen["killed_before_the_acknowledgement"] += found.current.version - acknowledged
         version = found.current.version

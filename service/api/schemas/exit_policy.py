@@ -1,0 +1,119 @@
+"""The shapes of the exit policy's routes; those of its parameters are read from the strategies themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal, NotRequired, get_type_hints
+
+from pydantic import Field, FiniteFloat, WithJsonSchema
+from typing_extensions import TypedDict
+
+from service.exits.operating_points import Preset
+from service.exits.policies import STRATEGIES
+from service.exits.policy import ExitPolicy
+from service.policy.versions import Source
+
+Number = Annotated[int | FiniteFloat, WithJsonSchema({"type": "number"})]  # as it was sent: 1 stays 1
+Interval = tuple[Number, Number]
+Time = Annotated[str, Field(description="ISO 8601 in UTC")]
+
+
+class FiguresOut(TypedDict):
+    """What calibration measured; F1 x 100, intervals of 95 %."""
+
+    f1: Number
+    f1_interval: Interval
+    f1_loss: Annotated[Number, Field(description="full depth's F1 minus this one")]
+    f1_loss_interval: Interval
+    average_exit_layer: Number
+    average_exit_layer_interval: Interval
+    average_exit_layer_by_token: Number
+    speedup_layers: Annotated[Number, Field(description="layers of the model / average exit layer")]
+    speedup_latency: Annotated[Number, Field(description="measured time of full depth / of this policy")]
+
+
+class ShadowOut(TypedDict):
+    """What running early leavers on to full depth found."""
+
+    runs: int
+    disagreements: Annotated[int, Field(description="of these, the ones with other entities at full depth")]
+    disagreement_rate: Annotated[FiniteFloat | None, Field(description="null before the first run")]
+    disagreement_interval: Annotated[
+        tuple[FiniteFloat, FiniteFloat] | None, Field(description="of 95 %; null before the first run")
+    ]
+
+
+class ObservedOut(TypedDict):
+    """What has happened under the version in force."""
+
+    average_exit_layer: Annotated[FiniteFloat | None, Field(description="null before the first sequence")]
+    sequences: int
+    since: Time
+    shadow: ShadowOut
+
+
+class AutopilotOut(TypedDict):
+    """The autopilot's objective, and where it is."""
+
+    p95_ms: Number
+    max_f1_loss: Number
+    max_disagreement: Number | None
+    level: Annotated[
+        int | None, Field(description="0 is the most accurate; null where the policy is none of its levels")
+    ]
+    highest_level: Annotated[int, Field(description="the fastest that it may use just now")]
+
+
+class VersionOut(TypedDict):
+    """What is known of the version in force, beside its parameters."""
+
+    version: int
+    updated_at: Time
+    updated_by: Source
+    preset: Annotated[Preset | None, Field(description="the preset that this policy is")]
+    expected: Annotated[FiguresOut | None, Field(description="null for a policy that was not calibrated")]
+    observed: ObservedOut
+    autopilot: Annotated[AutopilotOut | None, Field(description="null while it is off")]
+
+
+def _shape(policy: type[ExitPolicy], ending: str, around: Mapping[str, Any] | None = None) -> Any:
+    """The shape of a strategy's parameters, in the order of the wire, and of what comes `around` them."""
+    types = get_type_hints(policy)
+    fields: dict[str, Any] = {"strategy": Literal[policy.strategy]}
+    fields |= {name: Number if types[name] is float else types[name] for name in policy.parameters()}
+    shape: Any = TypedDict(policy.__name__ + ending, {**fields, **(around or {})})  # type: ignore[misc] # made at run time
+    shape.__doc__ = policy.__doc__
+    return shape
+
+
+_BY_STRATEGY = Field(discriminator="strategy")
+_AROUND = get_type_hints(VersionOut, include_extras=True)
+_PARAMETERS = [_shape(policy, "Parameters") for policy in STRATEGIES.values()]
+_IN_FORCE = [_shape(policy, "InForce", _AROUND) for policy in STRATEGIES.values()]
+ParametersOut: Any = Annotated[reduce(or_, _PARAMETERS), _BY_STRATEGY]
+ExitPolicyOut: Any = Annotated[reduce(or_, _IN_FORCE), _BY_STRATEGY]
+
+
+class ParametersOfPoint(TypedDict):
+    """A calibrated policy."""
+
+    parameters: ParametersOut
+
+
+class OperatingPointOut(ParametersOfPoint, FiguresOut):
+    """A calibrated policy, and what was measured for it."""
+
+    preset: NotRequired[Annotated[Preset, Field(description="the preset that it is; left out where it is none")]]
+
+
+class HistoryEntryOut(TypedDict):
+    """One change; a policy is its strategy and parameters, and the autopilot's objective while that was on."""
+
+    version: Annotated[int, Field(description="that it made")]
+    at: Time
+    by: Source
+    changed_by: Annotated[str | None, Field(description="who, as X-Changed-By said; of a start from the default, why")]
+    before: Annotated[dict[str, Any] | None, Field(description="null for a start from the default")]
+    after: dict[str, Any]

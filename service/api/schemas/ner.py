@@ -1,0 +1,137 @@
+"""The shapes of POST /ner. An exit policy's depend on its strategy, and are checked where it is resolved."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from typing_extensions import TypedDict
+
+from service.api.schemas.exit_policy import ParametersOut
+
+Milliseconds = Annotated[FiniteFloat, Field(ge=0)]
+
+
+def _whole_characters(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half of a surrogate pair at character {error.start}; send whole characters") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole_characters)]
+
+
+class NerRequest(BaseModel):
+    """Exactly one of `text` and `texts`."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "examples": [{"text": "Ada Lovelace worked with Charles Babbage in London."}],
+            "oneOf": [
+                {"required": ["text"], "properties": {"text": {"type": "string"}}},
+                {"required": ["texts"], "properties": {"texts": {"type": "array"}}},
+            ],
+        },
+    )
+
+    text: Text | None = Field(None, description="one text")
+    texts: list[Text] | None = Field(None, fail_fast=True, description="several texts, answered in order, all or none")
+    labels: list[str] | None = Field(None, fail_fast=True, description="keep only entities of these labels")
+    min_score: float = Field(0.0, ge=0, le=1, description="keep only entities at least this probable")
+    timeout_ms: int | None = Field(None, ge=1, description="give up after this many milliseconds")
+    split: bool = Field(True, description="split texts into sentences; false takes each as one")
+    trace: bool = Field(False, description="say what the exit policy is and what it saw at every layer")
+    exit_policy: dict[str, Any] | None = Field(None, description="policy parameters for this request only")
+
+    @model_validator(mode="after")
+    def _one_input(self) -> NerRequest:
+        if (self.text is None) == (self.texts is None):
+            raise ValueError("give exactly one of text (a string) and texts (a list of strings)")
+        return self
+
+
+class EntityOut(TypedDict):
+    """Code points, end exclusive: text[start:end] is `text`."""
+
+    start: int
+    end: int
+    text: str
+    label: str
+    score: FiniteFloat
+
+
+class TracedEntity(TypedDict):
+    """An entity as one layer saw it."""
+
+    start: int
+    end: int
+    label: str
+    score: FiniteFloat
+
+
+class TraceItem(TypedDict):
+    """One layer that ran: what it saw."""
+
+    layer: int
+    consistency: Annotated[list[FiniteFloat], Field(description="with layer 1, 2, ...")]
+    votes: int | None
+    entropy_mean: FiniteFloat
+    entropy_max: FiniteFloat
+    evidence: Annotated[list[FiniteFloat], Field(description="what the strategy decided by; empty at the last layer")]
+    entities: list[TracedEntity]
+
+
+class WordLayer(TypedDict):
+    """A word, and the layer after which it halted."""
+
+    start: int
+    end: int
+    layer: int
+
+
+class SequenceOut(TypedDict):
+    """One sentence, or one window of a long one."""
+
+    start: int
+    end: int
+    exit_layer: int
+    exit_reason: Literal["vote", "confidence", "learned", "budget", "last_layer"]
+    trace: NotRequired[Annotated[list[TraceItem], Field(description="where it was asked for")]]
+    word_layers: NotRequired[
+        Annotated[list[WordLayer], Field(description="with trace, under a strategy by which words halt one by one")]
+    ]
+
+
+class TimingOut(TypedDict):
+    """Milliseconds."""
+
+    tokenize: Milliseconds
+    queue: Milliseconds
+    inference: Milliseconds
+    decode: Milliseconds
+    total: Milliseconds
+
+
+class NerResult(TypedDict):
+    """The answer for one text."""
+
+    entities: list[EntityOut]
+    exit_layer: Annotated[int, Field(description="the deepest of its sequences; 0 for a blank text")]
+    num_layers: int
+    sequences: list[SequenceOut]
+    policy_version: int
+    model: str
+    timing_ms: TimingOut
+    exit_policy: NotRequired[
+        Annotated[ParametersOut, Field(description="with trace: the policy that this was decided by")]
+    ]
+
+
+class NerResults(TypedDict):
+    """The answer for `texts`."""
+
+    results: list[NerResult]

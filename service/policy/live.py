@@ -1,0 +1,227 @@
+"""The live exit policy: an immutable value with a version, swapped atomically, kept with its history."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from service.errors import BadInput, EngineFailed, PolicyConflict
+from service.exits.catalog import PolicyCatalog
+from service.exits.disagreement import Disagreement
+from service.exits.operating_points import OperatingPoint
+from service.exits.policy import ExitPolicy
+from service.policy.captured import CapturedPolicy
+from service.policy.goals import Goals, Ladder
+from service.policy.observed import Counts
+from service.policy.store import PolicyStore, StateUnusable
+from service.policy.versions import HistoryEntry, PolicyRecord, PolicyState, PolicyVersion, Source
+
+log = logging.getLogger(__name__)
+
+HISTORY_LENGTH = 1_000
+
+
+class LivePolicy:
+    """Reads are one attribute access; changes are serialised, saved first, then swapped in.
+
+    At start, what is kept wins over the default; what cannot be gone on from is set aside, and the history says so.
+    """
+
+    def __init__(
+        self,
+        goals: Goals,
+        store: PolicyStore,
+        *,
+        now: Callable[[], datetime],
+        on_change: Callable[[PolicyVersion], None] = lambda _: None,
+    ) -> None:
+        """goals, store: of the same model; now: the wall clock in UTC.
+
+        `on_change` is told of every version put in force. Raises OSError where the store cannot be used.
+        """
+        self._goals = goals
+        self._store = store
+        self._now = now
+        self._on_change = on_change
+        self._changing = threading.Lock()  # held by a change to its end, saving included
+        self._lock = threading.Lock()  # guards the fields below, and never waits for the store
+        self._history: tuple[HistoryEntry, ...] = ()  # oldest first
+        self._counts = Counts()
+        self._shadows_since = 0  # the version that a person made last, or the one found at start
+        self._current = self._start()
+        on_change(self._current)
+
+    @property
+    def current(self) -> PolicyVersion:
+        """The policy in force."""
+        return self._current
+
+    @property
+    def catalog(self) -> PolicyCatalog:
+        """The policies that the model can have."""
+        return self._goals.catalog
+
+    def capture(self, override: Mapping[str, Any] | None = None) -> CapturedPolicy:
+        """Return the policy and its version for a request, with the request's own changes to it.
+
+        Raises BadInput for changes that do not fit the policy in force.
+        """
+        current = self._current
+        if override is None:
+            return CapturedPolicy(current.policy, current.version)
+        return CapturedPolicy(self._goals.for_one_request(current.policy, override), current.version, is_override=True)
+
+    def renew(self, captured: CapturedPolicy, override: Mapping[str, Any] | None = None) -> CapturedPolicy:
+        """Return `captured` itself while the version it was captured at is in force, else what is captured now.
+
+        So a request that is checked when it comes and decided when it starts merges its changes once. Raises BadInput.
+        """
+        return captured if captured.version == self._current.version else self.capture(override)
+
+    def describe(self) -> PolicyState:
+        """Return the policy in force with all that is known of it."""
+        with self._lock:
+            return self._state(self._current, self._counts)
+
+    def operating_points(self) -> tuple[OperatingPoint, ...]:
+        """Return the calibrated front, cheapest first; empty for a model that has not been calibrated."""
+        return self._goals.calibration.points if self._goals.calibration else ()
+
+    def highest_level(self) -> int | None:
+        """Return the fastest level that the autopilot may use just now; None while it is off."""
+        with self._lock:
+            ladder = self._current.ladder
+            return ladder.highest_level(self._counts.disagreement) if ladder else None
+
+    def disagreement(self) -> Disagreement:
+        """Return what shadow runs found of the policy in force."""
+        with self._lock:
+            return self._counts.disagreement(self._current.policy)
+
+    def history(self) -> list[HistoryEntry]:
+        """Return the changes, newest first."""
+        return list(reversed(self._history))
+
+    def observe(self, captured: CapturedPolicy, layers_run: float) -> None:
+        """Count a sequence that left under `captured`; only the live version's own sequences count."""
+        with self._lock:
+            if captured.version == self._current.version and not captured.is_override:
+                self._counts.sequence_left(layers_run)
+
+    def observe_shadow(self, captured: CapturedPolicy, disagrees: bool) -> None:
+        """Count a sequence that left early under `captured` and was run on to full depth."""
+        with self._lock:
+            if captured.version >= self._shadows_since and not captured.is_override:
+                self._counts.shadow_done(captured.policy, disagrees)
+
+    def change(
+        self,
+        changes: Mapping[str, Any],
+        *,
+        source: Source,
+        changed_by: str | None = None,
+        if_version: int | None = None,
+        dry_run: bool = False,
+    ) -> PolicyState:
+        """Put in force what `changes` (parameters, one goal, or the autopilot's objective) come to; -> what it is now.
+
+        Nothing changes when it raises or on a dry run. Every change but the autopilot's own switches it off, unless it
+        is the one that sets its objective.
+
+        Raises PolicyConflict when `if_version` is not the version in force, BadInput for anything that cannot be, and
+        EngineFailed when it cannot be saved.
+        """
+        with self._changing:
+            before = self._current
+            if if_version is not None and if_version != before.version:
+                raise PolicyConflict(
+                    f"If-Match names version {if_version}, but version {before.version} is in force; "
+                    "read the policy again and repeat the change"
+                )
+            policy, ladder = self._resolve(before, changes, source)
+            after = self._version(policy, before.version + 1, self._timestamp(), source, ladder)
+            is_own_move = source == "autopilot"
+            counts = Counts(shadows=self._counts.shadows if is_own_move else {})
+            if dry_run:
+                return self._state(after, counts)
+            history = (*self._history, _entry(before, after, changed_by))[-HISTORY_LENGTH:]
+            try:
+                self._store.save(history)
+            except OSError as error:
+                log.error("the exit policy was not saved: %s", error)
+                raise EngineFailed("the exit policy could not be saved, so nothing was changed; see the log") from error
+            with self._lock:
+                self._history = history
+                self._counts = counts
+                if not is_own_move:
+                    self._shadows_since = after.version
+                self._current = after
+                made = self._state(after, counts)
+            self._on_change(after)
+            return made
+
+    def _resolve(
+        self, before: PolicyVersion, changes: Mapping[str, Any], source: Source
+    ) -> tuple[ExitPolicy, Ladder | None]:
+        if "autopilot" in changes:
+            return self._goals.flown(before.policy, before.objective, changes)
+        known = {entry.version: entry.after.parameters for entry in self._history}
+        policy = self._goals.changed(before.policy, changes, known)
+        return policy, before.ladder if source == "autopilot" else None
+
+    def _state(self, version: PolicyVersion, counts: Counts) -> PolicyState:
+        return PolicyState(
+            in_force=version,
+            preset=self._goals.calibration.preset_of(version.policy) if self._goals.calibration else None,
+            observed=counts.observed(version.policy, version.updated_at),
+            highest_level=version.ladder.highest_level(counts.disagreement) if version.ladder else None,
+        )
+
+    def _version(
+        self, policy: ExitPolicy, version: int, updated_at: str, updated_by: Source, ladder: Ladder | None = None
+    ) -> PolicyVersion:
+        expected = self._goals.calibration.expected(policy) if self._goals.calibration else None
+        return PolicyVersion(policy, version, updated_at, updated_by, expected, ladder)
+
+    def _timestamp(self) -> str:
+        return self._now().isoformat(timespec="milliseconds")
+
+    def _start(self) -> PolicyVersion:
+        """What is kept; else the default, with the reason in the history."""
+        try:
+            if kept := self._store.load():
+                return self._restore(kept)
+            why = "first start"
+        except StateUnusable as error:
+            why = str(error).encode("utf-8", "backslashreplace").decode()  # whatever the file said, it can be shown
+            self._store.set_aside()
+            log.warning("%s; starting from the default policy", why)
+        start = self._version(self._goals.default(), 1, self._timestamp(), "start")
+        self._history = (_entry(None, start, why),)
+        self._store.save(self._history)
+        return start
+
+    def _restore(self, kept: tuple[HistoryEntry, ...]) -> PolicyVersion:
+        """Raises StateUnusable for a policy or an objective that the model does not allow."""
+        newest, record = kept[-1], kept[-1].after
+        try:
+            policy = self._goals.catalog.policy(record.parameters)
+            ladder = None if record.objective is None else self._goals.ladder(record.objective)
+        except BadInput as error:
+            raise StateUnusable(f"the state file was unusable: {error}") from error
+        self._history = kept[-HISTORY_LENGTH:]
+        return self._version(policy, newest.version, newest.at, newest.by, ladder)
+
+
+def _entry(before: PolicyVersion | None, after: PolicyVersion, changed_by: str | None) -> HistoryEntry:
+    return HistoryEntry(
+        version=after.version,
+        at=after.updated_at,
+        by=after.updated_by,
+        changed_by=changed_by,
+        before=PolicyRecord.of(before) if before else None,
+        after=PolicyRecord.of(after),
+    )
