@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from service.errors import BadInput
+from service.exits.assets import ModelAssets
 from service.exits.operating_points import Calibration
 from service.exits.policy import ExitPolicy
 from service.policy.goals import Goals, Objective
@@ -33,9 +34,8 @@ def start(
     calibration: Calibration | None = None,
     on_change: Callable[[PolicyVersion], None] = lambda _: None,
 ) -> LivePolicy:
-    return LivePolicy(
-        Goals.of(model, ModelAssets(4), calibration), StateFolder(folder, model), now=minutes(), on_change=on_change
-    )
+    goals = Goals.of(model, ModelAssets(4), calibration)
+    return LivePolicy(goals, StateFolder(folder, model), now=minutes(), on_change=on_change)
 
 
 def change(live: LivePolicy, **changes: Any) -> PolicyState:

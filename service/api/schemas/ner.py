@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, NotRequired
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from typing_extensions import TypedDict
 
 from service.api.schemas.exit_policy import ParametersOut
+from service.exits.policies import EXIT_REASONS
 
 Milliseconds = Annotated[FiniteFloat, Field(ge=0)]
 
@@ -99,7 +100,7 @@ class SequenceOut(TypedDict):
     start: int
     end: int
     exit_layer: int
-    exit_reason: Literal["vote", "confidence", "learned", "budget", "last_layer"]
+    exit_reason: Annotated[str, Field(json_schema_extra={"enum": [*EXIT_REASONS]})]
     trace: NotRequired[Annotated[list[TraceItem], Field(description="where it was asked for")]]
     word_layers: NotRequired[
         Annotated[list[WordLayer], Field(description="with trace, under a strategy by which words halt one by one")]
