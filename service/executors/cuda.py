@@ -7,7 +7,7 @@ they do is for tests/executors/test_cuda_gpu.py to tell. There are no CUDA graph
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from typing import cast
 
@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from service.executors.eager import State, flags_of, keep_halted_cells
-from service.exits.halting import Flags
+from service.executors.pytorch import PyTorchExecutor, on_host
 from service.exits.reading import Candidates, Cells, Reading
 from service.models.biaffine import Projections
 from service.models.config import ModelConfig
@@ -82,55 +81,23 @@ class Gpu:
         torch.cuda.synchronize(self.device)
 
 
-class CudaExecutor:
+class CudaExecutor(PyTorchExecutor):
     """Runs a copy of a MultiExitModel step by step."""
-
-    max_step_pieces = 1_024  # as the eager one; not measured
 
     def __init__(self, model: MultiExitModel, gpu: Gpu, dtype: torch.dtype = torch.bfloat16) -> None:
         """model: one that `reason_against` has nothing against; dtype: of the encoder's layers."""
-        self.config: ModelConfig = model.config
-        self._gpu, self._dtype = gpu, dtype
-        self._model = deepcopy(model).eval()
-        for layer in self._model.encoder.layers:
+        model = deepcopy(model).eval()
+        for layer in model.encoder.layers:
             padded = cast("SelfAttention", layer.attention)
-            layer.attention = _PackedAttention(padded, self.config.encoder.num_heads, gpu.attend)
-        self._model.to(gpu.device)
-        self._model.encoder.layers.to(dtype)
-        self._inputs: tuple[SequenceInput, ...] = ()  # of the last step, and their packed form
-        self._packed: Packed | None = None
-
-    @torch.inference_mode()
-    def run_layer(
-        self,
-        layer: int,
-        inputs: Sequence[SequenceInput],
-        states: Sequence[State | None],
-        *,
-        with_exit: bool = True,
-        with_table: bool = True,
-        active: Sequence[Flags | None] | None = None,
-    ) -> tuple[list[State], Reading | None]:
-        """See Executor. Where words are halted, the host waits to learn how many rows move."""
-        packed, before = self._pack(tuple(inputs)), [state for state in states if state is not None]
-        words = None if active is None else flags_of(active, packed)
-        state = torch.cat([rows for rows, _ in before]) if before else self._model.embed(packed).to(self._dtype)
-        state = self._model.run_layer(layer, state, packed, None if words is None else packed.active(words))
-        rows = state.split(packed.pieces.lengths)
-        if not with_exit:
-            return [(own, None) for own in rows], None
-        scores, projections = self._model.exit_scores(layer, state, packed)
-        table = torch.log_softmax(scores, dim=1)
-        if words is not None and self.config.hash is None:
-            table = keep_halted_cells(table, before, packed, words)
-        reading = self._read(table, packed, projections if self.config.prototypes else None, with_table=with_table)
-        return list(zip(rows, table.split(packed.cell_counts), strict=True)), reading
+            layer.attention = _PackedAttention(padded, model.config.encoder.num_heads, gpu.attend)
+        model.to(gpu.device)
+        model.encoder.layers.to(dtype)
+        super().__init__(model, dtype)
+        self._gpu = gpu
 
     def _pack(self, inputs: tuple[SequenceInput, ...]) -> Packed:
-        """The packed form of a step's sequences: that of the last step again, while nobody leaves or joins."""
-        if self._packed is None or inputs != self._inputs:  # inputs compare by identity
-            self._inputs, self._packed = inputs, pack(inputs, _CPU).sent(self._gpu.send)
-        return self._packed
+        """Sequences, packed on the host and sent to the GPU as one array."""
+        return pack(inputs, _CPU).sent(self._gpu.send)
 
     def _read(self, table: Tensor, packed: Packed, projections: Projections | None, *, with_table: bool) -> Reading:
         """What an exit said, summary and candidates brought to the host together.
@@ -160,7 +127,7 @@ class CudaExecutor:
             nested=self.config.nested,
             summary=figures.reshape(count, len(SUMMARY)).astype(np.float64),
             candidates=candidates,
-            projections=None if projections is None else (projections[0].cpu().numpy(), projections[1].cpu().numpy()),
+            projections=on_host(projections),
         )
 
     def wait(self) -> None:
@@ -171,9 +138,6 @@ class CudaExecutor:
         """See Executor; one thread asks the GPU for everything."""
         dtype = str(self._dtype).removeprefix("torch.")
         return {"device": self._gpu.name, "dtype": dtype, "executor": "cuda", "threads": 1}
-
-    def close(self) -> None:
-        """See Executor."""
 
 
 class _PackedAttention(nn.Module):
