@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from service.kernels.layer import LAYER
+from service.executors.aligned import aligned_copy
+from service.kernels.layout import LAYER
 from service.kernels.rows import PANEL
 from service.models.biaffine import BiaffineExit
 from service.models.encoder import EncoderLayer
 from service.models.multi_exit import MultiExitModel
 
 Floats = NDArray[np.float32]
-ALIGNMENT = 64
 _LARGEST = 127
 
 
@@ -49,7 +48,7 @@ def quantize(model: MultiExitModel) -> QuantizedWeights:
             **_exit_parts(cast("BiaffineExit", exit_), model.config.encoder.max_positions),
         }
         for name, array in parts.items():
-            aligned = _aligned(array)
+            aligned = aligned_copy(array)
             arrays.append(aligned)
             record[name] = aligned.ctypes.data
     return QuantizedWeights(layers, _embeddings(model), arrays)
@@ -147,18 +146,3 @@ def _linear(name: str, weight: Tensor, bias: Tensor | None = None) -> dict[str, 
 
 def _floats(weight: Tensor) -> Floats:
     return np.ascontiguousarray(weight.detach().cpu().float().numpy())
-
-
-def aligned_empty(shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
-    """An array, not filled, that begins on a cache line."""
-    size = math.prod(shape) * np.dtype(kind).itemsize
-    memory = np.empty(size + ALIGNMENT, dtype=np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    found: NDArray[Any] = memory[start : start + size].view(kind).reshape(shape)
-    return found
-
-
-def _aligned(array: NDArray[Any]) -> NDArray[Any]:
-    copy = aligned_empty(array.shape, array.dtype)
-    copy[...] = array
-    return copy

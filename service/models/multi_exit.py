@@ -38,9 +38,9 @@ class MultiExitModel(nn.Module):
             BiaffineExit(config.encoder.hidden_size, config.num_labels, config.exits, rates.exits)
             for _ in range(config.num_exits)
         )
-        if config.hash is not None:  # the layer after which a piece's word may halt, see service.models.hashing
+        if config.hash is not None:  # the layer after which a piece's word may halt, see the strategy hashee
             self.register_buffer("piece_layers", torch.zeros(config.encoder.vocab_size, dtype=torch.uint8))
-        if config.prototypes:  # of every exit and label, see service.exits.prototypes
+        if config.prototypes:  # of every exit and label, see the strategy de3
             shape = config.num_layers, config.num_labels, config.exits.rank
             self.register_buffer("prototypes", torch.zeros(shape))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from service.executors import fused as fused_module
+from service.executors import memory as memory_module
 from service.executors.fused import FusedExecutor, compile_kernels
 from service.exits.reading import Reading
 from service.spans.table import num_cells
@@ -248,7 +248,7 @@ def test_a_step_that_found_no_memory_may_be_tried_again(monkeypatch: pytest.Monk
 
     with fused(shared_model("as shipped")) as executor:
         with monkeypatch.context() as patched:
-            patched.setattr(fused_module, "aligned_empty", refuse)
+            patched.setattr(memory_module, "aligned_empty", refuse)
             with pytest.raises(MemoryError):
                 executor.run_layer(1, SOME, [None] * 4)
         found = said(*executor.run_layer(1, SOME, [None] * 4))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from service.executors.executor import Executor
+from service.executors.fused import State as FusedState
 from service.exits.halting import Flags
 from service.exits.reading import Reading
 from service.models.config import ModelConfig
@@ -57,7 +58,7 @@ def run(
         active: list[Flags | None] = [of_words >= layer for of_words in layers]
         states, reading = executor.run_layer(layer, inputs, states, with_table=with_table, active=active)
         assert reading is not None
-        kept.append([values(state) if len(state) == 4 else state[0].numpy() for state in states])
+        kept.append([values(state) if isinstance(state, FusedState) else state.rows.numpy() for state in states])
         readings.append(reading)
     return kept, readings
 
@@ -128,7 +129,7 @@ def test_while_all_words_move_nothing_differs_from_full_depth(kind: str, name: s
         for layer, (of_layer, reading) in enumerate(zip(kept, readings, strict=True), 1):
             states, expected = executor.run_layer(layer, INPUTS, states)
             assert expected is not None
-            own = [values(state) if len(state) == 4 else state[0].numpy() for state in states]
+            own = [values(state) if isinstance(state, FusedState) else state.rows.numpy() for state in states]
             assert all(map(np.array_equal, of_layer, own))
             assert torch.equal(reading.table, expected.table)
             assert np.array_equal(reading.summary, expected.summary)
