@@ -56,11 +56,11 @@ class Gpu:
         self._arrived = torch.cuda.Event()
 
     def send(self, host: Tensor) -> Tensor:
-        """To the device; what is asked of it next waits for it, the host does not."""
+        """Copy to the device; what the device does next waits for the copy, the host does not."""
         return host.pin_memory().to(self.device, non_blocking=True)
 
     def fetch(self, found: Tensor) -> FloatArray:
-        """To the host, which waits until it has arrived."""
+        """Copy to the host, which waits until the copy has arrived."""
         host = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
         host.copy_(found, non_blocking=True)
         self._arrived.record(torch.cuda.current_stream(self.device))
@@ -69,7 +69,10 @@ class Gpu:
         return array
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, active: Ragged, rows: Ragged) -> Tensor:
-        """(active, heads, width), (pieces, heads, width) twice -> (active, heads, width): over all of its sequence."""
+        """Let every active row attend to all rows of its sequence.
+
+        query (active pieces, heads, width), key and value (pieces, heads, width) -> (active pieces, heads, width)
+        """
         bounds = active.cu_seqlens, rows.cu_seqlens
         # in one split: how many there would be depends on the longest sequence of the batch
         found = self._varlen_attn(query, key, value, *bounds, active.longest, rows.longest, num_splits=1)
@@ -77,7 +80,7 @@ class Gpu:
         return found
 
     def wait(self) -> None:
-        """Until all that was asked for is done."""
+        """Return when all that was asked for is done."""
         torch.cuda.synchronize(self.device)
 
 
@@ -100,10 +103,10 @@ class CudaExecutor(PyTorchExecutor):
         return pack(inputs, _CPU).sent(self._gpu.send)
 
     def _read(self, table: Tensor, packed: Packed, projections: Projections | None, *, with_table: bool) -> Reading:
-        """What an exit said, summary and candidates brought to the host together.
+        """What an exit said; its summary and candidates are brought to the host in one copy.
 
-        There is room for one candidate a word. Where there are more, which a trained exit hardly ever finds, they are
-        fetched once more, and all of them.
+        The copy has room for one candidate a word. A trained exit hardly ever finds more; where it does, all candidates
+        are fetched in a second copy.
         """
         count, room = packed.words.batch, sum(packed.words.lengths)
         cells = Cells(packed.cell_sequence, packed.cell_counts, packed.cell_sizes)

@@ -19,7 +19,7 @@ class EagerExecutor(PyTorchExecutor):
     """Runs a MultiExitModel step by step."""
 
     def __init__(self, model: MultiExitModel, device: torch.device, threads: int = 0) -> None:
-        """threads: that the thread which runs the steps will have PyTorch use; 0: those in use now."""
+        """threads: how many PyTorch will be told to use by whoever runs the steps; 0: as many as it uses now."""
         super().__init__(model.to(device).eval(), torch.float32)
         self._device = device
         self._threads = threads or torch.get_num_threads()

@@ -71,11 +71,10 @@ def join(
 def _in_order(new: FloatArray, flags: Flags, said: Said | None) -> FloatArray:
     """(candidates, 4) new ones and those that were said of two halted words, in the order of the table."""
     cells = new
-    if said is not None:
+    if said is not None and len(said.cells):
         ends = said.cells[:, :2].astype(np.int64)
         cells = np.concatenate([said.cells[~flags[ends].any(axis=1)], new])
-    found: FloatArray = cells[np.lexsort((cells[:, 1], cells[:, 0]))]
-    return found
+    return cells[np.lexsort((cells[:, 1], cells[:, 0]))] if len(cells) > 1 else cells
 
 
 def sum_up(

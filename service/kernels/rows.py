@@ -157,7 +157,7 @@ def transpose(source, out, width, offset):
 
 @kernel
 def attend(qkv, halted, stride, rows, halted_rows, head, size, hidden, keys, values, scores, out, out_stride):
-    """One head of one sequence: softmax(Q K' / sqrt(size)) V, Q of the rows that move, K and V of all.
+    """Compute one head of one sequence: softmax(Q K' / sqrt(size)) V, Q of the rows that move, K and V of all.
 
     qkv    address of (rows, 3 * hidden) floats, queries, keys and values beside each other; `stride` bytes a row
     halted the same of the halted rows, whose queries are not there

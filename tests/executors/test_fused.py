@@ -183,7 +183,7 @@ def test_without_exit_or_table_the_rest_is_the_same_to_the_bit(name: str) -> Non
             ]
 
 
-def test_an_exit_may_run_behind_a_layer_that_ran_without_one() -> None:
+def test_an_exit_may_run_after_a_layer_that_ran_without_one() -> None:
     with fused(shared_model("as shipped")) as executor:
         expected = said_by_all_layers(executor, SOME)[2]
     with fused(shared_model("as shipped")) as executor:

@@ -137,7 +137,7 @@ def test_while_all_words_move_nothing_differs_from_full_depth(kind: str, name: s
 
 
 @both_executors
-def test_what_stands_still_is_kept_to_the_bit(kind: str) -> None:
+def test_states_and_cells_of_halted_words_are_kept_to_the_bit(kind: str) -> None:
     layers = scripted(1)
     with executor_of(kind, shared_model("as shipped")) as executor:
         kept, readings = run(executor, INPUTS, layers)
@@ -146,9 +146,9 @@ def test_what_stands_still_is_kept_to_the_bit(kind: str) -> None:
         cell = 0
         for index, sequence in enumerate(INPUTS):
             moves = layers[index] >= layer
-            still = ~piece_flags(sequence, moves)
-            assert np.array_equal(kept[layer - 1][index][still], kept[layer - 2][index][still])
-            assert not np.array_equal(kept[layer - 1][index][~still], kept[layer - 2][index][~still])
+            halted = ~piece_flags(sequence, moves)
+            assert np.array_equal(kept[layer - 1][index][halted], kept[layer - 2][index][halted])
+            assert not np.array_equal(kept[layer - 1][index][~halted], kept[layer - 2][index][~halted])
             both = ~(moves[first[index]] | moves[last[index]])
             own = slice(cell, cell + len(both))
             before, after = (readings[at].table[own].numpy() for at in (layer - 2, layer - 1))
