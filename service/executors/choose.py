@@ -16,9 +16,10 @@ ExecutorName = Literal["auto", "cuda", "eager", "fused"]
 
 
 def make_executor(name: str, model: MultiExitModel, *, device: str = "auto", threads: int = 0) -> Executor:
-    """The named executor; auto is the faster one of those that can run this model here, as far as that was measured.
+    """Make the named executor; auto takes the one that was measured to be fastest, among those that can run the model.
 
-    threads: of a CPU, 0 for as many as there is processor time for. Raises BadInput for one that cannot run it.
+    threads: how many to use on a CPU, 0 for as many as there are cores. Raises BadInput for a name or device that is
+    unknown, and for an executor that cannot run the model here.
     """
     if name not in get_args(ExecutorName):
         raise BadInput(f"executor {name!r} is unknown; expected one of {list(get_args(ExecutorName))}")
@@ -42,7 +43,7 @@ def make_executor(name: str, model: MultiExitModel, *, device: str = "auto", thr
 
 
 def import_fused() -> ModuleType:
-    """The fused executor's module, with numba and LLVM, which nobody else needs."""
+    """Import the fused executor's module, and with it numba and LLVM, which no other executor needs."""
     try:
         from service.executors import fused
     except RuntimeError as error:  # numba found no folder for what it compiles

@@ -7,7 +7,7 @@ they do is for tests/executors/test_cuda_gpu.py to tell. There are no CUDA graph
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from typing import cast
 
@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from service.executors.eager import State, flags_of, keep_halted_cells
+from service.executors.pytorch import PyTorchExecutor, on_host
 from service.exits.reading import Candidates, Cells, Reading
-from service.exits.words import Flags
 from service.models.biaffine import Projections
 from service.models.config import ModelConfig
 from service.models.encoder import SelfAttention
@@ -57,11 +56,11 @@ class Gpu:
         self._arrived = torch.cuda.Event()
 
     def send(self, host: Tensor) -> Tensor:
-        """To the device; what is asked of it next waits for it, the host does not."""
+        """Copy to the device; what the device does next waits for the copy, the host does not."""
         return host.pin_memory().to(self.device, non_blocking=True)
 
     def fetch(self, found: Tensor) -> FloatArray:
-        """To the host, which waits until it has arrived."""
+        """Copy to the host, which waits until the copy has arrived."""
         host = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
         host.copy_(found, non_blocking=True)
         self._arrived.record(torch.cuda.current_stream(self.device))
@@ -70,7 +69,10 @@ class Gpu:
         return array
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, active: Ragged, rows: Ragged) -> Tensor:
-        """(active, heads, width), (pieces, heads, width) twice -> (active, heads, width): over all of its sequence."""
+        """Let every active row attend to all rows of its sequence.
+
+        query (active pieces, heads, width), key and value (pieces, heads, width) -> (active pieces, heads, width)
+        """
         bounds = active.cu_seqlens, rows.cu_seqlens
         # in one split: how many there would be depends on the longest sequence of the batch
         found = self._varlen_attn(query, key, value, *bounds, active.longest, rows.longest, num_splits=1)
@@ -78,65 +80,33 @@ class Gpu:
         return found
 
     def wait(self) -> None:
-        """Until all that was asked for is done."""
+        """Return when all that was asked for is done."""
         torch.cuda.synchronize(self.device)
 
 
-class CudaExecutor:
+class CudaExecutor(PyTorchExecutor):
     """Runs a copy of a MultiExitModel step by step."""
-
-    max_step_pieces = 1_024  # as the eager one; not measured
 
     def __init__(self, model: MultiExitModel, gpu: Gpu, dtype: torch.dtype = torch.bfloat16) -> None:
         """model: one that `reason_against` has nothing against; dtype: of the encoder's layers."""
-        self.config: ModelConfig = model.config
-        self._gpu, self._dtype = gpu, dtype
-        self._model = deepcopy(model).eval()
-        for layer in self._model.encoder.layers:
+        model = deepcopy(model).eval()
+        for layer in model.encoder.layers:
             padded = cast("SelfAttention", layer.attention)
-            layer.attention = _PackedAttention(padded, self.config.encoder.num_heads, gpu.attend)
-        self._model.to(gpu.device)
-        self._model.encoder.layers.to(dtype)
-        self._inputs: tuple[SequenceInput, ...] = ()  # of the last step, and their packed form
-        self._packed: Packed | None = None
-
-    @torch.inference_mode()
-    def run_layer(
-        self,
-        layer: int,
-        inputs: Sequence[SequenceInput],
-        states: Sequence[State | None],
-        *,
-        with_exit: bool = True,
-        with_table: bool = True,
-        active: Sequence[Flags | None] | None = None,
-    ) -> tuple[list[State], Reading | None]:
-        """See Executor. Where words are halted, the host waits to learn how many rows move."""
-        packed, before = self._pack(tuple(inputs)), [state for state in states if state is not None]
-        words = None if active is None else flags_of(active, packed)
-        state = torch.cat([rows for rows, _ in before]) if before else self._model.embed(packed).to(self._dtype)
-        state = self._model.run_layer(layer, state, packed, None if words is None else packed.active(words))
-        rows = state.split(packed.pieces.lengths)
-        if not with_exit:
-            return [(own, None) for own in rows], None
-        scores, projections = self._model.exit_scores(layer, state, packed)
-        table = torch.log_softmax(scores, dim=1)
-        if words is not None and self.config.hash is None:
-            table = keep_halted_cells(table, before, packed, words)
-        reading = self._read(table, packed, projections if self.config.prototypes else None, with_table=with_table)
-        return list(zip(rows, table.split(packed.cell_counts), strict=True)), reading
+            layer.attention = _PackedAttention(padded, model.config.encoder.num_heads, gpu.attend)
+        model.to(gpu.device)
+        model.encoder.layers.to(dtype)
+        super().__init__(model, dtype)
+        self._gpu = gpu
 
     def _pack(self, inputs: tuple[SequenceInput, ...]) -> Packed:
-        """The packed form of a step's sequences: that of the last step again, while nobody leaves or joins."""
-        if self._packed is None or inputs != self._inputs:  # inputs compare by identity
-            self._inputs, self._packed = inputs, pack(inputs, _CPU).sent(self._gpu.send)
-        return self._packed
+        """Sequences, packed on the host and sent to the GPU as one array."""
+        return pack(inputs, _CPU).sent(self._gpu.send)
 
     def _read(self, table: Tensor, packed: Packed, projections: Projections | None, *, with_table: bool) -> Reading:
-        """What an exit said, summary and candidates brought to the host together.
+        """What an exit said; its summary and candidates are brought to the host in one copy.
 
-        There is room for one candidate a word. Where there are more, which a trained exit hardly ever finds, they are
-        fetched once more, and all of them.
+        The copy has room for one candidate a word. A trained exit hardly ever finds more; where it does, all candidates
+        are fetched in a second copy.
         """
         count, room = packed.words.batch, sum(packed.words.lengths)
         cells = Cells(packed.cell_sequence, packed.cell_counts, packed.cell_sizes)
@@ -160,7 +130,7 @@ class CudaExecutor:
             nested=self.config.nested,
             summary=figures.reshape(count, len(SUMMARY)).astype(np.float64),
             candidates=candidates,
-            projections=None if projections is None else (projections[0].cpu().numpy(), projections[1].cpu().numpy()),
+            projections=on_host(projections),
         )
 
     def wait(self) -> None:
@@ -171,9 +141,6 @@ class CudaExecutor:
         """See Executor; one thread asks the GPU for everything."""
         dtype = str(self._dtype).removeprefix("torch.")
         return {"device": self._gpu.name, "dtype": dtype, "executor": "cuda", "threads": 1}
-
-    def close(self) -> None:
-        """See Executor."""
 
 
 class _PackedAttention(nn.Module):

@@ -14,12 +14,12 @@ State = Any  # what an executor keeps of one sequence between its layers
 
 
 class Executor(Protocol):
-    """Runs one layer over some sequences at a time.
+    """Runs one layer over some sequences at a time, which is a step.
 
-    A sequence's numbers do not depend on who else is in a step.
+    What it computes for a sequence does not depend on which others are in the step.
 
-    config           of the model
-    max_step_pieces  pieces of a step beyond which a larger one is no faster per piece
+    config           describes the model
+    max_step_pieces  how many pieces a step may have before a larger one takes no less time per piece
     """
 
     config: ModelConfig
@@ -35,21 +35,25 @@ class Executor(Protocol):
         with_table: bool = True,
         active: Sequence[Flags | None] | None = None,
     ) -> tuple[list[State], Reading | None]:
-        """Layer `layer`, from 1, and the exit after it; -> the states after the layer, and what the exit said.
+        """Run one layer, and the exit after it; -> every sequence's state after the layer, and what the exit said.
 
-        states      as the layer before gave them, which are left as they were; None before layer 1
-        with_exit   whether the exit runs at all
-        with_table  whether somebody will look at the table itself, not only at its summary and candidates
-        active      per sequence, (words,) which of its words move; None: all, as they have to in layer 1. Those that
-                    are halted are keys and values as their state says. Of two such words the exit's cell stays what it
-                    was after the layer before, unless the model has one exit, which is asked once
+        layer       which one, from 1
+        states      what the layer before returned for these sequences; None before layer 1. They are not changed
+        with_exit   whether the exit runs; without it there is no reading
+        with_table  whether somebody will look at the table itself, and not only at its summary and candidates
+        active      for each sequence a flag for each of its words, (words,) bool: whether the layer moves it on. The
+                    others are halted: they keep their state, which the words that move go on attending to. None, for
+                    one sequence or for all: every word moves, as all have to in layer 1
+
+        The exit works out anew the cells that have a word that moves. A cell of two halted words stays what it was
+        after the layer before; only in a model with one exit, which reads words of all depths, every cell is new.
         """
 
     def wait(self) -> None:
-        """Return once what was asked for is done; for whoever measures time."""
+        """Return when all that was asked for is done; whoever measures time calls it."""
 
     def describe(self) -> dict[str, str | int]:
-        """What measured times hold for: device, dtype, executor, threads."""
+        """Say on what measured times depend: device, dtype, executor, threads."""
 
     def close(self) -> None:
-        """Give back threads and memory; nothing may be run afterwards."""
+        """End the threads and free the memory; nothing may be run afterwards."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,22 +10,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from service.kernels.layer import LAYER
+from service.executors.aligned import aligned_copy
+from service.kernels.layout import LAYER
 from service.kernels.rows import PANEL
 from service.models.biaffine import BiaffineExit
 from service.models.encoder import EncoderLayer
 from service.models.multi_exit import MultiExitModel
 
 Floats = NDArray[np.float32]
-ALIGNMENT = 64
 _LARGEST = 127
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantizedWeights:
-    """layers: (num_layers,) records of addresses; arrays: what they point into, kept alive.
+    """A model's weights in the memory that kernels read.
 
-    embeddings  by name, what the kernels look up
+    layers      (num_layers,) records of LAYER, which hold addresses of arrays
+    embeddings  the tables that the kernels look up, by their names in STEP
+    arrays      what the addresses point to; they live as long as this does
     """
 
     layers: NDArray[Any]
@@ -35,7 +36,7 @@ class QuantizedWeights:
 
 
 def quantize(model: MultiExitModel) -> QuantizedWeights:
-    """Weights of every layer and exit, each column rounded to 255 steps of its own."""
+    """Round the weights of every layer and exit to bytes, each column to 255 steps of its own."""
     arrays: list[NDArray[Any]] = []
     layers = np.zeros(model.config.num_layers, dtype=LAYER)
     shared = model.config.num_layers // len(model.encoder.layers)
@@ -49,7 +50,7 @@ def quantize(model: MultiExitModel) -> QuantizedWeights:
             **_exit_parts(cast("BiaffineExit", exit_), model.config.encoder.max_positions),
         }
         for name, array in parts.items():
-            aligned = _aligned(array)
+            aligned = aligned_copy(array)
             arrays.append(aligned)
             record[name] = aligned.ctypes.data
     return QuantizedWeights(layers, _embeddings(model), arrays)
@@ -92,9 +93,9 @@ def _exit_parts(head: BiaffineExit, longest_span: int) -> dict[str, NDArray[Any]
 
 
 def _halves(bilinear: Tensor) -> tuple[Tensor, Tensor]:
-    """U (rank, labels, rank) -> weight and bias that give a first word's half of the product, as the kernels want it:
+    """U (rank, labels, rank) -> the weight and bias that make a first word's half of the product, as kernels read it.
 
-    per label h_s' U, then a 1 in the label's place among `labels`, then a place for the first word's score.
+    For each label that half is h_s' U, then a 1 in the label's place among `labels`, then a place for the word's score.
     """
     rank, labels, _ = bilinear.shape
     weight = torch.zeros(labels, rank + labels + 1, rank)
@@ -129,7 +130,7 @@ def _norm(name: str, norm: nn.LayerNorm) -> dict[str, NDArray[Any]]:
 
 
 def _linear(name: str, weight: Tensor, bias: Tensor | None = None) -> dict[str, NDArray[Any]]:
-    """weight (out, in) -> packed bytes; steps, sums and biases of the columns. Filled up to whole panels."""
+    """weight (out, in), bias (out,) -> its arrays in LAYER: bytes and columns, filled up to whole panels."""
     columns, depth = weight.shape
     shift = np.zeros(columns) if bias is None else _floats(bias)
     padding = -columns % PANEL
@@ -147,18 +148,3 @@ def _linear(name: str, weight: Tensor, bias: Tensor | None = None) -> dict[str, 
 
 def _floats(weight: Tensor) -> Floats:
     return np.ascontiguousarray(weight.detach().cpu().float().numpy())
-
-
-def aligned_empty(shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
-    """An array, not filled, that begins on a cache line."""
-    size = math.prod(shape) * np.dtype(kind).itemsize
-    memory = np.empty(size + ALIGNMENT, dtype=np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    found: NDArray[Any] = memory[start : start + size].view(kind).reshape(shape)
-    return found
-
-
-def _aligned(array: NDArray[Any]) -> NDArray[Any]:
-    copy = aligned_empty(array.shape, array.dtype)
-    copy[...] = array
-    return copy

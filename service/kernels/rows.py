@@ -12,6 +12,7 @@ import numpy as np
 from numba import carray, njit
 
 from service.kernels import maths
+from service.kernels.rounding import num_blocks, rounded_up
 from service.kernels.simd import floats_at, lowest_and_highest
 from service.kernels.tiles import LANES, MAX_TILE_ROWS, byte_tile, float_tile, wide_float_tile
 
@@ -51,6 +52,13 @@ def copy(values, out):
     """out = values"""
     for index in range(len(values)):
         out[index] = values[index]
+
+
+@kernel
+def keep_highest(values, highest):
+    """highest = the larger of the two, number by number"""
+    for index in range(len(values)):
+        highest[index] = max(highest[index], values[index])
 
 
 @kernel
@@ -94,7 +102,7 @@ def multiply_bytes(x, x_stride, of_rows, rows, depth, panel, of_columns, columns
     panel       packed (depth / 4, PANEL, 4) bytes of these columns
     of_columns  (3, columns) float32: from these columns on their steps, sums of the weights, and biases
     """
-    tiles = (rows + MAX_TILE_ROWS - 1) // MAX_TILE_ROWS
+    tiles = num_blocks(rows, MAX_TILE_ROWS)
     for index in range(tiles):
         begin, end = rows * index // tiles, rows * (index + 1) // tiles
         byte_tile(
@@ -149,7 +157,7 @@ def transpose(source, out, width, offset):
 
 @kernel
 def attend(qkv, halted, stride, rows, halted_rows, head, size, hidden, keys, values, scores, out, out_stride):
-    """One head of one sequence: softmax(Q K' / sqrt(size)) V, Q of the rows that move, K and V of all.
+    """Compute one head of one sequence: softmax(Q K' / sqrt(size)) V, Q of the rows that move, K and V of all.
 
     qkv    address of (rows, 3 * hidden) floats, queries, keys and values beside each other; `stride` bytes a row
     halted the same of the halted rows, whose queries are not there
@@ -159,7 +167,7 @@ def attend(qkv, halted, stride, rows, halted_rows, head, size, hidden, keys, val
     out    address of the head's (rows, size) part of the result; `out_stride` bytes a row
     """
     all_rows = rows + halted_rows
-    padded = (all_rows + LANES - 1) // LANES * LANES
+    padded = rounded_up(all_rows, LANES)
     query = qkv + 4 * head * size
     transposed = carray(floats_at(keys), (size, padded))
     transpose(carray(floats_at(query + 4 * hidden), (rows, stride // 4)), transposed, size, 0)

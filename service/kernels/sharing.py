@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from numba import carray
 
-from service.kernels.layer import NUM_STAGES, blocks_of, gather_results, run_block
+from service.kernels.gather import gather_results
 from service.kernels.rows import inlined, kernel
 from service.kernels.simd import fetch_and_add, load_shared, longs_at, pause, store_shared
+from service.kernels.stages import NUM_STAGES, blocks_of, run_block
 
 RING = 32  # descriptions of steps: a late helper may still read an old one while newer ones run
 PATIENCE = 20_000  # looks for a new step before a helper goes to sleep: some 100 microseconds
@@ -18,7 +19,8 @@ LINE = 8  # int64 of a cache line
 
 @inlined
 def run_stages(step, layer, counters, thread):
-    """All stages of a step, shared with whoever else runs them. counters: address of (NUM_STAGES, 16) int64, zero."""
+    """Run all stages of a step, together with whoever else does; counters: address of (NUM_STAGES, 16) int64, zero."""
+    scratch = step.scratch + thread * step.scratch_bytes
     for stage in range(NUM_STAGES):
         claimed, done = counters + 128 * stage, counters + 128 * stage + 64  # a cache line each
         blocks = blocks_of(stage, step)
@@ -27,7 +29,7 @@ def run_stages(step, layer, counters, thread):
             block = fetch_and_add(claimed, 1)
             if block >= blocks:
                 break
-            run_block(stage, block, step, layer, thread)
+            run_block(stage, block, step, layer, scratch)
             finished += 1
         if finished:
             fetch_and_add(done, finished)

@@ -76,12 +76,6 @@ def longs_at(_: Any, address: Any) -> Any:
     return _pointer(types.int64)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def ints_at(_: Any, address: Any) -> Any:
-    """Memory at an address, as a pointer to int32 for `numba.carray`."""
-    return _pointer(types.int32)
-
-
 def _pointer(kind: Any) -> Any:
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
         return builder.inttoptr(values[0], context.get_value_type(signature.return_type))

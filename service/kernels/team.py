@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from service.kernels.layer import LAYER, NUM_STAGES, STEP
+from service.kernels.layout import LAYER, STEP
 from service.kernels.sharing import LINE, RING, take_part
+from service.kernels.stages import NUM_STAGES
 from service.kernels.tiles import load
 
 

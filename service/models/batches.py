@@ -8,7 +8,9 @@ from service.text.types import SequenceInput
 
 
 def length_buckets(sequences: Sequence[SequenceInput], max_pieces: int) -> list[list[int]]:
-    """Indices of `sequences` in batches whose padded size (longest * count) is at most `max_pieces`, shortest first.
+    """Sort sequences by length and cut them into batches; -> the indices of each batch, shortest sequences first.
+
+    max_pieces: the padded size of a batch, its longest sequence times how many there are, is at most this many pieces.
 
     A sequence longer than the budget is a batch of its own.
     """

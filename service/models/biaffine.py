@@ -23,7 +23,7 @@ class BiaffineExit(nn.Module):
     """
 
     def __init__(self, hidden_size: int, num_labels: int, config: ExitConfig, dropout: float = 0.0) -> None:
-        """num_labels counts label 0 (K in the paper)."""
+        """num_labels: K in the paper, which counts label 0."""
         super().__init__()
         scored = num_labels - 1
         is_full, is_contextual = config.form == "full", config.form == "contextual"
@@ -44,14 +44,11 @@ class BiaffineExit(nn.Module):
                 nn.init.normal_(linear.weight, std=hidden_size**-0.5)
 
     def forward(self, first_words: Tensor, last_words: Tensor, packed: Packed) -> Tensor:
-        """States of every word as the first (h_s) and as the last (h_e) of a span -> scores of the packed table.
-
-        (words, hidden), (words, hidden) -> (cells, K)
-        """
+        """Score all spans from states of first words h_s and of last words h_e, (words, hidden) each; -> (cells, K)."""
         return self.score(first_words, last_words, packed)[0]
 
     def score(self, first_words: Tensor, last_words: Tensor, packed: Packed) -> tuple[Tensor, Projections]:
-        """The same, and what the bilinear form reads of the words."""
+        """Score all spans as `forward` does; -> the scores, and what the bilinear form reads of every word."""
         first_words, last_words = self.dropout(first_words), self.dropout(last_words)
         starts, ends = self._project(first_words, last_words, packed)
         rank, scored, _ = self.bilinear.shape
@@ -67,7 +64,7 @@ class BiaffineExit(nn.Module):
         return functional.pad(scores, (1, 0)), (starts, ends)
 
     def _project(self, first_words: Tensor, last_words: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
-        """(words, hidden), (words, hidden) -> (words, rank) as first and (words, rank) as last words."""
+        """Project first and last words, (words, hidden) each, to what the bilinear form reads, (words, rank) each."""
         if self.start_projection is None or self.end_projection is None:
             return first_words, last_words
         starts, ends = self.start_projection(first_words), self.end_projection(last_words)
@@ -93,7 +90,7 @@ class _Neighbours(nn.Module):
         nn.init.normal_(self.weight, std=0.02)
 
     def forward(self, both: Tensor, words: Ragged) -> Tensor:
-        """(2, words, rank) -> (2, words, rank): each word's neighbours side by side, through one matrix product."""
+        """Mix every word with its neighbours, in one matrix product a side: (2, words, rank) -> (2, words, rank)."""
         rank = both.shape[2]
         sides = [words.pad(side) for side in both]
         padded = functional.pad(

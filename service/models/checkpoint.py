@@ -68,7 +68,7 @@ def _read(folder: Path) -> dict[str, Tensor]:
 
 
 def encoder_weights(family: Family, config: EncoderConfig, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Checkpoint weights under the names of `Encoder.state_dict()`, word shapes left out."""
+    """Rename a checkpoint's weights to those of `Encoder.state_dict()`, which but for word shapes are all there."""
     source = {_plain_name(family, name): tensor for name, tensor in theirs.items()}
 
     def take(module: str) -> dict[str, Tensor]:

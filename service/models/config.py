@@ -69,10 +69,10 @@ class ModelConfig:
     labels      names of table labels 1, 2, ...; label 0, no entity, has none
     nested      whether entities may contain each other
     word_shapes whether a learned vector for the spelling of a word joins its pieces' embeddings
-    halting     whether it was trained with words that halt after sampled layers, as TOKEE asks for
-    hash        what decided in training after which layer a word halts, as HashEE asks for; None: nothing.
-                Such a model has one exit, which reads words of all depths
-    buckets     of the hash
+    halting     whether words halted after sampled layers while it was trained, as TOKEE asks for
+    hash        how the table was made that says after which layer each piece's word halts (HashEE); None: it has none.
+                A model with such a table has one exit, which reads words of all depths
+    buckets     how many such layers the table tells apart, 1 to num_layers
     prototypes  whether it has a prototype for every exit and label, as DE3-BERT asks for
     """
 
@@ -95,7 +95,7 @@ class ModelConfig:
         return self.num_layers if self.hash is None else 1
 
     def exit_after(self, layer: int) -> int:
-        """The layer whose exit, and whose gain and bias, read the states after `layer`."""
+        """Which layer's exit, gain and bias read the states after `layer`."""
         return layer if self.hash is None else self.num_layers
 
     @property
@@ -108,12 +108,12 @@ class ModelConfig:
         return len(self.labels) + 1
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """Turn it into plain JSON types."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelConfig:
-        """The reverse of `to_json`; raises ModelRefused for a field that is missing or unknown."""
+        """Read what `to_json` wrote; raises ModelRefused for a field that is missing or unknown."""
         try:
             parts = {
                 "encoder": EncoderConfig(**data["encoder"]),

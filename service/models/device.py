@@ -12,7 +12,7 @@ from service.errors import BadInput
 
 
 def choose_device(wanted: str) -> torch.device:
-    """auto: cuda where there is one, else cpu. Raises BadInput for cuda where there is none."""
+    """Choose cpu or cuda; auto is cuda where there is one. Raises BadInput for cuda where there is none."""
     if wanted not in ("auto", "cpu", "cuda"):
         raise BadInput(f"device {wanted!r} is unknown; expected auto, cpu or cuda")
     has_cuda = torch.cuda.is_available()
@@ -34,7 +34,7 @@ def use_threads(wanted: int) -> int:
 
 
 def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Cores this process may use: the smaller of its CPU affinity and its cgroup's quota (v2 or v1), at least 1."""
+    """Count the cores this process may use: the smaller of its CPU affinity and its cgroup's quota (v2 or v1)."""
     cores = len(os.sched_getaffinity(0))
     quota = _cgroup_quota(cgroup)
     return max(1, min(cores, math.ceil(quota))) if quota else cores

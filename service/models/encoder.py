@@ -43,7 +43,7 @@ class Embeddings(nn.Module):
         self._position_offset = config.position_offset
 
     def forward(self, packed: Packed) -> Tensor:
-        """-> (pieces, hidden)"""
+        """Look up and add what there is of every piece; -> (pieces, hidden)."""
         hidden: Tensor = self.pieces(packed.piece_ids) + self.positions(packed.positions + self._position_offset)
         if self.types is not None:
             hidden = hidden + self.types.weight[0]  # every piece is of the first type: texts are not paired
@@ -65,10 +65,9 @@ class SelfAttention(nn.Module):
         self._dropout = dropout
 
     def forward(self, active: Tensor, active_rows: Ragged, hidden: Tensor, rows: Ragged) -> Tensor:
-        """active (active pieces, hidden) asks, hidden (pieces, hidden) answers -> (active pieces, hidden)
+        """Let active rows, (active pieces, hidden), attend to all rows, (pieces, hidden); -> (active pieces, hidden).
 
-        With all rows active the two are the same; an exit by word passes fewer active rows and keeps all others as keys
-        and values.
+        While no word is halted the two are the same tensor; otherwise halted rows are keys and values only.
         """
         query = self._heads(active_rows.pad(self.query(active)))
         key, value = (self._heads(half) for half in rows.pad(self.key_value(hidden)).chunk(2, dim=-1))
@@ -99,7 +98,7 @@ class EncoderLayer(nn.Module):
         self._activation = _ACTIVATIONS[config.activation]
 
     def forward(self, hidden: Tensor, rows: Ragged, active: Active | None = None) -> Tensor:
-        """What the layer reads, (pieces, hidden) -> states of the active rows, (active pieces, hidden)"""
+        """Run the layer on what it reads, (pieces, hidden); -> states of the active rows, (active pieces, hidden)."""
         moving, moving_rows = (
             (hidden, rows) if active is None else (hidden.index_select(0, active.index), active.pieces)
         )
@@ -111,7 +110,7 @@ class EncoderLayer(nn.Module):
         return functional.layer_norm(output, norm.normalized_shape, eps=norm.eps)
 
     def read(self, state: Tensor) -> Tensor:
-        """A state, (pieces, hidden), with the layer's own gain and bias."""
+        """Apply the layer's own gain and bias to a state, (pieces, hidden)."""
         return torch.addcmul(self.output_norm.bias, state, self.output_norm.weight)
 
 
@@ -128,20 +127,20 @@ class Encoder(nn.Module):
         self._shared_layers = config.shared_layers
 
     def embed(self, packed: Packed) -> Tensor:
-        """-> (pieces, hidden): what layer 1 reads."""
+        """Compute what layer 1 reads, (pieces, hidden)."""
         embedded: Tensor = self.embeddings(packed)
         return embedded
 
     def run_layer(self, layer: int, state: Tensor, packed: Packed, active: Active | None = None) -> Tensor:
-        """One layer, from the state before it to the state after it: (pieces, hidden) -> (pieces, hidden).
+        """Run one layer: the state before it, (pieces, hidden) -> the state after it, (pieces, hidden).
 
-        Rows that are not active are read as keys and values, and keep their state; None: all are active.
+        layer: from 1. Rows that are not active are keys and values only, and keep their state; None: all are active.
         """
         moved: Tensor = self._layer(layer)(self.hidden(layer - 1, state), packed.pieces, active)
         return moved if active is None else state.index_copy(0, active.index, moved)
 
     def hidden(self, layer: int, state: Tensor) -> Tensor:
-        """What the next layer, and the exit, read of a state after `layer`; 0: after the embeddings."""
+        """Apply a layer's gain and bias to the state after it, as its exit and the next layer read it; 0 leaves it."""
         return self._layer(layer).read(state) if layer else state
 
     def _layer(self, layer: int) -> EncoderLayer:

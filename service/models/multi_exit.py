@@ -17,7 +17,7 @@ from service.models.packed import Active, Packed
 
 @dataclass(frozen=True, slots=True)
 class DropoutRates:
-    """For training only: hidden states, attention weights, what an exit reads."""
+    """Shares that training sets to 0, of hidden states, of attention weights, and of what an exit reads."""
 
     hidden: float = 0.0
     attention: float = 0.0
@@ -38,26 +38,26 @@ class MultiExitModel(nn.Module):
             BiaffineExit(config.encoder.hidden_size, config.num_labels, config.exits, rates.exits)
             for _ in range(config.num_exits)
         )
-        if config.hash is not None:  # the layer after which a piece's word may halt, see service.models.hashing
+        if config.hash is not None:  # the layer after which a piece's word may halt, see the strategy hashee
             self.register_buffer("piece_layers", torch.zeros(config.encoder.vocab_size, dtype=torch.uint8))
-        if config.prototypes:  # of every exit and label, see service.exits.prototypes
+        if config.prototypes:  # of every exit and label, see the strategy de3
             shape = config.num_layers, config.num_labels, config.exits.rank
             self.register_buffer("prototypes", torch.zeros(shape))
 
     def embed(self, packed: Packed) -> Tensor:
-        """-> (pieces, hidden)"""
+        """Compute what layer 1 reads, (pieces, hidden)."""
         return self.encoder.embed(packed)
 
     def run_layer(self, layer: int, state: Tensor, packed: Packed, active: Active | None = None) -> Tensor:
-        """Layer `layer`, from 1: (pieces, hidden) -> (pieces, hidden); see Encoder."""
+        """Run layer `layer`, from 1: (pieces, hidden) -> (pieces, hidden); see Encoder."""
         return self.encoder.run_layer(layer, state, packed, active)
 
     def exit_table(self, layer: int, state: Tensor, packed: Packed) -> Tensor:
-        """The exit after layer `layer`: (pieces, hidden) -> (cells, K) log-probabilities, float32."""
+        """Run the exit after layer `layer`: (pieces, hidden) -> (cells, K) log-probabilities, float32."""
         return torch.log_softmax(self.exit_scores(layer, state, packed)[0], dim=1)
 
     def exit_scores(self, layer: int, state: Tensor, packed: Packed) -> tuple[Tensor, Projections]:
-        """The same before the softmax, and what the exit makes of words: as first and as last ones of a span."""
+        """Run the exit up to its softmax; -> (cells, K) scores, and what it makes of words as first and last ones."""
         index = self.config.exit_after(layer)
         with torch.autocast(state.device.type, enabled=False):  # exits always compute in float32: votes compare them
             hidden = self.encoder.hidden(index, state).float()
@@ -69,14 +69,14 @@ class MultiExitModel(nn.Module):
             return exit_.score(first_words, last_words, packed)
 
     def forward(self, packed: Packed, word_layers: Tensor | None = None) -> list[Tensor]:
-        """Every exit's table, first to last layer: the same steps as serving, all of them.
+        """Run all layers and exits, in the same steps as serving; -> the table of every exit, (cells, K).
 
-        word_layers  (words,) after which layer each word halts; None: none does
+        word_layers: (words,) after which layer each word halts; None: none does
         """
         return [torch.log_softmax(scores, dim=1) for scores, _ in self.run_exits(packed, word_layers)]
 
     def run_exits(self, packed: Packed, word_layers: Tensor | None = None) -> Iterator[tuple[Tensor, Projections]]:
-        """`exit_scores` after every layer in turn; of a model with one exit, after the last alone."""
+        """Run all layers and yield `exit_scores` after each; in a model with one exit, after the last alone."""
         state = self.embed(packed)
         for layer in range(1, self.config.num_layers + 1):
             active = None if word_layers is None else packed.active(word_layers >= layer)

@@ -18,7 +18,10 @@ from service.text.types import SequenceInput
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
-    """How rows of a flat (rows, ...) tensor belong to sequences, and how they lie in a padded (batch, longest) one."""
+    """Says which rows of a flat (rows, ...) tensor are whose, and where they lie in a padded (batch, longest) one.
+
+    lengths: how many rows each sequence has
+    """
 
     lengths: tuple[int, ...]
     device: torch.device
@@ -58,7 +61,7 @@ class Ragged:
         return self.mask.flatten().nonzero().squeeze(1)
 
     def pad(self, rows: Tensor) -> Tensor:
-        """(rows, width) -> (batch, longest, width), zero where there is no row."""
+        """Pad rows: (rows, width) -> (batch, longest, width), zero where there is no row."""
         width = rows.shape[-1]
         if self.is_rectangular:
             return rows.view(self.batch, self.longest, width)
@@ -66,7 +69,7 @@ class Ragged:
         return padded.index_copy(0, self.slots, rows).view(self.batch, self.longest, width)
 
     def flatten(self, padded: Tensor) -> Tensor:
-        """(batch, longest, width) -> (rows, width): the reverse of `pad`."""
+        """Undo `pad`: (batch, longest, width) -> (rows, width)."""
         flat = padded.reshape(self.batch * self.longest, padded.shape[-1])
         return flat if self.is_rectangular else flat.index_select(0, self.slots)
 
@@ -85,7 +88,7 @@ class Active:
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Some sequences as the device wants them.
+    """Some sequences, laid end to end, as encoder and exits read them.
 
     piece_ids, shape_ids, positions (pieces,)
     first_piece, last_piece         (words,) row of every word's first and last piece
@@ -117,7 +120,7 @@ class Packed:
         return torch.arange(len(shift), device=counts.device) + shift, counts
 
     def active(self, words: Tensor) -> Active:
-        """The pieces of some words, (words,) bool, and the special ones, which never halt."""
+        """Find the rows of some words, (words,) bool, and of the special pieces, which never halt."""
         rows, counts = self.pieces_of_words
         is_active = torch.ones(len(self.piece_ids), dtype=torch.bool, device=rows.device)
         is_active[rows] = words.repeat_interleave(counts)
@@ -125,7 +128,7 @@ class Packed:
         return Active(is_active.nonzero().squeeze(1), Ragged(lengths, rows.device))
 
     def active_cells(self, words: Tensor) -> Tensor:
-        """(cells,) bool: which cells have a word among some, (words,) bool."""
+        """Find the cells that have a first or last word among some, (words,) bool; -> (cells,) bool."""
         first, last = self.words_of_cells
         return words[first] | words[last]
 
@@ -180,7 +183,7 @@ class Packed:
         return torch.from_numpy(first).to(device), torch.from_numpy(last).to(device)
 
     def sent(self, send: Callable[[Tensor], Tensor]) -> Packed:
-        """The same on another device: all that layers and exits look up is worked out here, and sent as one array."""
+        """Copy it to another device: all that layers and exits look up is worked out here, and sent as one array."""
         given = ("piece_ids", "shape_ids", "positions", "first_piece", "last_piece")
         derived = ("word_sequence", "cell_sizes", "cell_sequence")
         first, last = self.cell_words
@@ -199,7 +202,7 @@ class Packed:
 
 
 def pack(sequences: Sequence[SequenceInput], device: torch.device) -> Packed:
-    """Lay sequences end to end."""
+    """Lay sequences end to end, on a device."""
     lengths = tuple(sequence.num_pieces for sequence in sequences)
     starts = [0]
     for length in lengths:

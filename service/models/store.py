@@ -54,7 +54,7 @@ class StoredModel:
 
 
 def find_model(reference: str, store: Path) -> Path:
-    """The folder of `reference`: a folder's path, a name in `store` (its newest version), or name@version."""
+    """Find the folder of `reference`: a folder's path, a name in `store` (its newest version), or name@version."""
     as_path = Path(reference)
     if (as_path / CONFIG).is_file():
         return as_path
@@ -71,13 +71,13 @@ def find_model(reference: str, store: Path) -> Path:
 
 
 def list_models(store: Path) -> list[str]:
-    """Every name@version in the store, sorted."""
+    """List every name@version in the store, sorted."""
     names = sorted(path.name for path in store.iterdir() if path.is_dir()) if store.is_dir() else []
     return [f"{name}@{version}" for name in names for version in list_versions(store / name)]
 
 
 def list_versions(folder: Path) -> list[str]:
-    """Versions of one model, oldest first; numbers by value. Hidden folders, half written or replaced, are none."""
+    """List the versions of one model, oldest first, numbers by value; hidden folders are half written or replaced."""
     folders = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
     found = [path.name for path in folders if (path / CONFIG).is_file()]
     return sorted(found, key=lambda version: (not version.isdigit(), int(version) if version.isdigit() else 0, version))
@@ -156,7 +156,7 @@ def load_model(folder: Path) -> StoredModel:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """A model folder's config alone."""
+    """Read a model folder's config alone; raises ModelRefused where it cannot be read."""
     try:
         return ModelConfig.from_json(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:

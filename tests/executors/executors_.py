@@ -113,8 +113,8 @@ def within_deadline(work: Callable[[], object]) -> None:
 
 def values(state: State) -> FloatArray:
     """(pieces, hidden) a copy of what a fused executor keeps of a sequence."""
-    memory, here, _, _ = state
-    found: FloatArray = memory[(here - memory.ctypes.data) // memory[0].nbytes].copy()
+    place = (state.latest_at - state.memory.ctypes.data) // state.memory[0].nbytes
+    found: FloatArray = state.memory[place].copy()
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from service.executors import fused as fused_module
+from service.executors import memory as memory_module
 from service.executors.fused import FusedExecutor, compile_kernels
 from service.exits.reading import Reading
 from service.spans.table import num_cells
@@ -183,7 +183,7 @@ def test_without_exit_or_table_the_rest_is_the_same_to_the_bit(name: str) -> Non
             ]
 
 
-def test_an_exit_may_run_behind_a_layer_that_ran_without_one() -> None:
+def test_an_exit_may_run_after_a_layer_that_ran_without_one() -> None:
     with fused(shared_model("as shipped")) as executor:
         expected = said_by_all_layers(executor, SOME)[2]
     with fused(shared_model("as shipped")) as executor:
@@ -248,7 +248,7 @@ def test_a_step_that_found_no_memory_may_be_tried_again(monkeypatch: pytest.Monk
 
     with fused(shared_model("as shipped")) as executor:
         with monkeypatch.context() as patched:
-            patched.setattr(fused_module, "aligned_empty", refuse)
+            patched.setattr(memory_module, "aligned_empty", refuse)
             with pytest.raises(MemoryError):
                 executor.run_layer(1, SOME, [None] * 4)
         found = said(*executor.run_layer(1, SOME, [None] * 4))

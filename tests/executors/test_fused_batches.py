@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import DTypeLike, NDArray
 
-from service.executors import fused as fused_module
+from service.executors import memory as memory_module
+from service.executors.aligned import aligned_empty
 from service.executors.fused import FusedExecutor
-from service.executors.quantized import ALIGNMENT, aligned_empty
+from service.kernels.plan import ALIGNMENT
 from tests.executors.executors_ import (
     CONFIGS,
     Said,
@@ -142,14 +143,14 @@ def test_no_step_reads_or_writes_what_is_not_its_own_whichever_of_its_sizes_grow
     }
     with monkeypatch.context() as patched:
         guarded = Guarded()
-        patched.setattr(fused_module, "aligned_empty", guarded)
+        patched.setattr(memory_module, "aligned_empty", guarded)
         with fused(model) as executor:
             for grows, sizes in pieces_and_words.items():
                 inputs = [long_sequence(*size, seed=seed) for seed, size in enumerate(sizes)]
                 found = said(*executor.run_layer(1, inputs, [None] * len(inputs)))
                 assert guarded.is_intact(), grows
                 with monkeypatch.context() as unpatched:
-                    unpatched.setattr(fused_module, "aligned_empty", aligned_empty)
+                    unpatched.setattr(memory_module, "aligned_empty", aligned_empty)
                     with fused(model) as fresh:
                         assert found == [said(*fresh.run_layer(1, [one], [None]))[0] for one in inputs], grows
     assert len(guarded.blocks) > 20

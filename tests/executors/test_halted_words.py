@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from service.executors.executor import Executor
+from service.executors.fused import State as FusedState
 from service.exits.reading import Reading
 from service.exits.words import Flags
 from service.models.config import ModelConfig
@@ -57,7 +58,7 @@ def run(
         active: list[Flags | None] = [of_words >= layer for of_words in layers]
         states, reading = executor.run_layer(layer, inputs, states, with_table=with_table, active=active)
         assert reading is not None
-        kept.append([values(state) if len(state) == 4 else state[0].numpy() for state in states])
+        kept.append([values(state) if isinstance(state, FusedState) else state.rows.numpy() for state in states])
         readings.append(reading)
     return kept, readings
 
@@ -128,7 +129,7 @@ def test_while_all_words_move_nothing_differs_from_full_depth(kind: str, name: s
         for layer, (of_layer, reading) in enumerate(zip(kept, readings, strict=True), 1):
             states, expected = executor.run_layer(layer, INPUTS, states)
             assert expected is not None
-            own = [values(state) if len(state) == 4 else state[0].numpy() for state in states]
+            own = [values(state) if isinstance(state, FusedState) else state.rows.numpy() for state in states]
             assert all(map(np.array_equal, of_layer, own))
             assert torch.equal(reading.table, expected.table)
             assert np.array_equal(reading.summary, expected.summary)
@@ -136,7 +137,7 @@ def test_while_all_words_move_nothing_differs_from_full_depth(kind: str, name: s
 
 
 @both_executors
-def test_what_stands_still_is_kept_to_the_bit(kind: str) -> None:
+def test_states_and_cells_of_halted_words_are_kept_to_the_bit(kind: str) -> None:
     layers = scripted(1)
     with executor_of(kind, shared_model("as shipped")) as executor:
         kept, readings = run(executor, INPUTS, layers)
@@ -145,9 +146,9 @@ def test_what_stands_still_is_kept_to_the_bit(kind: str) -> None:
         cell = 0
         for index, sequence in enumerate(INPUTS):
             moves = layers[index] >= layer
-            still = ~piece_flags(sequence, moves)
-            assert np.array_equal(kept[layer - 1][index][still], kept[layer - 2][index][still])
-            assert not np.array_equal(kept[layer - 1][index][~still], kept[layer - 2][index][~still])
+            halted = ~piece_flags(sequence, moves)
+            assert np.array_equal(kept[layer - 1][index][halted], kept[layer - 2][index][halted])
+            assert not np.array_equal(kept[layer - 1][index][~halted], kept[layer - 2][index][~halted])
             both = ~(moves[first[index]] | moves[last[index]])
             own = slice(cell, cell + len(both))
             before, after = (readings[at].table[own].numpy() for at in (layer - 2, layer - 1))

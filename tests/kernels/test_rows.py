@@ -126,19 +126,19 @@ def test_products_of_bytes_of_any_height_are_those_of_single_rows() -> None:
 # attention
 
 
-def attended(qkv: Floats, head: int, size: int, still: int = 0) -> Floats:
+def attended(qkv: Floats, head: int, size: int, halted: int = 0) -> Floats:
     """One head's columns of `attend`, where the last rows are halted; all else must stay as it was."""
-    rows, hidden = len(qkv) - still, qkv.shape[1] // 3
+    rows, hidden = len(qkv) - halted, qkv.shape[1] // 3
     moving, others = qkv[:rows].copy(), qkv[rows:].copy()
     others[:, :hidden] = np.nan  # their queries are not there
-    values = np.full((rows + still) * size + 1, MARK, dtype=np.float32)
+    values = np.full((rows + halted) * size + 1, MARK, dtype=np.float32)
     padded = -(-len(qkv) // LANES) * LANES
     keys = np.full(size * padded, np.nan, dtype=np.float32)
     scores = np.full(MAX_TILE_ROWS * (padded + 1) + 1, MARK, dtype=np.float32)
     out = np.full((rows + 1, hidden), MARK, dtype=np.float32)
     work = keys.ctypes.data, values.ctypes.data, scores.ctypes.data
     target = out.ctypes.data + 4 * head * size
-    rows_of = moving.ctypes.data, others.ctypes.data, qkv.strides[0], rows, still
+    rows_of = moving.ctypes.data, others.ctypes.data, qkv.strides[0], rows, halted
     attend(*rows_of, head, size, hidden, *work, target, out.strides[0])
     assert scores[-1] == values[-1] == MARK, "the memory to work in was too small"
     found = out[:rows, head * size : (head + 1) * size].copy()
@@ -165,13 +165,13 @@ def test_attention_is_that_of_pytorch_for_every_length(heads: int, size: int) ->
 
 
 @pytest.mark.parametrize(("heads", "size"), [(1, 16), (2, 32)])
-def test_rows_that_stand_still_are_keys_and_values_only(heads: int, size: int) -> None:
+def test_halted_rows_are_keys_and_values_only(heads: int, size: int) -> None:
     for rows in (2, 3, 15, 16, 17, 40, 97):
         qkv = np.random.default_rng(rows).normal(size=(rows, 3 * heads * size)).astype(np.float32)
         head = rows % heads
-        for still in {1, rows // 2, rows - 1}:
-            expected = expected_attention(qkv, head, size)[: rows - still]
-            assert attended(qkv, head, size, still) == pytest.approx(expected, abs=5e-6), (rows, still)
+        for halted in {1, rows // 2, rows - 1}:
+            expected = expected_attention(qkv, head, size)[: rows - halted]
+            assert attended(qkv, head, size, halted) == pytest.approx(expected, abs=5e-6), (rows, halted)
 
 
 @pytest.mark.parametrize("spread", [3.0, 30.0, 1000.0])

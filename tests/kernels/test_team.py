@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from service.executors.fused import FusedExecutor
-from service.kernels.layer import LAYER, STEP
+from service.kernels.layout import LAYER, STEP
 from service.kernels.sharing import RING
 from service.kernels.team import Team
 from service.models.multi_exit import MultiExitModel

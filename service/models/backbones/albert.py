@@ -25,7 +25,10 @@ LAYER = {
 
 
 def config(theirs: Mapping[str, Any]) -> EncoderConfig:
-    """BERT's, with shared layers; several groups of them are refused, and embeddings as wide as the layers."""
+    """Read the config as BERT's, with shared layers.
+
+    Raises ModelRefused for several groups of layers, and for embeddings as wide as the layers.
+    """
     if (theirs["num_hidden_groups"], theirs["inner_group_num"]) != (1, 1):
         raise ModelRefused("this ALBERT has several groups of layers; expected one group of one layer, as all released")
     if theirs["embedding_size"] == theirs["hidden_size"]:  # ALBERT projects them even so; our encoder would not

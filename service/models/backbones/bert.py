@@ -28,7 +28,7 @@ LAYER = {
 
 
 def config(theirs: Mapping[str, Any]) -> EncoderConfig:
-    """BERT's field names, which RoBERTa, ELECTRA and ALBERT share; theirs may add to it."""
+    """Read the config by BERT's field names, which RoBERTa, ELECTRA and ALBERT share and add to."""
     return EncoderConfig(
         family=theirs["model_type"],
         vocab_size=theirs["vocab_size"],

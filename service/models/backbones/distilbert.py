@@ -26,7 +26,7 @@ LAYER = {
 
 
 def config(theirs: Mapping[str, Any]) -> EncoderConfig:
-    """DistilBERT's own field names; its LayerNorm epsilon is fixed."""
+    """Read the config by DistilBERT's own field names; its LayerNorm epsilon is always the same."""
     return EncoderConfig(
         family="distilbert",
         vocab_size=theirs["vocab_size"],

@@ -37,7 +37,7 @@ class Family:
 
 
 def activation(name: str) -> Activation:
-    """Our name of a Transformers activation; raises ModelRefused for one that the encoder has not."""
+    """Find our name of a Transformers activation; raises ModelRefused for one that the encoder lacks."""
     if name not in _ACTIVATIONS:
         raise ModelRefused(f"the checkpoint uses the activation {name!r}; known are {sorted(_ACTIVATIONS)}")
     return _ACTIVATIONS[name]

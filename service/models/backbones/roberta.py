@@ -12,7 +12,7 @@ from service.models.config import EncoderConfig
 
 
 def config(theirs: Mapping[str, Any]) -> EncoderConfig:
-    """BERT's, with the position offset."""
+    """Read the config as BERT's; positions begin after the padding index."""
     return replace(bert.config(theirs), position_offset=theirs["pad_token_id"] + 1)
 
 
