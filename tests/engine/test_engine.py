@@ -190,6 +190,7 @@ def test_an_answer_gives_its_room_back(limits: EngineLimits) -> None:
         request = scripted_request(2)
         engine.submit(request)
         wait_for([request])
+        assert exit_layers(request) == [2]
     engine.close()
 
 
@@ -590,7 +591,10 @@ def test_whatever_happens_every_request_is_answered_and_its_room_given_back(
         wait_for(admitted)
     for request in admitted:
         error = error_of(request)
-        assert isinstance(error, ServiceError) or exit_layers(request) == [script(s) for s in request.sequences]
+        if error is None:
+            assert exit_layers(request) == [script(s) for s in request.sequences]
+        else:
+            assert isinstance(error, ServiceError) and (failing or unreadable or leaving or deadlines)
         assert not any(sequence.readings for sequence in request.sequences)
     engine.submit(Request((EncodedText("", ()),) * len(requests), deadline=0.0, submitted=0.0))  # all room is free
     engine.close()

@@ -175,6 +175,7 @@ def test_a_strategy_that_does_not_vote_is_traced_with_the_default_measure_and_no
     (plain,) = serve(request_of(INPUTS[2], policy=policy, trace=True))
     (voting,) = serve(request_of(INPUTS[2], policy=Vee(tau=0.0), trace=True))
     assert plain.trace is not None and voting.trace is not None
+    assert len(plain.trace) == plain.layer
     for item, other in zip(plain.trace, voting.trace, strict=False):
         assert item == {**other, "votes": None, "evidence": item["evidence"]}
 
