@@ -128,6 +128,20 @@ def test_times_are_kept_where_a_request_passes() -> None:
     assert (request.started, request.finished, request.decode_s) == (3.0, 3.0 + 1 + 2, 0.0)
 
 
+def test_the_time_of_decoding_is_shared_by_the_sequences_that_leave_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, runner = Clock(), ScriptedRunner()
+    request, other = scripted_request(2), scripted_request(2, 2)
+    read_spans = runner.read_spans
+
+    def read(sequences: Seq[Sequence]) -> list[list[Span]]:
+        clock.now += 6.0
+        return read_spans(sequences)
+
+    monkeypatch.setattr(runner, "read_spans", read)
+    answer(make_engine(runner, clock=clock), request, other)
+    assert (request.decode_s, other.decode_s) == (2.0, 4.0)
+
+
 def test_the_observer_hears_of_every_step_every_exit_and_the_queue() -> None:
     observer, request, other = Recorder(), scripted_request(2, 3), scripted_request(2)
     answer(make_engine(ScriptedRunner(), observer=observer), request, other)
@@ -329,6 +343,22 @@ def test_a_fault_of_the_worker_costs_the_open_requests_and_nobody_after_them(mon
     engine.close()
 
 
+def test_a_fault_of_the_worker_leaves_nothing_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(_: int, sequences: Seq[Sequence]) -> None:
+        for sequence in sequences:
+            sequence.hidden = object()
+        monkeypatch.setattr(Scheduler, "next_step", lambda _: 1 / 0)
+
+    engine, lost = make_engine(ScriptedRunner(on_step=fill)), scripted_request(3, 4)
+    engine.submit(lost)
+    engine.start()
+    wait_for([lost])
+    monkeypatch.undo()
+    engine.close()
+    assert isinstance(error_of(lost), EngineFailed)
+    assert [sequence.hidden for sequence in lost.sequences] == [None, None]
+
+
 def test_a_worker_that_keeps_failing_gives_up_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scheduler, "next_step", lambda _: 1 / 0)
     engine = make_engine(ScriptedRunner())
@@ -391,6 +421,14 @@ def test_a_runner_that_answers_for_too_few_or_too_many_fails_the_step(
 
 
 # departures and time limits
+
+
+def test_the_observer_hears_at_once_of_a_request_whose_caller_left() -> None:
+    observer, request = Recorder(), scripted_request(2)
+    engine = make_engine(ScriptedRunner(), observer=observer)
+    engine.submit(request)
+    engine.cancel(request)
+    assert observer.queue == [(1, 0), (0, 0)]
 
 
 def test_a_request_that_waited_too_long_is_not_run() -> None:

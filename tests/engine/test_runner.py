@@ -138,7 +138,9 @@ def test_how_steps_are_cut_does_not_matter(max_step_pieces: int) -> None:
 
 def test_a_flat_model_is_decoded_flat() -> None:
     model = tiny_model(tiny_config(nested=False))
-    for sequence in serve(request_of(*INPUTS, policy=Budgeted(2)), executor=eager(model)):
+    sequences = serve(request_of(*INPUTS, policy=Budgeted(2)), executor=eager(model))
+    assert max(len(sequence.spans) for sequence in sequences) > 1
+    for sequence in sequences:
         assert outcome([sequence]) == [(2, [*map(tuple, replay(sequence.input, Budgeted(2), model)[1])])]
         assert all(one.end <= other.start for one, other in zip(sequence.spans, sequence.spans[1:], strict=False))
 
