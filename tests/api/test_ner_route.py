@@ -107,6 +107,11 @@ def test_what_does_not_fit_is_refused_by_field_and_value(client: TestClient, fie
     assert repr(value) in message
 
 
+def test_of_many_fields_that_do_not_fit_a_few_are_named(client: TestClient) -> None:
+    wrong = {"labels": 1, "min_score": "a", "timeout_ms": 0, "split": "a", "trace": 1, "exit_policy": 1, "x": 1}
+    assert refusal(client, 422, text="a", **wrong).count("; given ") == 5
+
+
 def test_the_index_of_a_bad_text_is_named(client: TestClient) -> None:
     assert refusal(client, 422, texts=["a", "b", 3]).startswith("texts.2: ")
 
