@@ -17,24 +17,40 @@ from service.evaluation.predict import entities_at_every_exit
 from service.executors.choose import make_executor
 from service.executors.fused import is_fast_here, reason_against
 from service.models.store import find_model, list_models, load_model
+from service.spans.score import Key, keys
 from tests.api.servers_ import ADMIN_KEY, AS_ADMIN, PROJECT, ServerProcess
 from tests.api.test_any_text import check, seeded
 from tests.api.test_any_text import texts as any_text
+from tests.shipped_ import f1, sentences_of, wrong
 
 STORE = PROJECT / "model_store"
 MAX_MODEL_BYTES = 60_000_000
 MODELS = ("conll2003-minilm", "conll2003-minilm-tokee", "litbank-minilm")
-NEWS = {
-    "Angela Merkel met Barack Obama in Berlin.": {("Angela Merkel", "PER"), ("Barack Obama", "PER"), ("Berlin", "LOC")},
-    "Siemens is opening an office in New York.": {("Siemens", "ORG"), ("New York", "LOC")},
-    "Maria Rossi works in Geneva for the United Nations.": {
-        ("Maria Rossi", "PER"),
-        ("Geneva", "LOC"),
-        ("United Nations", "ORG"),
-    },
+SENTENCES = {model: sentences_of(model) for model in MODELS}
+TEXTS = [sentence.text for model in ("conll2003-minilm", "litbank-minilm") for sentence in SENTENCES[model][:5]]
+NESTED = "The captain of the ship walked to the old house by the river."
+PLAIN = {
+    "Two French soldiers were wounded near Sarajevo.",
+    "Sir Edmund rode to London.",
+}  # every exit is sure: 0.97 or more
+REASONS = {  # why a strategy leaves early
+    "branchynet": {"confidence"},
+    "budgeted": {"budget"},
+    "de3": {"confidence"},
+    "full_depth": set[str](),
+    "gated_vote": {"confidence", "vote"},
+    "learned": {"learned"},
+    "pabee": {"vote"},
+    "sentee": {"confidence"},
+    "shallow_deep": {"confidence"},
+    "tokee": {"confidence"},
+    "vee": {"vote"},
 }
-FICTION = "The captain of the ship walked to the old house by the river."
-FICTION_ENTITIES = {("The captain of the ship", "PER"), ("the ship", "VEH"), ("the river", "LOC")}
+# F1 on SENTENCES was 0.984, 1.0 and 0.978 at full depth and 0.995, 0.995 and 0.966 under `balanced`. There is room for
+# three (LitBank: two) wrong spans more: between int8 and float32, as between processors, a doubtful one or two change.
+LOWEST_F1 = {"conll2003-minilm": 0.95, "conll2003-minilm-tokee": 0.96, "litbank-minilm": 0.93}
+LOWEST_F1_BALANCED = {"conll2003-minilm": 0.96, "conll2003-minilm-tokee": 0.96, "litbank-minilm": 0.92}
+AVERAGE_EXIT_LAYER_BALANCED = {"conll2003-minilm": 1.44, "conll2003-minilm-tokee": 1.37, "litbank-minilm": 3.0}
 
 
 class Served:
@@ -42,6 +58,7 @@ class Served:
 
     def __init__(self, name: str, process: ServerProcess) -> None:
         self.name = name
+        self.sentences = SENTENCES[name]
         self.client = httpx.Client(base_url=process.wait_ready(), headers=AS_ADMIN, timeout=60, trust_env=False)
 
     def ner(self, **body: Any) -> Any:
@@ -69,13 +86,8 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         process.kill()
 
 
-def texts_of(name: str) -> dict[str, set[tuple[str, str]]]:
-    """Sentences for a model, and entities that it must find there."""
-    return NEWS if name.startswith("conll") else {FICTION: FICTION_ENTITIES}
-
-
-def found(result: Any) -> set[tuple[str, str]]:
-    return {(entity["text"], entity["label"]) for entity in result["entities"]}
+def found(result: Any) -> set[Key]:
+    return {(entity["start"], entity["end"], entity["label"]) for entity in result["entities"]}
 
 
 def average_exit_layer(results: Any) -> float:
@@ -100,13 +112,14 @@ def test_on_a_cpu_with_byte_products_a_shipped_model_is_run_by_kernels_unless_to
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("executor", ["auto", "eager"])
-def test_entities_are_right_at_the_last_exit_whatever_runs_the_model(name: str, executor: str) -> None:
-    stored, texts = load_model(find_model(name, STORE)), texts_of(name)
-    encoded = stored.text_encoder.encode_batch([*texts])
+def test_entities_are_exact_at_the_last_exit_and_f1_holds_whatever_runs_the_model(name: str, executor: str) -> None:
+    stored, sentences = load_model(find_model(name, STORE)), SENTENCES[name]
+    encoded = stored.text_encoder.encode_batch([sentence.text for sentence in sentences])
     with closing(make_executor(executor, stored.model, threads=1)) as running:
         *_, last = entities_at_every_exit(running, stored.text_encoder, encoded)
-    for (text, expected), entities in zip(texts.items(), last, strict=True):
-        assert expected <= {(text[entity.start : entity.end], entity.label) for entity in entities}
+    entities = [keys(of_text) for of_text in last]
+    assert wrong(name, sentences, entities) == []
+    assert f1(sentences, entities) >= LOWEST_F1[name]
 
 
 def test_the_server_runs_what_auto_chooses_and_says_so(served: Served) -> None:
@@ -116,22 +129,31 @@ def test_the_server_runs_what_auto_chooses_and_says_so(served: Served) -> None:
     assert all(info[name] == chosen[name] for name in ("executor", "device", "dtype"))
 
 
-def test_entities_are_right_at_full_depth_and_under_the_default_policy(served: Served) -> None:
-    for text, expected in texts_of(served.name).items():
-        for override in ({"strategy": "full_depth"}, {}):
-            result = served.ner(text=text, exit_policy=override)
-            assert expected <= found(result), (override, result)
-            assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in result["entities"])
-            assert 1 <= result["exit_layer"] <= 6
+def test_entities_are_exact_and_f1_holds_when_served_at_full_depth(served: Served) -> None:
+    texts = [sentence.text for sentence in served.sentences]
+    answer = served.ner(texts=texts, exit_policy={"strategy": "full_depth"})
+    for text, result in zip(texts, answer["results"], strict=True):
+        check(result, text)
+    entities = [found(result) for result in answer["results"]]
+    assert wrong(served.name, served.sentences, entities) == []
+    assert f1(served.sentences, entities) >= LOWEST_F1[served.name]
+    assert average_exit_layer(answer) == 6.0
+
+
+def test_f1_and_exit_layers_hold_under_the_default_policy(served: Served) -> None:
+    served.patch(preset="balanced")
+    answer = served.ner(texts=[sentence.text for sentence in served.sentences])
+    assert f1(served.sentences, map(found, answer["results"])) >= LOWEST_F1_BALANCED[served.name]
+    expected = AVERAGE_EXIT_LAYER_BALANCED[served.name]  # a quarter of the sentences may leave a layer off
+    assert average_exit_layer(answer) == pytest.approx(expected, abs=0.25)
 
 
 def test_the_exit_layer_falls_as_tau_moves_below_zero(served: Served) -> None:
-    texts = [*NEWS, FICTION]
     layers = []
-    for tau in (0.0, -0.001, -0.1, -5.0):
+    for tau in (0.0, -0.001, -5.0):
         served.patch(strategy="vee", tau=tau, patience=1)
-        layers.append(average_exit_layer(served.ner(texts=texts)))
-    assert layers == sorted(layers, reverse=True)
+        layers.append(average_exit_layer(served.ner(texts=TEXTS)))
+    assert layers == sorted({*layers}, reverse=True)
     assert (layers[0], layers[-1]) == (6.0, 2.0)
 
 
@@ -149,8 +171,8 @@ def test_faster_presets_leave_earlier(served: Served) -> None:
     layers = []
     for preset in ("accurate", "balanced", "fast"):
         served.patch(preset=preset)
-        layers.append(average_exit_layer(served.ner(texts=[*NEWS, FICTION])))
-    assert layers == sorted(layers, reverse=True)
+        layers.append(average_exit_layer(served.ner(texts=[sentence.text for sentence in served.sentences])))
+    assert layers == sorted({*layers}, reverse=True)
     assert layers[0] < 6
 
 
@@ -166,18 +188,19 @@ def test_a_goal_picks_a_calibrated_point_and_an_impossible_one_names_the_reachab
     assert f"{math.floor(100 * fastest) / 100:g} times" in refused.json()["error"]
 
 
-def test_every_strategy_that_the_model_supports_finds_the_plain_entities(served: Served) -> None:
+def test_every_strategy_that_the_model_supports_finds_the_plain_entities_alone(served: Served) -> None:
     (model,) = served.client.get("/models").json()
     assert len(model["strategies"]) == (11 if served.name.endswith("tokee") else 9)
-    text = "Maria Rossi works in Geneva for the United Nations."
+    (plain,) = [one for one in served.sentences if one.text in PLAIN]
     for strategy in model["strategies"]:
-        result = served.ner(text=text, exit_policy={"strategy": strategy})
-        assert "Maria Rossi" in {name for name, _ in found(result)}, (strategy, result)
-        assert result["sequences"][0]["exit_reason"] in ("vote", "confidence", "learned", "budget", "last_layer")
+        result = served.ner(text=plain.text, exit_policy={"strategy": strategy})
+        assert found(result) == plain.entities, (strategy, result)
+        reason, is_early = result["sequences"][0]["exit_reason"], result["exit_layer"] < 6
+        assert reason in (REASONS[strategy] if is_early else {"last_layer"}), (strategy, reason)
 
 
 def test_nested_entities_come_nested_and_flat_ones_flat(served: Served) -> None:
-    result = served.ner(text=FICTION, exit_policy={"strategy": "full_depth"})
+    result = served.ner(text=NESTED, exit_policy={"strategy": "full_depth"})
     spans = [(entity["start"], entity["end"]) for entity in result["entities"]]
     contained = [(a, b) for a in spans for b in spans if a != b and a[0] <= b[0] and b[1] <= a[1]]
     assert bool(contained) == served.name.startswith("litbank")
@@ -192,7 +215,7 @@ def test_the_card_says_what_the_training_data_allows(served: Served) -> None:
 
 
 def test_many_texts_in_one_call_are_answered_as_one_by_one(served: Served) -> None:
-    texts = [*NEWS, FICTION, "", "Nothing to see.", *NEWS]
+    texts = [*TEXTS, "", "Nothing to see.", *TEXTS[:3]]
     together = served.ner(texts=texts)["results"]
     for text, result in zip(texts, together, strict=True):
         alone = served.ner(text=text)

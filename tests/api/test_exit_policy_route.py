@@ -279,6 +279,8 @@ def test_a_request_of_its_own_takes_any_strategy_of_a_calibrated_model(calibrate
     for strategy in calibrated.get("/models").json()[0]["strategies"]:
         response = calibrated.post("/ner", json={"text": TEXT, "exit_policy": {"strategy": strategy}, "trace": True})
         assert response.status_code == 200, response.text
+        (sequence,) = response.json()["sequences"]
+        assert len(sequence["trace"]) == sequence["exit_layer"]
     refused = calibrated.post("/ner", json={"text": TEXT, "exit_policy": {"preset": "fast"}})
     assert refused.status_code == 422 and "preset cannot be set for one request" in refused.json()["error"]
 

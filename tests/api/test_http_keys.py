@@ -179,10 +179,11 @@ def test_keys_are_not_shown_with_what_holds_them(build: Build) -> None:
     assert "an-api-key" not in repr(service) and "an-admin-key" not in repr(service)
 
 
-def test_a_key_file_that_others_can_read_is_closed_to_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o604, 0o640, 0o622])
+def test_a_key_file_that_is_open_to_others_is_closed_to_them(tmp_path: Path, mode: int) -> None:
     key, path = load_admin_key("", tmp_path)
     assert path is not None
-    path.chmod(0o644)
+    path.chmod(mode)
     assert load_admin_key("", tmp_path) == (key, path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 

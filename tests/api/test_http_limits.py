@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from service.api.app import create_app
+from service.api.state import Service
 from tests.api.servers_ import AS_ADMIN, GatedStepper, sample, tiny_service, wait_until
 
 Start = Callable[..., TestClient]
+Build = Callable[..., Service]
 JSON = {"Content-Type": "application/json"}
 MAX_BODY_BYTES = 400
 
@@ -157,6 +160,19 @@ def test_a_request_whose_time_passes_is_a_504_and_runs_no_further(start_gated: S
     assert client.post("/ner", json={"text": "Anna", "exit_policy": {"strategy": "full_depth"}}).status_code == 200
     assert sorted(gated.layers_run) in ([1, 2, 3, 4], [1, 1, 2, 3, 4])  # the late one ran its first layer at most
     assert sample(client, "ner_requests_timed_out_total") == 1
+
+
+def test_a_requests_time_is_counted_from_its_arrival(
+    start: Start, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, begun, deadlines = build(), list[float](), list[float]()
+    encode, submit = service.text_encoder.encode_batch, service.engine.submit
+    monkeypatch.setattr(
+        service.text_encoder, "encode_batch", lambda *texts, **how: begun.append(monotonic()) or encode(*texts, **how)
+    )
+    monkeypatch.setattr(service.engine, "submit", lambda request: deadlines.append(request.deadline) or submit(request))
+    assert start(service).post("/ner", json={"text": "Anna", "timeout_ms": 5_000}).status_code == 200
+    assert deadlines[-1] <= begun[-1] + 5.0  # what the tokenizer takes is part of it
 
 
 def test_a_request_that_waits_too_long_never_runs_and_gives_its_place_back(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,9 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from service.api.state import Service
+from service.spans.types import Entity
 from tests.api.servers_ import ENTITY_TEXT, TINY_LABELS
 from tests.models_ import TEXTS, WORDS
 
+Start = Callable[..., TestClient]
+Build = Callable[..., Service]
 FULL_DEPTH = {"strategy": "full_depth"}
 FIRST_LAYER = {"strategy": "budgeted", "layer": 1}
 STAGES = ["tokenize", "queue", "inference", "decode", "total"]
@@ -102,6 +107,11 @@ def test_what_does_not_fit_is_refused_by_field_and_value(client: TestClient, fie
     assert repr(value) in message
 
 
+def test_of_many_fields_that_do_not_fit_a_few_are_named(client: TestClient) -> None:
+    wrong = {"labels": 1, "min_score": "a", "timeout_ms": 0, "split": "a", "trace": 1, "exit_policy": 1, "x": 1}
+    assert refusal(client, 422, text="a", **wrong).count("; given ") == 5
+
+
 def test_the_index_of_a_bad_text_is_named(client: TestClient) -> None:
     assert refusal(client, 422, texts=["a", "b", 3]).startswith("texts.2: ")
 
@@ -174,6 +184,19 @@ def test_min_score_keeps_entities_at_least_this_probable(client: TestClient) -> 
     assert kept == [entity for entity in everything if entity["score"] >= cut]
 
 
+def test_an_entity_of_just_min_score_is_kept(build: Build, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = build()
+    found = [Entity(0, 4, "PER", 0.5), Entity(9, 12, "PER", 0.25)]
+    monkeypatch.setattr(service.text_encoder, "entities", lambda encoded, spans: found)
+    client = start(service)
+    kept = {cut: answer(client, text="Anna met Ben", min_score=cut)["entities"] for cut in (0.25, 0.5, 0.75)}
+    assert {cut: [entity["text"] for entity in of_cut] for cut, of_cut in kept.items()} == {
+        0.25: ["Anna", "Ben"],
+        0.5: ["Anna"],
+        0.75: [],
+    }
+
+
 def test_entities_come_by_start_and_the_longer_first(client: TestClient) -> None:
     entities = answer(client, text=PARAGRAPH, exit_policy=FIRST_LAYER)["entities"]
     places = [(entity["start"], -entity["end"]) for entity in entities]
@@ -197,6 +220,7 @@ def test_the_exit_layer_of_a_text_is_its_deepest_sequences(client: TestClient) -
 def test_a_trace_tells_of_every_layer_that_ran(client: TestClient) -> None:
     result = answer(client, text=ENTITY_TEXT, trace=True, exit_policy={"tau": -0.02})
     (sequence,) = result["sequences"]
+    assert sequence["exit_layer"] > 1
     fields = ["layer", "consistency", "votes", "entropy_mean", "entropy_max", "evidence", "entities"]
     assert [list(item) for item in sequence["trace"]] == [fields] * sequence["exit_layer"]
     assert [item["layer"] for item in sequence["trace"]] == list(range(1, sequence["exit_layer"] + 1))

@@ -97,4 +97,5 @@ def test_de3_on_a_model_with_prototypes(start: Start, tmp_path: Path) -> None:
     assert changed.status_code == 200 and "prototypes" not in changed.json()
     result = client.post("/ner", json={"text": TEXT, "trace": True}).json()
     for sequence in result["sequences"]:
-        assert all(len(item["evidence"]) == (item["layer"] < 4) for item in sequence["trace"])
+        seen = [(item["layer"], len(item["evidence"])) for item in sequence["trace"]]
+        assert seen == [(layer, layer < 4) for layer in range(1, sequence["exit_layer"] + 1)]

@@ -55,7 +55,7 @@ def ask(*arguments: str | Path) -> int:
 def test_a_text_is_answered_with_an_entity_a_line_and_where_it_left(capsys: pytest.CaptureFixture[str]) -> None:
     assert ask(ENTITY_TEXT) == 0
     *entities, last = capsys.readouterr().out.splitlines()
-    assert any(line.split()[0] in ("LOC", "ORG", "PER") and line.endswith("]") for line in entities)
+    assert entities and all(line.split()[0] in ("LOC", "ORG", "PER") and line.endswith("]") for line in entities)
     assert last.startswith("left at layer 4 of 4 (")
     assert last.endswith(" ms, tiny@1, policy 1)")
 

@@ -48,11 +48,13 @@ def test_every_alert_is_tested_firing_and_not_firing() -> None:
 def test_every_recorded_series_is_tested() -> None:
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     tried = {one["expr"] for case in cases() for one in case.get("promql_expr_test", ()) if one["exp_samples"]}
-    assert recorded <= set().union(*map(names_in, tried))
+    assert recorded and recorded <= set().union(*map(names_in, tried))
 
 
 def test_every_alert_says_how_bad_it_is_what_is_the_matter_and_what_to_do() -> None:
-    for alert in (rule for rule in rules() if "alert" in rule):
+    alerts = [rule for rule in rules() if "alert" in rule]
+    assert alerts
+    for alert in alerts:
         assert alert["labels"]["severity"] in ("warning", "critical")
         assert "{{ $labels.instance }}" in alert["annotations"]["summary"]
         assert alert["annotations"]["description"].endswith(".")

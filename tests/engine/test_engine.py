@@ -129,6 +129,20 @@ def test_times_are_kept_where_a_request_passes() -> None:
     assert (request.started, request.finished, request.decode_s) == (3.0, 3.0 + 1 + 2, 0.0)
 
 
+def test_the_time_of_decoding_is_shared_by_the_sequences_that_leave_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, runner = Clock(), ScriptedStepper()
+    request, other = scripted_request(2), scripted_request(2, 2)
+    read_spans = runner.read_spans
+
+    def read(sequences: Seq[Sequence]) -> list[list[Span]]:
+        clock.now += 6.0
+        return read_spans(sequences)
+
+    monkeypatch.setattr(runner, "read_spans", read)
+    answer(make_engine(runner, clock=clock), request, other)
+    assert (request.decode_s, other.decode_s) == (2.0, 4.0)
+
+
 def test_the_observer_hears_of_every_step_every_exit_and_the_queue() -> None:
     observer, request, other = Recorder(), scripted_request(2, 3), scripted_request(2)
     answer(make_engine(ScriptedStepper(), observer=observer), request, other)
@@ -191,6 +205,7 @@ def test_an_answer_gives_its_room_back(limits: EngineLimits) -> None:
         request = scripted_request(2)
         engine.submit(request)
         wait_for([request])
+        assert exit_layers(request) == [2]
     engine.close()
 
 
@@ -329,6 +344,22 @@ def test_a_fault_of_the_worker_costs_the_open_requests_and_nobody_after_them(mon
     engine.close()
 
 
+def test_a_fault_of_the_worker_leaves_nothing_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(_: int, sequences: Seq[Sequence]) -> None:
+        for sequence in sequences:
+            sequence.hidden = object()
+        monkeypatch.setattr(Scheduler, "next_step", lambda _: 1 / 0)
+
+    engine, lost = make_engine(ScriptedStepper(on_step=fill)), scripted_request(3, 4)
+    engine.submit(lost)
+    engine.start()
+    wait_for([lost])
+    monkeypatch.undo()
+    engine.close()
+    assert isinstance(error_of(lost), EngineFailed)
+    assert [sequence.hidden for sequence in lost.sequences] == [None, None]
+
+
 def test_a_worker_that_keeps_failing_gives_up_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scheduler, "next_step", lambda _: 1 / 0)
     engine = make_engine(ScriptedStepper())
@@ -381,6 +412,14 @@ def test_decoding_that_throws_fails_its_callers_too(monkeypatch: pytest.MonkeyPa
 
 
 # departures and time limits
+
+
+def test_the_observer_hears_at_once_of_a_request_whose_caller_left() -> None:
+    observer, request = Recorder(), scripted_request(2)
+    engine = make_engine(ScriptedStepper(), observer=observer)
+    engine.submit(request)
+    engine.cancel(request)
+    assert observer.queue == [(1, 0), (0, 0)]
 
 
 def test_a_request_that_waited_too_long_is_not_run() -> None:
@@ -581,7 +620,10 @@ def test_whatever_happens_every_request_is_answered_and_its_room_given_back(
         wait_for(admitted)
     for request in admitted:
         error = error_of(request)
-        assert isinstance(error, ServiceError) or exit_layers(request) == [script(s) for s in request.sequences]
+        if error is None:
+            assert exit_layers(request) == [script(s) for s in request.sequences]
+        else:
+            assert isinstance(error, ServiceError) and (failing or unreadable or leaving or deadlines)
         assert not any(sequence.readings for sequence in request.sequences)
     engine.submit(Request((EncodedText("", ()),) * len(requests), deadline=0.0, submitted=0.0))  # all room is free
     engine.close()

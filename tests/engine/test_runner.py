@@ -141,7 +141,9 @@ def test_how_steps_are_cut_does_not_matter(max_step_pieces: int) -> None:
 
 def test_a_flat_model_is_decoded_flat() -> None:
     model = tiny_model(tiny_config(nested=False))
-    for sequence in serve(request_of(*INPUTS, policy=Budgeted(2)), executor=eager(model)):
+    sequences = serve(request_of(*INPUTS, policy=Budgeted(2)), executor=eager(model))
+    assert max(len(sequence.spans) for sequence in sequences) > 1
+    for sequence in sequences:
         assert outcome([sequence]) == [(2, [*map(tuple, replay(sequence.input, Budgeted(2), model)[1])])]
         assert all(one.end <= other.start for one, other in zip(sequence.spans, sequence.spans[1:], strict=False))
 
@@ -178,6 +180,7 @@ def test_a_strategy_that_does_not_vote_is_traced_with_the_default_measure_and_no
     (plain,) = serve(request_of(INPUTS[2], policy=policy, trace=True))
     (voting,) = serve(request_of(INPUTS[2], policy=Vee(tau=0.0), trace=True))
     assert plain.views is not None and voting.views is not None
+    assert len(plain.views) == plain.layer
     for item, other in zip(plain.views, voting.views, strict=False):
         assert item == replace(other, votes=None, evidence=item.evidence)
 

@@ -96,7 +96,7 @@ def test_an_early_leaver_goes_on_to_full_depth_behind_its_answer() -> None:
 def test_who_leaves_at_the_last_layer_or_under_a_policy_of_its_own_casts_no_shadow() -> None:
     runner, early = ScriptedStepper(), scripted_request(3)
     own = scripted_request(2, override=Budgeted(1))
-    run_all(runner, scripted_request(4), own, early, reports=1)
+    assert run_all(runner, scripted_request(4), own, early, reports=1) == [(LIVE, False)]
     after = [len(sequences) for layer, sequences in runner.steps if layer == 4]
     assert after == [1, 1]  # the one that left there, and the shadow
 
@@ -118,16 +118,17 @@ def test_a_disagreement_is_another_set_of_entities(at_full_depth: list[Span], di
 
 
 def test_a_fraction_of_the_early_leavers_is_drawn() -> None:
-    draws, told = iter([0.24, 0.25, 0.9, 0.0, 0.7, 0.1]), Reports()
+    draws, told, runner = iter([0.24, 0.25, 0.9, 0.0, 0.7, 0.1]), Reports(), ScriptedStepper()
     shadows = Shadows(0.25, told, draw=lambda: next(draws))
-    requests = [scripted_request(2) for _ in range(6)]
-    engine = make_engine(ScriptedStepper(), shadows=shadows)
+    requests = [scripted_request(2, num_pieces=number) for number in range(1, 7)]
+    engine = make_engine(runner, shadows=shadows)
     for request in requests:
         engine.submit(request)
     engine.start()
     told.next(3)
     engine.close()
     assert told.is_empty
+    assert [sequences[0].input.num_pieces for layer, sequences in runner.steps if layer == 4] == [1, 4, 6]
 
 
 def test_a_fraction_of_zero_runs_none() -> None:

@@ -17,10 +17,11 @@ from service.evaluation.bootstrap import Bootstrap, interval
 from service.evaluation.calibrate import MAX_F1_LOSS, calibrate
 from service.evaluation.fit_rule import cross_fitted_evidence
 from service.evaluation.replay import Replayer
-from service.evaluation.sweep import Outcome, families, front, run
+from service.evaluation.sweep import Outcome, cheapest, families, front, run
 from service.exits.operating_points import PRESETS, Calibration, OperatingPoint
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
+from service.exits.policies.tokee import Tokee
 from service.spans.score import Key
 from tests.evaluation.traces_ import LayerMeter, drifting_trace, made_up_replay
 from tests.exits.strategies_ import model_of
@@ -56,7 +57,8 @@ def test_a_calibration_survives_json(calibration: Calibration) -> None:
 
 
 def test_the_front_is_of_the_learned_rule_and_full_depth_cheapest_first(calibration: Calibration) -> None:
-    assert {point.parameters["strategy"] for point in calibration.points} <= {"learned", "budgeted", "full_depth"}
+    strategies = {point.parameters["strategy"] for point in calibration.points}
+    assert {"learned"} <= strategies <= {"learned", "budgeted", "full_depth"}
     speedups = [point.speedup_latency for point in calibration.points]
     assert speedups == sorted(speedups, reverse=True) and len(speedups) > 5
 
@@ -128,6 +130,16 @@ def test_a_strategys_default_is_its_cheapest_within_the_balanced_limit(calibrati
     good = [found for found in outcomes if found.f1 >= run(FullDepth(), REPLAYER, METER).f1 - 0.3]
     assert point.f1_loss <= 0.3
     assert replayed(point, calibration).seconds == min(found.seconds for found in good)
+
+
+def test_the_default_of_a_strategy_that_is_run_is_its_cheapest_within_the_balanced_limit() -> None:
+    family, full = families(NUM_LAYERS)["sentee"], run(FullDepth(), REPLAYER, METER)
+    members = family.members(REPLAYER.evidences(family.prototype))
+    outcomes = [replace(run(member, REPLAYER, METER), policy=Tokee(member.to_json()["tau"])) for member in members]
+    calibration = calibrate(TRACE, METER, {}, runs=lambda _: {"tokee": outcomes})
+    *_, default = (point for point in calibration.others if point.parameters["strategy"] == "tokee")
+    within, beyond = (cheapest(outcomes, full.f1 - MAX_F1_LOSS[preset]).policy for preset in ("balanced", "fast"))
+    assert default.parameters == within.to_json() != beyond.to_json()
 
 
 def test_all_defaults_of_vee_need_one_vote(calibration: Calibration) -> None:

@@ -68,7 +68,7 @@ def test_its_provenance_names_weights_data_device_and_command(calibrated: OnDisk
 def test_measured_speedups_are_those_of_the_front(calibrated: OnDisk) -> None:
     points = calibration_of(load_model(calibrated.model)).points
     speedups = [point.speedup_latency for point in points]
-    assert speedups == sorted(speedups, reverse=True)
+    assert speedups == sorted(speedups, reverse=True) and len(speedups) > 1
     assert all(point.average_exit_layer <= NUM_LAYERS and point.speedup_latency > 0 for point in points)
 
 

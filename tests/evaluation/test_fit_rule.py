@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.evaluation.fit_rule import cross_fitted_evidence, fit_rule, work_of_a_layer
+from service.evaluation.fit_rule import _errors, cross_fitted_evidence, fit_rule, work_of_a_layer
 from service.evaluation.replay import Replayer, decide_all
 from service.evaluation.trace import Trace
 from service.exits.policies.learned import FEATURES, UNIT_PIECES, Learned
@@ -82,6 +82,18 @@ def test_what_it_learned_holds_for_sequences_it_has_not_seen(replayer: Replayer,
 def test_the_worth_of_going_on_is_larger_where_going_on_mends(replayer: Replayer, marked: np.ndarray) -> None:
     worth = fit_rule(replayer).worth_of_going_on(replayer.trace.readings[:1])
     assert worth[~marked].min() > 10 * worth[marked].max()
+
+
+def test_what_is_to_be_mended_is_half_the_errors_and_a_quarter_of_what_differs_from_full_depth(
+    drifting: Replayer,
+) -> None:
+    *_, full = (reading.span_sets for reading in drifting.trace.readings)
+    differing = [
+        [len(found ^ last) for found, last in zip(reading.span_sets, full, strict=True)]
+        for reading in drifting.trace.readings
+    ]
+    assert np.array_equal(_errors(drifting), drifting.errors() / 2 + np.array(differing).T / 4)
+    assert np.count_nonzero(differing) > 10
 
 
 def test_the_work_of_a_layer_grows_with_the_pieces_and_a_sequence_of_the_unit_does_one() -> None:

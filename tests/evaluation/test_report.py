@@ -177,6 +177,7 @@ def test_a_static_cut_that_is_dearer_and_worse_is_not_taken(reported: Reported) 
 
 def test_an_ensemble_leaves_where_the_plain_vote_of_its_tau_does(reported: Reported) -> None:
     plain = {pair.dev.policy.to_json()["tau"]: pair for pair in reported.study.families["vee/kl/mean"][::-1]}
+    assert reported.study.ensemble
     for averaged in reported.study.ensemble:
         alone = plain[averaged.dev.policy.to_json()["tau"]]
         assert alone.dev.policy.to_json()["patience"] == 1
@@ -185,6 +186,7 @@ def test_an_ensemble_leaves_where_the_plain_vote_of_its_tau_does(reported: Repor
 
 def test_the_points_are_replayed_on_test_as_they_would_be_served(reported: Reported) -> None:
     replayer = Replayer(reported.study.test)
+    assert reported.study.points
     for point, found in reported.study.points:
         assert found.policy.to_json() == point.parameters
         assert found.replay.exit_layers.tolist() == replayer.replay(found.policy).exit_layers.tolist()
