@@ -111,9 +111,10 @@ def study(stored: StoredModel, dev_file: Path, test_file: Path, executor: Execut
     assets = assets_of(stored.model)
     calibration = Calibration.from_json(stored.operating_points, assets)
     catalog = calibration.catalog(assets)
-    examples = {path: read_examples(path) for path in (dev_file, test_file)}
-    dev, test = (trace(stored, found, f"{path.parent.name}/{path.name}", executor) for path, found in examples.items())
-    texts = encode_examples(stored.text_encoder, examples[dev_file])
+    dev_examples, test_examples = read_examples(dev_file), read_examples(test_file)
+    dev = trace(stored, dev_examples, f"{dev_file.parent.name}/{dev_file.name}", executor)
+    test = trace(stored, test_examples, f"{test_file.parent.name}/{test_file.name}", executor)
+    texts = encode_examples(stored.text_encoder, dev_examples)
     meter = CostMeter(executor, [s for text in texts for s in text.sequences])
     on_dev, on_test = Replayer(dev), Replayer(test)
     cross_fitted = cross_fitted_evidence(on_dev)
@@ -128,10 +129,10 @@ def study(stored: StoredModel, dev_file: Path, test_file: Path, executor: Execut
     full_on_test = run(FullDepth(), on_test, meter)
     others = [(point, catalog.policy(point.parameters)) for point in calibration.others]
     wanted = [(point, policy) for point, policy in others if not policy.is_replayable]
-    sequences = [s for text in encode_examples(stored.text_encoder, examples[test_file]) for s in text.sequences]
+    sequences = [s for text in encode_examples(stored.text_encoder, test_examples) for s in text.sequences]
     shares = time_shares(executor, [policy for _, policy in wanted], sequences) if wanted else {}
     runs = [
-        (point, outcome_of_run(stored, executor, examples[test_file], policy, full_on_test.seconds * shares[policy]))
+        (point, outcome_of_run(stored, executor, test_examples, policy, full_on_test.seconds * shares[policy]))
         for point, policy in wanted
     ]
     return Study(

@@ -140,15 +140,15 @@ class BrokenStepper:
 class ServerProcess:
     """`python -m service serve` in a process of its own; what it says on standard error goes to a file."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
-        """folder: of the log. environment: NER_* and other variables."""
+    def __init__(self, folder: Path, project: Path = PROJECT, **environment: str) -> None:
+        """folder: of the log; project: whose service is served. environment: NER_* and other variables."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("NER_")}
         self._log = folder / f"server-{time.monotonic_ns()}.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "service", "serve"],
-                cwd=PROJECT,
-                env={**inherited, "PYTHONPATH": str(PROJECT), "NER_PORT": "0", "NER_DEVICE": "cpu", **environment},
+                cwd=project,
+                env={**inherited, "PYTHONPATH": str(project), "NER_PORT": "0", "NER_DEVICE": "cpu", **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
