@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from service.exits.candidates import Candidates
+from service.spans.table import num_cells
 
 T = TypeVar("T")
 Size = Callable[[int], int]  # entries that a figure has for a sequence of so many words
@@ -27,7 +28,7 @@ class Batch:
 
     num_words  of every sequence
     nested     whether decoded entities may contain each other
-    given      figures that the executor worked out itself, by name
+    given      figures by name, as the executor worked them out itself, or None
     figures    what is known of all sequences, by name: one after another, or a list of items
     items      what is known of single sequences, by name: an item each, or None
     reading    a weak reference to the one that looks at all sequences
@@ -113,6 +114,25 @@ class AtOneGo(Generic[T]):
         found = shares[0] if len(shares) == 1 else _concatenated(shares)
         setattr(view, self._name, found)  # hides this property: the next look at it costs nothing
         return found
+
+
+def per_cell(work_out: Callable[[Any], T]) -> AtOneGo[T]:
+    """Make a property of a figure that has an entry for every valid cell."""
+    return AtOneGo(work_out, num_cells)
+
+
+def per_word(work_out: Callable[[Any], T]) -> AtOneGo[T]:
+    """Make a property of a figure that has an entry for every word."""
+    return AtOneGo(work_out, int)
+
+
+def per_sequence(work_out: Callable[[Any], T]) -> AtOneGo[T]:
+    """Make a property of a figure that has an entry for every sequence."""
+    return AtOneGo(work_out, _one)
+
+
+def _one(num_words: int) -> int:
+    return 1
 
 
 class OneByOne(Generic[T]):

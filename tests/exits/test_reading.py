@@ -225,6 +225,13 @@ def test_a_fresh_reading_keeps_what_was_handed_in(decoded: list[bytes]) -> None:
     assert one.fresh().summary is one.summary and one.fresh().candidates is one.candidates
 
 
+def test_a_fresh_part_or_join_is_of_the_same_sequences(decoded: list[bytes]) -> None:
+    parts = [*reading().split(), *reading(1).split()]
+    joined = Reading.join([parts[7], parts[2], parts[3]])
+    assert joined.fresh().spans == joined.spans == [*parts[7].spans, *parts[2].spans, *parts[3].fresh().spans]
+    assert decoded == 2 * [own.tobytes() for own in joined.candidates.split()] + candidates_of(parts[3])
+
+
 # joined and split
 
 
@@ -324,12 +331,15 @@ def test_a_part_alone_decodes_no_more_than_itself(decoded: list[bytes]) -> None:
     assert whole.spans[2] is spans[0] and sorted(decoded) == sorted(candidates_of(whole))
 
 
-def test_keys_are_cut_for_the_whole_batch_where_its_entities_are_known(decoded: list[bytes]) -> None:
-    given = reading()
-    one = Reading(None, NUM_WORDS, nested=True, candidates=given.entities)
-    del decoded[:]
-    assert [part.entity_keys for part in one.split()] == [[key] for key in given.entity_keys] and not decoded
-    assert one.entity_keys[0] is one.split()[0].entity_keys[0]
+def test_keys_are_cut_for_the_whole_batch_where_its_entities_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed_in = reading()
+    decoded, bare = reading(), Reading(None, NUM_WORDS, nested=True, candidates=handed_in.entities)
+    keys, spans = handed_in.entity_keys, decoded.spans
+    assert spans == handed_in.spans
+    assert [one.split()[0].entity_keys for one in (decoded, bare)] == [keys[:1], keys[:1]]
+    monkeypatch.setattr(Reading, "entities", property(lambda _: 1 / 0))
+    for one in (decoded, bare):
+        assert [key for part in one.split() for key in part.entity_keys] == keys
 
 
 def test_a_batch_goes_with_the_last_reading_of_it() -> None:
