@@ -36,13 +36,15 @@ class Batch:
 
     __slots__ = ("_bounds", "figures", "given", "items", "nested", "num_words", "reading")
 
-    def __init__(self, num_words: Sequence[int], nested: bool, given: dict[str, Any]) -> None:
+    def __init__(
+        self, num_words: Sequence[int], nested: bool, given: dict[str, Any], reading: Callable[[], Any] = lambda: None
+    ) -> None:
         self.num_words = tuple(num_words)
         self.nested = nested
         self.given = given
         self.figures = given.copy()
         self.items: dict[str, list[Any]] = {}
-        self.reading: Callable[[], Any] = _nobody
+        self.reading = reading
         self._bounds: dict[Size, list[int]] = {}
 
     def fresh(self) -> Batch:
@@ -55,10 +57,6 @@ class Batch:
         if found is None:
             found = self._bounds[size] = list(accumulate(map(size, self.num_words), initial=0))
         return found
-
-
-def _nobody() -> None:
-    return None
 
 
 Stretch = tuple[Batch, int, int]  # sequences of a batch in a row: the first, and the end, exclusive

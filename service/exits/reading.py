@@ -51,6 +51,8 @@ class Reading:
     for many sequences at one go is worked out for the whole batch; decoding, only for the sequences asked about.
     """
 
+    _parts: list[Reading] | None = None  # once it was split
+
     def __init__(
         self,
         table: Tensor | None,
@@ -76,13 +78,13 @@ class Reading:
             "word_uncertainty": word_uncertainty,
             "projections": projections,
         }
-        batch = Batch(num_words, nested, given)
-        batch.reading = ref(self)
+        batch = Batch(num_words, nested, given, ref(self))
         self.num_words = batch.num_words
         self.stretches: Sequence[Stretch] = ((batch, 0, len(batch.num_words)),)
-        for name, figure in given.items():
-            if figure is not None:
-                setattr(self, name, figure)  # as if somebody had asked for it
+        if summary is not None:  # as if somebody had asked for it
+            self.summary = summary
+        if candidates is not None:
+            self.candidates = candidates
         if cells is not None:
             self.cells = cells
 
@@ -128,12 +130,12 @@ class Reading:
 
     def split(self) -> list[Reading]:
         """Return one reading a sequence, the same ones every time."""
-        return [self] if len(self.num_words) == 1 else list(self._parts)
-
-    @cached_property
-    def _parts(self) -> list[Reading]:
-        look = self._looking_at
-        return [look(((of, at, at + 1),)) for of, start, end in self.stretches for at in range(start, end)]
+        if len(self.num_words) == 1:
+            return [self]
+        if self._parts is None:
+            look = self._looking_at
+            self._parts = [look(((of, at, at + 1),)) for of, start, end in self.stretches for at in range(start, end)]
+        return list(self._parts)
 
     def fresh(self) -> Reading:
         """Return the same as the executor gave it, with nothing worked out yet."""
