@@ -31,10 +31,11 @@ class Batch:
     given      figures by name, as the executor worked them out itself, or None
     figures    what is known of all sequences, by name: one after another, or a list of items
     items      what is known of single sequences, by name: an item each, or None
+    missing    by name, how many of those items are None
     reading    a weak reference to the one that looks at all sequences
     """
 
-    __slots__ = ("_bounds", "figures", "given", "items", "nested", "num_words", "reading")
+    __slots__ = ("_bounds", "figures", "given", "items", "missing", "nested", "num_words", "reading")
 
     def __init__(
         self, num_words: Sequence[int], nested: bool, given: dict[str, Any], reading: Callable[[], Any] = lambda: None
@@ -44,6 +45,7 @@ class Batch:
         self.given = given
         self.figures = given.copy()
         self.items: dict[str, list[Any]] = {}
+        self.missing: dict[str, int] = {}
         self.reading = reading
         self._bounds: dict[Size, list[int]] = {}
 
@@ -168,14 +170,16 @@ class OneByOne(Generic[T]):
                 items = batch.figures[self._name] = self._work_out(view.all_of(batch))
                 return items[start:end]
             known = batch.items[self._name] = [None] * count
+            batch.missing[self._name] = count
         missing = [index for index in range(start, end) if known[index] is None]
         if missing:
             is_view = len(missing) == end - start and len(view.stretches) == 1
             asked = view if is_view else view.of([(batch, index, index + 1) for index in missing])
             for index, item in zip(missing, self._work_out(asked), strict=True):
                 known[index] = item
-        if end - start == count:
-            batch.figures[self._name] = known
+            batch.missing[self._name] -= len(missing)
+            if not batch.missing[self._name]:
+                batch.figures[self._name] = known
         return known[start:end]
 
 
