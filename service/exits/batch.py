@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from service.exits.candidates import Candidates
+from service.spans.table import num_cells
 
 T = TypeVar("T")
 Size = Callable[[int], int]  # entries that a figure has for a sequence of so many words
@@ -27,21 +28,25 @@ class Batch:
 
     num_words  of every sequence
     nested     whether decoded entities may contain each other
-    given      figures that the executor worked out itself, by name
+    given      figures by name, as the executor worked them out itself, or None
     figures    what is known of all sequences, by name: one after another, or a list of items
     items      what is known of single sequences, by name: an item each, or None
+    missing    by name, how many of those items are None
     reading    a weak reference to the one that looks at all sequences
     """
 
-    __slots__ = ("_bounds", "figures", "given", "items", "nested", "num_words", "reading")
+    __slots__ = ("_bounds", "figures", "given", "items", "missing", "nested", "num_words", "reading")
 
-    def __init__(self, num_words: Sequence[int], nested: bool, given: dict[str, Any]) -> None:
+    def __init__(
+        self, num_words: Sequence[int], nested: bool, given: dict[str, Any], reading: Callable[[], Any] = lambda: None
+    ) -> None:
         self.num_words = tuple(num_words)
         self.nested = nested
         self.given = given
         self.figures = given.copy()
         self.items: dict[str, list[Any]] = {}
-        self.reading: Callable[[], Any] = _nobody
+        self.missing: dict[str, int] = {}
+        self.reading = reading
         self._bounds: dict[Size, list[int]] = {}
 
     def fresh(self) -> Batch:
@@ -54,10 +59,6 @@ class Batch:
         if found is None:
             found = self._bounds[size] = list(accumulate(map(size, self.num_words), initial=0))
         return found
-
-
-def _nobody() -> None:
-    return None
 
 
 Stretch = tuple[Batch, int, int]  # sequences of a batch in a row: the first, and the end, exclusive
@@ -115,6 +116,25 @@ class AtOneGo(Generic[T]):
         return found
 
 
+def per_cell(work_out: Callable[[Any], T]) -> AtOneGo[T]:
+    """Make a property of a figure that has an entry for every valid cell."""
+    return AtOneGo(work_out, num_cells)
+
+
+def per_word(work_out: Callable[[Any], T]) -> AtOneGo[T]:
+    """Make a property of a figure that has an entry for every word."""
+    return AtOneGo(work_out, int)
+
+
+def per_sequence(work_out: Callable[[Any], T]) -> AtOneGo[T]:
+    """Make a property of a figure that has an entry for every sequence."""
+    return AtOneGo(work_out, _one)
+
+
+def _one(num_words: int) -> int:
+    return 1
+
+
 class OneByOne(Generic[T]):
     """A property of a view with an item a sequence, worked out only for sequences that are asked about, each once."""
 
@@ -150,14 +170,16 @@ class OneByOne(Generic[T]):
                 items = batch.figures[self._name] = self._work_out(view.all_of(batch))
                 return items[start:end]
             known = batch.items[self._name] = [None] * count
+            batch.missing[self._name] = count
         missing = [index for index in range(start, end) if known[index] is None]
         if missing:
             is_view = len(missing) == end - start and len(view.stretches) == 1
             asked = view if is_view else view.of([(batch, index, index + 1) for index in missing])
             for index, item in zip(missing, self._work_out(asked), strict=True):
                 known[index] = item
-        if end - start == count:
-            batch.figures[self._name] = known
+            batch.missing[self._name] -= len(missing)
+            if not batch.missing[self._name]:
+                batch.figures[self._name] = known
         return known[start:end]
 
 

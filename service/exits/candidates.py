@@ -65,7 +65,7 @@ class Candidates:
     @staticmethod
     def join(cells: Sequence[FloatArray], *, are_entities: bool) -> Candidates:
         """Put one sequence's cells after another's."""
-        return Candidates(tuple(map(len, cells)), np.concatenate(cells), are_entities)
+        return Candidates(tuple(map(len, cells)), cells[0] if len(cells) == 1 else np.concatenate(cells), are_entities)
 
     @staticmethod
     def concatenate(parts: Sequence[Candidates]) -> Candidates:

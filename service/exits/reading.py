@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.exits.batch import AtOneGo, Batch, OneByOne, Stretch
-from service.exits.candidates import Candidates as Candidates  # whoever hands in a reading's figures finds all of
-from service.exits.cells import Cells as Cells  # their types here
+from service.exits.batch import Batch, OneByOne, Stretch, per_cell, per_sequence, per_word
+from service.exits.candidates import Candidates as Candidates  # "as": whoever makes a reading may import them from here
+from service.exits.cells import Cells as Cells
 from service.exits.confidence import entropy
 from service.spans.decode import choose, spans_of
 from service.spans.table import SUMMARY, cell_words, num_cells
@@ -33,33 +33,14 @@ MIN_LOG_PROB = -30.0  # keeps a probability of 0 from making a divergence infini
 T = TypeVar("T")
 
 
-def per_cell(work_out: Callable[[Any], T]) -> AtOneGo[T]:
-    """Mark a figure with an entry a valid cell, worked out for a whole batch at one go."""
-    return AtOneGo(work_out, num_cells)
-
-
-def per_word(work_out: Callable[[Any], T]) -> AtOneGo[T]:
-    """Mark a figure with an entry a word, worked out for a whole batch at one go."""
-    return AtOneGo(work_out, int)
-
-
-def per_sequence(work_out: Callable[[Any], T]) -> AtOneGo[T]:
-    """Mark a figure with an entry a sequence, worked out for a whole batch at one go."""
-    return AtOneGo(work_out, _one)
-
-
 def once_decoded(work_out: Callable[[Any], list[T]]) -> OneByOne[T]:
-    """Mark what follows from the entities, so quickly that it is worked out for a whole batch where those are known."""
+    """Make a property of what follows so quickly from entities that it is worked out for all once those are known."""
     return OneByOne(work_out, _is_decoded)
 
 
 def _is_decoded(batch: Batch) -> bool:
     candidates = batch.figures.get("candidates")
     return (candidates is not None and candidates.are_entities) or "_chosen" in batch.figures
-
-
-def _one(num_words: int) -> int:
-    return 1
 
 
 class Reading:
@@ -69,6 +50,8 @@ class Reading:
     is, and in whatever order one asks, a figure is worked out once and is the same to the last bit. What is cheapest
     for many sequences at one go is worked out for the whole batch; decoding, only for the sequences asked about.
     """
+
+    _parts: list[Reading] | None = None  # once it was split
 
     def __init__(
         self,
@@ -88,29 +71,26 @@ class Reading:
         num_words  of every sequence
         nested     whether decoded entities may contain each other
         """
-        given: dict[str, Any] = {}
-        if table is not None:
-            given["table"] = table
-        if summary is not None:
-            given["summary"] = summary
-        if candidates is not None:
-            given["candidates"] = candidates
-        if word_uncertainty is not None:
-            given["word_uncertainty"] = word_uncertainty
-        if projections is not None:
-            given["projections"] = projections
-        batch = Batch(num_words, nested, given)
-        batch.reading = ref(self)
+        given = {
+            "table": table,
+            "summary": summary,
+            "candidates": candidates,
+            "word_uncertainty": word_uncertainty,
+            "projections": projections,
+        }
+        batch = Batch(num_words, nested, given, ref(self))
         self.num_words = batch.num_words
         self.stretches: Sequence[Stretch] = ((batch, 0, len(batch.num_words)),)
-        for name, figure in given.items():
-            setattr(self, name, figure)  # as if asked for before
+        if summary is not None:  # as if somebody had asked for it
+            self.summary = summary
+        if candidates is not None:
+            self.candidates = candidates
         if cells is not None:
             self.cells = cells
 
     @classmethod
     def of(cls, stretches: Sequence[Stretch]) -> Reading:
-        """Read sequences of batches that were read before. Whoever looks at all of one batch gets the same reading."""
+        """Look at sequences of batches. Who looks at all of one batch, in order, gets the same reading as everybody."""
         (batch, start, end), *following = stretches
         merged: list[Stretch] = []
         for stretch in following:
@@ -150,12 +130,12 @@ class Reading:
 
     def split(self) -> list[Reading]:
         """Return one reading a sequence, the same ones every time."""
-        return [self] if len(self.num_words) == 1 else list(self._parts)
-
-    @cached_property
-    def _parts(self) -> list[Reading]:
-        look = self._looking_at
-        return [look(((of, at, at + 1),)) for of, start, end in self.stretches for at in range(start, end)]
+        if len(self.num_words) == 1:
+            return [self]
+        if self._parts is None:
+            look = self._looking_at
+            self._parts = [look(((of, at, at + 1),)) for of, start, end in self.stretches for at in range(start, end)]
+        return list(self._parts)
 
     def fresh(self) -> Reading:
         """Return the same as the executor gave it, with nothing worked out yet."""
