@@ -15,7 +15,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from tests.api.servers_ import ADMIN_KEY, AS_ADMIN, ServerProcess
+from tests import added_strategy_
+from tests.added_strategy_ import copy_with_strategy
+from tests.api.servers_ import ADMIN_KEY, AS_ADMIN, PROJECT, ServerProcess
 from tests.e2e.browser_ import DESKTOP, PHONE, Visit, chromium
 
 Serve = Callable[..., str]
@@ -528,6 +530,27 @@ def test_a_new_strategys_decisions_are_drawn_and_told(go: Go) -> None:
     assert [rung.locator(".tau").count() for rung in sentence.locator(".rung").all()] == [1, 1]
     expect(sentence.locator(".dot")).to_have_class("dot passes")
     expect(sentence.locator(".vote")).to_have_count(0)
+
+
+def test_a_strategy_added_on_the_server_as_one_file_is_offered_drawn_and_told(browser: Browser, tmp_path: Path) -> None:
+    project = copy_with_strategy(tmp_path / "project")
+    settings = {"NER_MODEL": str(PROJECT / "model_store" / FLAT / "2"), "NER_ADMIN_KEY": ADMIN_KEY, "NER_DRAIN_S": "0"}
+    server = ServerProcess(tmp_path, project=project, NER_STATE_DIR=str(tmp_path), NER_EXECUTOR="eager", **settings)
+    try:
+        visit = Visit(browser, f"{server.wait_ready()}/").open()
+        visit.preview(strategy=added_strategy_.NAME)
+        expect(visit.page.locator("#strategy-hint")).to_contain_text("from the earliest layer on")
+        expect(visit.page.get_by_role("slider", name="Earliest")).to_have_attribute("max", "6")
+        sentence = visit.page.locator(".sentence").first
+        expect(sentence.locator("th.decision")).to_contain_text("Least certain of all")
+        expect(sentence.locator(".why")).to_have_text(
+            re.compile(r"^Its doubt .+ is below τ = .+, and 2 layers had to run")
+        )
+        expect(sentence.locator(".note").first).to_contain_text("it was ")
+        visit.close()
+        assert visit.complaints == []
+    finally:
+        server.kill()
 
 
 def test_what_another_choice_calibrates_anew_is_left_to_the_server(go: Go) -> None:
