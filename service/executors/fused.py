@@ -137,8 +137,8 @@ class FusedExecutor:
             State.fresh(sequence.num_pieces, self.config.encoder.hidden_size) if state is None else state
             for sequence, state in zip(inputs, states, strict=True)
         ]
-        memory["inputs"][:count] = [state.latest_at for state in before]
-        memory["outputs"][:count] = [state.following_at for state in before]
+        memory.arrays["inputs"][:count] = [state.latest_at for state in before]
+        memory.arrays["outputs"][:count] = [state.following_at for state in before]
         if layer == 1:
             memory.look_up(inputs)
         table = self._table(before) if with_table else None
@@ -174,13 +174,13 @@ class FusedExecutor:
 
         num_found: candidates of all sequences
         """
-        memory, num_words = self._memory, self._num_words
-        counts = tuple(memory["num_found"][: len(before)].tolist())
-        candidates = Candidates(counts, memory["found"][:num_found].copy(), are_entities=by_word is None)
-        summary, uncertainty = memory["summary"][: len(before)].copy(), None
+        arrays, num_words = self._memory.arrays, self._num_words
+        counts = tuple(arrays["num_found"][: len(before)].tolist())
+        candidates = Candidates(counts, arrays["found"][:num_found].copy(), are_entities=by_word is None)
+        summary, uncertainty = arrays["summary"][: len(before)].copy(), None
         said: Sequence[Said | None] = [None] * len(before)
         if by_word is not None:
-            uncertainty = memory["uncertainty"][: sum(num_words)].copy()
+            uncertainty = arrays["uncertainty"][: sum(num_words)].copy()
             if self.config.hash is None:  # else the one exit reads all words at once
                 candidates, said = join(candidates, num_words, by_word, [state.said for state in before], table)
                 sum_up(summary, num_words, by_word, table, nested=self.config.nested)
@@ -196,5 +196,5 @@ class FusedExecutor:
 
     def _projections(self) -> Projections:
         """(words, rank) twice: what the bilinear form reads of words as first and as last ones."""
-        words = self._memory["seen_words"][: sum(self._num_words)]
+        words = self._memory.arrays["seen_words"][: sum(self._num_words)]
         return words[:, 0].copy(), words[:, 1].copy()

@@ -21,7 +21,7 @@ from service.spans.table import num_cells
 from service.text.types import SequenceInput
 
 ACTIVATIONS = {"gelu": 0, "relu": 1}  # names and numbers of those that the kernels know
-_LAYER, _TABLE = PLACES["layer"], PLACES["table"]
+_LAYER, _TABLE, _BY_WORD = PLACES["layer"], PLACES["table"], PLACES["by_word"]
 
 
 class StepMemory:
@@ -33,13 +33,9 @@ class StepMemory:
         self._record = _describe_model(config, embeddings)
         self.words: NDArray[np.int64] = self._record.view(np.int64)  # of the record
         self._reserved = Sizes(0, 0, 0, 0, 0, 0)
-        self._arrays: dict[str, NDArray[Any]] = {}
+        self.arrays: dict[str, NDArray[Any]] = {}  # by their names in STEP; larger than a step needs
         positions = config.encoder.max_positions - config.encoder.position_offset
         self._positions = np.arange(positions) + config.encoder.position_offset
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        """An array by its name in STEP; larger than the step needs."""
-        return self._arrays[name]
 
     def lay_out(self, inputs: Sequence[SequenceInput], active: Sequence[Flags | None] | None) -> None:
         """Tell the kernels who is in the step, which words move, and where each one's rows, words and cells lie.
@@ -51,18 +47,19 @@ class StepMemory:
         sizes, count = Sizes.of(lengths, num_words), len(inputs)
         if not sizes.fit(self._reserved):
             self._reserve(sizes)
-        self["row_starts"][: count + 1] = list(accumulate(lengths, initial=0))
-        self["word_starts"][: count + 1] = list(accumulate(num_words, initial=0))
-        self["cell_starts"][:count] = list(accumulate(map(num_cells, num_words[:-1]), initial=0))
+        memory = self.arrays
+        memory["row_starts"][: count + 1] = list(accumulate(lengths, initial=0))
+        memory["word_starts"][: count + 1] = list(accumulate(num_words, initial=0))
+        memory["cell_starts"][:count] = list(accumulate(map(num_cells, num_words[:-1]), initial=0))
         self._fill("first_piece", [sequence.first_piece for sequence in inputs])
         self._fill("last_piece", [sequence.last_piece for sequence in inputs])
-        self["reads_words"][:count], self._record[0]["by_word"] = 0, active is not None
+        memory["reads_words"][:count], self.words[_BY_WORD] = 0, active is not None
         if active is not None:
-            self["reads_words"][:count] = [flags is not None and self._config.hash is None for flags in active]
+            memory["reads_words"][:count] = [flags is not None and self._config.hash is None for flags in active]
             moves = [
                 np.ones(n, dtype=bool) if flags is None else flags for n, flags in zip(num_words, active, strict=True)
             ]
-            self["word_moves"][: sizes.words] = np.concatenate(moves)
+            memory["word_moves"][: sizes.words] = np.concatenate(moves)
         self.words[:_LAYER] = sizes.rows, count, sizes.words, sizes.longest_words, sizes.cells
         arrange(self._record)
 
@@ -81,18 +78,18 @@ class StepMemory:
     def _fill(self, name: str, parts: Sequence[NDArray[np.int64]]) -> None:
         """Write parts one after the other."""
         if len(parts) == 1:
-            self[name][: len(parts[0])] = parts[0]
+            self.arrays[name][: len(parts[0])] = parts[0]
         else:
-            np.concatenate(parts, out=self[name][: sum(map(len, parts))])
+            np.concatenate(parts, out=self.arrays[name][: sum(map(len, parts))])
 
     def _reserve(self, sizes: Sizes) -> None:
         """Get memory for steps of these sizes; what was reserved before stays enough."""
         sizes = sizes.joined(self._reserved)
         planned = arrays(sizes, self.words.tolist(), self._threads, keeps_words=self._config.prototypes)
-        self._arrays = {name: aligned_empty(shape, kind) for name, (kind, shape) in planned.items()}
-        for name, array in self._arrays.items():
+        self.arrays = {name: aligned_empty(shape, kind) for name, (kind, shape) in planned.items()}
+        for name, array in self.arrays.items():
             self.words[PLACES[name]] = array.ctypes.data
-        self.words[PLACES["scratch_bytes"]] = self["scratch"].shape[1]
+        self.words[PLACES["scratch_bytes"]] = self.arrays["scratch"].shape[1]
         self._reserved = sizes  # last: what fails before leaves it to be done again
 
 
