@@ -41,7 +41,7 @@ from benchmarks.load_trials import (
     GOAL_MS,
     LATE_MS,
     Client,
-    Figures,
+    DoubleArray,
     Second,
     Stand,
     errors_of,
@@ -178,7 +178,7 @@ _FIGURES_HEAD = (
 )
 
 
-def _line(found: Figures) -> str:
+def _line(found: DoubleArray) -> str:
     return (
         f"{found.offered:8.1f} {found.answered:8.1f} {found.p50_ms:8.1f} {found.p99_ms:8.1f} {100 * found.refused:6.1f}"
         f" {100 * found.failed:8.1f} {found.goodput:8.1f} {found.lateness_p99_ms:8.2f}"
@@ -187,7 +187,7 @@ def _line(found: Figures) -> str:
     )
 
 
-def _row(found: Figures) -> Row:
+def _row(found: DoubleArray) -> Row:
     row = {name: _finite(value) for name, value in asdict(found).items()}
     return {**row, "client_too_late": found.is_late, "disturbed": found.is_disturbed}
 
@@ -209,12 +209,12 @@ def largest_rates(bench: Bench) -> list[Row]:
     return [*rows, *_ratios({row["competitor"]: row["rate"] for row in rows})]
 
 
-def _largest_rate(stand: Stand, seconds: float) -> tuple[Row, Figures | None]:
+def _largest_rate(stand: Stand, seconds: float) -> tuple[Row, DoubleArray | None]:
     """-> the row, and the figures of the trials that confirmed it."""
     tried: list[Row] = []
-    confirmed: list[Figures] = []
+    confirmed: list[DoubleArray] = []
 
-    def trial(rate: float, shortest_s: float) -> Figures:
+    def trial(rate: float, shortest_s: float) -> DoubleArray:
         """A trial in which the client was late says nothing, and is run again, some times."""
         seconds = max(shortest_s, min(LONGEST_TRIAL_S, FEWEST_REQUESTS / rate))
         for _ in range(TRIES):

@@ -175,7 +175,7 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class DoubleArray:
     """What a trial comes to. Rates are per second, latencies from the scheduled arrival; infinite: no answer in time.
 
     answered        200s until the last one came
@@ -213,7 +213,7 @@ class Figures:
         return self.p99_ms <= GOAL_MS and self.refused < MOST_REFUSED and self.failed == 0 and not self.is_late
 
 
-def figures(seen: Seen) -> Figures:
+def figures(seen: Seen) -> DoubleArray:
     """Of a whole trial."""
     report, count = seen.report, len(seen.report.due)
     latencies = seen.latencies_ms()
@@ -222,7 +222,7 @@ def figures(seen: Seen) -> Figures:
     lateness = sorted(
         1_000 * (sent - due) for sent, due in zip(report.sent, report.due, strict=True) if sent
     )  # what was never sent waited for a connection: counted as failed
-    return Figures(
+    return DoubleArray(
         offered=count / seen.seconds,
         answered=len(answers) / max([seen.seconds, *answers]),
         p50_ms=quantile(latencies, 0.5),
@@ -238,11 +238,11 @@ def figures(seen: Seen) -> Figures:
     )
 
 
-def median_of(trials: Sequence[Figures]) -> Figures:
+def median_of(trials: Sequence[DoubleArray]) -> DoubleArray:
     """Figure by figure the median of some trials, the worse of the two middle ones in latency and share."""
     columns = zip(*(asdict(trial).values() for trial in trials), strict=True)
     values: list[Any] = [sorted(column)[len(trials) // 2] for column in columns]
-    return Figures(*values)
+    return DoubleArray(*values)
 
 
 def search(keeps_goal: Callable[[float], bool], confirm: Callable[[float], bool], start: float, step: float) -> float:

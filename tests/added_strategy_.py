@@ -19,7 +19,8 @@ from typing import Annotated, ClassVar
 from service.exits.declaration import Display, Style
 from service.exits.parameters import Count, Evidence, Number, Scale, num_layers, quantiles
 from service.exits.policy import LAST_LAYER, ExitPolicy, ExitReason
-from service.exits.reading import Figures, Reading
+from service.spans.types import DoubleArray
+from service.exits.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class SurestWord(ExitPolicy):
     ] = 0.9999
     earliest: Annotated[int, Count(meaning="the first layer to leave at", useful=num_layers, grid=(1, 2))] = 2
 
-    def evidence(self, readings: Sequence[Reading]) -> Figures:
+    def evidence(self, readings: Sequence[Reading]) -> DoubleArray:
         return readings[-1].figure("entropy_max")[:, None]
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:

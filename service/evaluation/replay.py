@@ -13,9 +13,8 @@ from service.evaluation.evaluate import score_json
 from service.evaluation.trace import Trace
 from service.exits.parameters import Evidence, Evidences
 from service.exits.policy import ExitPolicy
-from service.exits.reading import Figures
 from service.spans.score import Score, keys
-from service.spans.types import IntArray, Span
+from service.spans.types import DoubleArray, IntArray, Span
 from service.text.encoder import entities_of_sequences
 
 
@@ -28,7 +27,7 @@ class Replay:
     num_pieces, num_layers    of the trace
     """
 
-    exit_layers: IntArray | Figures
+    exit_layers: IntArray | DoubleArray
     gold: IntArray
     found: IntArray
     correct: IntArray

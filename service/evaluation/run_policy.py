@@ -17,10 +17,9 @@ from service.evaluation.predict import entities_of_texts
 from service.evaluation.replay import Replay
 from service.executors.executor import Executor
 from service.exits.policy import ExitPolicy
-from service.exits.reading import Figures
 from service.models.batches import length_buckets
 from service.spans.score import Score, keys
-from service.spans.types import IntArray
+from service.spans.types import DoubleArray, IntArray
 from service.stepping.advance import run
 from service.stepping.passage import Passage
 from service.text.encoder import TextEncoder
@@ -50,7 +49,7 @@ class PolicyRun:
     found: IntArray
     correct: IntArray
     layers: IntArray
-    exit_layers: Figures
+    exit_layers: DoubleArray
     num_pieces: IntArray
     num_layers: int
 

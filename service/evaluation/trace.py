@@ -23,10 +23,11 @@ from service.data.readers import Example
 from service.errors import DataRefused
 from service.evaluation.evaluate import encode_examples
 from service.executors.executor import Executor
-from service.exits.reading import Candidates, Figures, Reading
+from service.exits.candidates import Candidates
+from service.exits.reading import Reading
 from service.models.store import StoredModel
 from service.spans.score import Key, keys
-from service.spans.types import IntArray
+from service.spans.types import DoubleArray, IntArray
 from service.stepping.every_exit import run_to_full_depth
 from service.text.types import EncodedText
 
@@ -72,7 +73,7 @@ class Trace:
     tables: tuple[Tensor, ...]
     texts: tuple[tuple[TracedSequence, ...], ...]
     gold: tuple[frozenset[Key], ...]
-    summaries: tuple[Figures, ...] = ()
+    summaries: tuple[DoubleArray, ...] = ()
     candidates: tuple[Candidates, ...] = ()
 
     @property

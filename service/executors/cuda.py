@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from service.executors.pytorch import PyTorchExecutor, on_host
-from service.exits.reading import Candidates, Cells, Reading
+from service.exits.candidates import Candidates
+from service.exits.cells import Cells
+from service.exits.reading import Reading
 from service.models.biaffine import Projections
 from service.models.config import ModelConfig
 from service.models.encoder import SelfAttention

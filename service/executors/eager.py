@@ -5,14 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from service.executors.pytorch import PyTorchExecutor, State, on_host
+from service.executors.pytorch import PyTorchExecutor, on_host
 from service.exits.reading import Reading
 from service.models.biaffine import Projections
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, pack
 from service.text.types import SequenceInput
-
-__all__ = ["EagerExecutor", "State"]
 
 
 class EagerExecutor(PyTorchExecutor):

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from service.executors.halted_cells import Said, begin_table, join, sum_up
 from service.executors.memory import ACTIVATIONS, StepMemory
 from service.executors.quantized import quantize
-from service.exits.reading import Candidates, Projections, Reading
+from service.exits.candidates import Candidates
+from service.exits.reading import Projections, Reading
 from service.exits.words import Flags
 from service.kernels.rows import PANEL
 from service.kernels.team import Team

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from service.exits.reading import Candidates, Figures, Reading
+from service.exits.candidates import Candidates
+from service.exits.reading import Reading
 from service.exits.words import Flags
 from service.spans.table import num_cells
-from service.spans.types import FloatArray
+from service.spans.types import DoubleArray, FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +79,7 @@ def _in_order(new: FloatArray, flags: Flags, said: Said | None) -> FloatArray:
 
 
 def sum_up(
-    summary: Figures,
+    summary: DoubleArray,
     num_words: Sequence[int],
     active: Sequence[Flags | None],
     table: FloatArray | None,

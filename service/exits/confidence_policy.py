@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from service.exits.parameters import Evidence
 from service.exits.policy import LAST_LAYER, ExitPolicy, ExitReason
-from service.exits.reading import Figures, Reading
+from service.exits.reading import Reading
+from service.spans.types import DoubleArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +20,14 @@ class ConfidencePolicy(ExitPolicy):
     reasons: ClassVar[tuple[ExitReason, ...]] = ("confidence",)
 
     @abstractmethod
-    def confidence(self, reading: Reading) -> Figures:
+    def confidence(self, reading: Reading) -> DoubleArray:
         """Return (sequences,) float64: the number that `is_confident` compares with tau."""
 
     @abstractmethod
     def is_confident(self, confidence: float) -> bool:
         """Compare strictly: at tau itself nobody leaves."""
 
-    def evidence(self, readings: Sequence[Reading]) -> Figures:
+    def evidence(self, readings: Sequence[Reading]) -> DoubleArray:
         """Return (sequences, 1): the latest layer's confidence."""
         return self.confidence(readings[-1])[:, None]
 

@@ -15,11 +15,11 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from service.exits.parameters import Scale
-from service.exits.reading import Figures, Reading
-from service.spans.types import FloatArray, IntArray
+from service.exits.reading import Reading
+from service.spans.types import DoubleArray, FloatArray, IntArray
 
-Compare = Callable[[Reading, Reading], Figures]
-PerCell = FloatArray | Figures
+Compare = Callable[[Reading, Reading], DoubleArray]
+PerCell = FloatArray | DoubleArray
 Divergence = Callable[[Reading, Reading], PerCell]
 """(cells,) divergences, or (cells, K) terms whose sums over the labels they are"""
 
@@ -74,7 +74,7 @@ def pooled_by_mean(divergence: Divergence) -> Compare:
     less strict, and without dynamic programming (`edit_levenshtein` has it).
     """
 
-    def compare(earlier: Reading, current: Reading) -> Figures:
+    def compare(earlier: Reading, current: Reading) -> DoubleArray:
         return _negated(_mean(divergence(earlier, current), current))
 
     return compare
@@ -83,13 +83,13 @@ def pooled_by_mean(divergence: Divergence) -> Compare:
 def pooled_by_max(divergence: Divergence) -> Compare:
     """-(largest `divergence` of a valid cell), never above 0."""
 
-    def compare(earlier: Reading, current: Reading) -> Figures:
+    def compare(earlier: Reading, current: Reading) -> DoubleArray:
         return _negated(_max(divergence(earlier, current), current))
 
     return compare
 
 
-def euclidean(earlier: Reading, current: Reading) -> Figures:
+def euclidean(earlier: Reading, current: Reading) -> DoubleArray:
     """-norm(T_i - T_m) / sqrt(Z) over the probabilities of the valid cells, in [-sqrt 2, 0].
 
     Section 4.1 of VEE-BERT; divided by sqrt(Z) so that tau does not depend on the length.
@@ -97,26 +97,26 @@ def euclidean(earlier: Reading, current: Reading) -> Figures:
     return _negated(np.sqrt(_mean(squared_euclidean_distance(earlier, current), current)))
 
 
-def euclidean_of_worst_cell(earlier: Reading, current: Reading) -> Figures:
+def euclidean_of_worst_cell(earlier: Reading, current: Reading) -> DoubleArray:
     """-(largest Euclidean distance of a valid cell), in [-sqrt 2, 0]."""
     return _negated(np.sqrt(_max(squared_euclidean_distance(earlier, current), current)))
 
 
-def cosine(earlier: Reading, current: Reading) -> Figures:
+def cosine(earlier: Reading, current: Reading) -> DoubleArray:
     """Cosine of the two tables of probabilities as vectors (section 4.1 of VEE-BERT), in [0, 1]."""
     one, other = earlier.probs.astype(np.float64), current.probs.astype(np.float64)
     squares = _sum(np.square(one), current) * _sum(np.square(other), current)
     return np.minimum(_sum(one * other, current) / np.sqrt(squares), 1.0)
 
 
-def cosine_of_worst_cell(earlier: Reading, current: Reading) -> Figures:
+def cosine_of_worst_cell(earlier: Reading, current: Reading) -> DoubleArray:
     """Smallest cosine of a valid cell's two distributions, in [0, 1]."""
     one, other = earlier.probs.astype(np.float64), current.probs.astype(np.float64)
     squares = _over_labels(np.square(one)) * _over_labels(np.square(other))
     return 1.0 - np.maximum(_max(1.0 - _over_labels(one * other) / np.sqrt(squares), current), 0.0)
 
 
-def edit_levenshtein(earlier: Reading, current: Reading) -> Figures:
+def edit_levenshtein(earlier: Reading, current: Reading) -> DoubleArray:
     """-(Levenshtein distance of the lists of most probable labels) / Z, exact, in [-1, 0] (section 4.1)."""
     distances = []
     for one, other in zip(_by_sequence(earlier), _by_sequence(current), strict=True):
@@ -130,13 +130,13 @@ def _by_sequence(reading: Reading) -> list[IntArray]:
     return np.split(reading.labels, reading.first_cells[1:])
 
 
-def entity_set(earlier: Reading, current: Reading) -> Figures:
+def entity_set(earlier: Reading, current: Reading) -> DoubleArray:
     """1 where the decoded entities are the same, else 0: what the caller would get."""
     pairs = zip(earlier.entity_keys, current.entity_keys, strict=True)
     return np.array([float(one == other) for one, other in pairs])
 
 
-def entity_jaccard(earlier: Reading, current: Reading) -> Figures:
+def entity_jaccard(earlier: Reading, current: Reading) -> DoubleArray:
     """Decoded entities in common / in either, in [0, 1]; 1 where neither has any."""
     pairs = zip(earlier.span_sets, current.span_sets, strict=True)
     return np.array([len(one & other) / len(one | other) if one or other else 1.0 for one, other in pairs])
@@ -150,24 +150,24 @@ def _over_labels(terms: PerCell) -> PerCell:
     return total
 
 
-def _sum(per_cell: PerCell, of: Reading) -> Figures:
+def _sum(per_cell: PerCell, of: Reading) -> DoubleArray:
     """(cells,) or (cells, K) -> (sequences,) in float64"""
     width = 1 if per_cell.ndim == 1 else per_cell.shape[1]
-    sums: Figures = np.add.reduceat(per_cell.ravel().astype(np.float64), width * of.first_cells)
+    sums: DoubleArray = np.add.reduceat(per_cell.ravel().astype(np.float64), width * of.first_cells)
     return sums
 
 
-def _mean(per_cell: PerCell, of: Reading) -> Figures:
+def _mean(per_cell: PerCell, of: Reading) -> DoubleArray:
     return _sum(per_cell, of) / of.cell_counts
 
 
-def _max(per_cell: PerCell, of: Reading) -> Figures:
+def _max(per_cell: PerCell, of: Reading) -> DoubleArray:
     whole = per_cell if per_cell.ndim == 1 else _over_labels(per_cell)
-    largest: Figures = np.maximum.reduceat(whole, of.first_cells).astype(np.float64)
+    largest: DoubleArray = np.maximum.reduceat(whole, of.first_cells).astype(np.float64)
     return largest
 
 
-def _negated(distance: Figures) -> Figures:
+def _negated(distance: DoubleArray) -> DoubleArray:
     """Rounding never lifts a consistency above 0, and identical tables are 0, not -0."""
     return 0.0 - np.maximum(distance, 0.0)
 

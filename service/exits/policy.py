@@ -17,8 +17,9 @@ import numpy as np
 from service.exits.assets import ModelAssets
 from service.exits.declaration import EXIT_AFTER_EVERY_LAYER, Display, Family, Need, Style
 from service.exits.parameters import Evidence, Evidences, Parameter, assets_of, parameters_of
-from service.exits.reading import Figures, Reading
+from service.exits.reading import Reading
 from service.exits.words import WordProgress
+from service.spans.types import DoubleArray
 from service.text.types import SequenceInput
 
 ExitReason = str
@@ -134,7 +135,7 @@ class ExitPolicy(ABC):
         """Whether `evidence` or `prediction` look at the tables themselves, not only at summaries and entities."""
         return False
 
-    def evidence(self, readings: Sequence[Reading]) -> Figures:
+    def evidence(self, readings: Sequence[Reading]) -> DoubleArray:
         """Return what the exits computed so far show, the latest last: (sequences, n) float64, on the host.
 
         It depends on each sequence's own cells alone, never on its batch mates, nor on thresholds. The default shows

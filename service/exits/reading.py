@@ -14,20 +14,18 @@ from weakref import ref
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from service.exits.batch import Batch, OneByOne, Stretch, per_cell, per_sequence, per_word
-from service.exits.candidates import Candidates as Candidates  # "as": whoever makes a reading may import them from here
-from service.exits.cells import Cells as Cells
+from service.exits.candidates import Candidates
+from service.exits.cells import Cells
 from service.exits.confidence import entropy
 from service.spans.decode import choose, spans_of
 from service.spans.table import SUMMARY, cell_words, num_cells
-from service.spans.types import FloatArray, IntArray, Span
+from service.spans.types import DoubleArray, FloatArray, IntArray, Span
 
 Projections = tuple[FloatArray, FloatArray]
 SpanSet = frozenset[tuple[int, int, int]]  # start, end, label
-Figures = NDArray[np.float64]
 BYTES_OF_A_KEY = 12  # first word, last word and label of an entity, as float32
 MIN_LOG_PROB = -30.0  # keeps a probability of 0 from making a divergence infinite
 T = TypeVar("T")
@@ -60,7 +58,7 @@ class Reading:
         *,
         nested: bool,
         cells: Cells | None = None,
-        summary: Figures | None = None,
+        summary: DoubleArray | None = None,
         candidates: Candidates | None = None,
         word_uncertainty: FloatArray | None = None,
         projections: Projections | None = None,
@@ -254,9 +252,9 @@ class Reading:
         return torch.stack(figures, dim=1)
 
     @per_sequence
-    def summary(self) -> Figures:
+    def summary(self) -> DoubleArray:
         """Bring the summary to the host: (sequences, SUMMARY) float64."""
-        found: Figures = self.summary_on_device.cpu().numpy()  # a device-to-host copy
+        found: DoubleArray = self.summary_on_device.cpu().numpy()  # a device-to-host copy
         return found
 
     @per_sequence
@@ -265,9 +263,9 @@ class Reading:
         rows: list[list[float]] = self.summary.tolist()
         return rows
 
-    def figure(self, name: str) -> Figures:
+    def figure(self, name: str) -> DoubleArray:
         """Return one figure of the summary, by its name in SUMMARY: (sequences,) float64."""
-        column: Figures = self.summary[:, SUMMARY.index(name)]
+        column: DoubleArray = self.summary[:, SUMMARY.index(name)]
         return column
 
     @per_sequence

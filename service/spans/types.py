@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
+DoubleArray = NDArray[np.float64]
 
 
 class Span(NamedTuple):

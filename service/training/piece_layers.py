@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from service.exits.policies.hashee import DRAWN, layer_of_bucket
 from service.models.config import Hash
 from service.models.multi_exit import MultiExitModel
-from service.spans.types import IntArray
+from service.spans.types import DoubleArray, IntArray
 from service.text.types import SequenceInput
 from service.training.sequences import TrainingSequence
 
-Doubles = NDArray[np.float64]
 _SMOOTHING = 1.0  # occurrences' worth of the tags of all pieces, for the tags of one
 _ROUNDS = 25  # of k-means
 
@@ -43,7 +42,7 @@ def learn_piece_layers(model: MultiExitModel, sequences: Sequence[TrainingSequen
 
 
 def make_piece_layers(
-    hash_: Hash, tags: IntArray, embeddings: Doubles, *, num_layers: int, buckets: int, seed: int
+    hash_: Hash, tags: IntArray, embeddings: DoubleArray, *, num_layers: int, buckets: int, seed: int
 ) -> NDArray[np.uint8]:
     """(vocabulary,) holds the layer after which each piece leaves, DRAWN, or num_layers for those never seen.
 
@@ -65,17 +64,17 @@ def make_piece_layers(
     return layers
 
 
-def _random(tags: IntArray, seed: int) -> Doubles:
+def _random(tags: IntArray, seed: int) -> DoubleArray:
     return np.random.default_rng(seed).random(len(tags))
 
 
-def _rarity(tags: IntArray, _: int) -> Doubles:
+def _rarity(tags: IntArray, _: int) -> DoubleArray:
     """The most frequent pieces leave first."""
-    rarity: Doubles = -tags.sum(axis=1).astype(np.float64)
+    rarity: DoubleArray = -tags.sum(axis=1).astype(np.float64)
     return rarity
 
 
-def _lack_of_information(tags: IntArray, _: int) -> Doubles:
+def _lack_of_information(tags: IntArray, _: int) -> DoubleArray:
     """The pieces leave first whose presence has the highest mutual information with the label."""
     total = tags.sum()
     present = tags / total
@@ -88,15 +87,15 @@ def _lack_of_information(tags: IntArray, _: int) -> Doubles:
     return -information
 
 
-def _tag_entropy(tags: IntArray, _: int) -> Doubles:
+def _tag_entropy(tags: IntArray, _: int) -> DoubleArray:
     """The pieces leave first whose label is all but known from the piece alone (this order is ours)."""
     prior = tags.sum(axis=0) / tags.sum()
     shares = (tags + _SMOOTHING * prior) / (tags.sum(axis=1, keepdims=True) + _SMOOTHING)
-    entropy: Doubles = -(shares * np.log(np.maximum(shares, 1e-300))).sum(axis=1)
+    entropy: DoubleArray = -(shares * np.log(np.maximum(shares, 1e-300))).sum(axis=1)
     return entropy
 
 
-_COSTS: Mapping[Hash, Callable[[IntArray, int], Doubles]] = {
+_COSTS: Mapping[Hash, Callable[[IntArray, int], DoubleArray]] = {
     "random_consistent": _random,
     "frequency": _rarity,
     "mutual_information": _lack_of_information,
@@ -104,7 +103,7 @@ _COSTS: Mapping[Hash, Callable[[IntArray, int], Doubles]] = {
 }
 
 
-def _clusters(points: Doubles, count: int, seed: int) -> IntArray:
+def _clusters(points: DoubleArray, count: int, seed: int) -> IntArray:
     """(points,) holds the number of each one's k-means cluster, counted by ascending sum of their points' norms."""
     centres = points[np.random.default_rng(seed).choice(len(points), count, replace=False)]
     nearest = np.zeros(len(points), dtype=np.int64)

@@ -7,7 +7,16 @@ import pytest
 from docs.generate import FOLDER, OTHER_VARIABLES, PAGES, PROJECT, UNITS
 from service.settings import Settings
 
-READERS = ("Makefile", "docker-compose.yml", "service/__main__.py", "service/api/server.py", "tests/e2e/containers_.py")
+READERS = (
+    *("Makefile", "docker-compose.yml", "tests/e2e/containers_.py"),
+    *("service/commands/ask.py", "service/api/server.py"),
+)
+    "Makefile",
+    "docker-compose.yml",
+    "service/commands/ask.py",
+    "service/api/server.py",
+    "tests/e2e/containers_.py",
+)
 
 
 @pytest.mark.parametrize("name", PAGES)

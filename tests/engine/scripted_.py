@@ -22,7 +22,8 @@ from torch import Tensor
 from service.engine.engine import Engine, EngineLimits, EngineObserver
 from service.engine.sequence import Request, Sequence
 from service.engine.shadows import Shadows
-from service.executors.eager import EagerExecutor, State
+from service.executors.eager import EagerExecutor
+from service.executors.pytorch import State
 from service.exits.catalog import PolicyCatalog
 from service.exits.policies.learned import ExitRule
 from service.exits.policies.vee import Vee
@@ -98,7 +99,7 @@ class ScriptedStepper:
 class TableModel:
     """In place of a MultiExitModel: its exits say what they were given, whoever else is in the step.
 
-    readings [sequence][layer - 1] of one sequence each; `inputs` are those sequences
+    readings [sequence][layer - 1] of one sequence each, whose tables are taken as scores; `inputs` are those sequences
     """
 
     def __init__(self, readings: Seq[Seq[Reading]]) -> None:
@@ -107,7 +108,7 @@ class TableModel:
         self.config = SimpleNamespace(
             num_layers=len(readings[0]), nested=first.nested, labels=labels, prototypes=False, hash=None
         )
-        self._tables = [[reading.table for reading in own] for own in readings]
+        self._scores = [[reading.table for reading in own] for own in readings]
         inputs = random_sequences([own[0].num_words[0] for own in readings])
         self.inputs = [replace(one, piece_ids=np.full(one.num_pieces, index)) for index, one in enumerate(inputs)]
 
@@ -124,9 +125,18 @@ class TableModel:
         assert active is None
         return hidden
 
-    def exit_table(self, layer: int, hidden: Tensor, packed: Packed) -> Tensor:
+    def exit_scores(self, layer: int, hidden: Tensor, packed: Packed) -> tuple[Tensor, None]:
         owners = [int(rows[0]) for rows in hidden.split(packed.pieces.lengths)]
-        return torch.cat([self._tables[owner][layer - 1] for owner in owners])
+        return torch.cat([self._scores[owner][layer - 1] for owner in owners]), None
+
+    @property
+    def readings(self) -> list[list[Reading]]:
+        """[sequence][layer - 1], what an executor makes of the scores."""
+        words, nested = [one.num_words for one in self.inputs], self.config.nested
+        return [
+            [Reading(torch.log_softmax(scores, dim=1), [count], nested=nested) for scores in own]
+            for count, own in zip(words, self._scores, strict=True)
+        ]
 
 
 class FrugalExecutor(EagerExecutor):

@@ -347,7 +347,7 @@ def test_a_fault_of_the_worker_costs_the_open_requests_and_nobody_after_them(mon
 def test_a_fault_of_the_worker_leaves_nothing_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     def fill(_: int, sequences: Seq[Sequence]) -> None:
         for sequence in sequences:
-            sequence.hidden = object()
+            sequence.state = object()
         monkeypatch.setattr(Scheduler, "next_step", lambda _: 1 / 0)
 
     engine, lost = make_engine(ScriptedStepper(on_step=fill)), scripted_request(3, 4)
@@ -357,7 +357,7 @@ def test_a_fault_of_the_worker_leaves_nothing_on_the_device(monkeypatch: pytest.
     monkeypatch.undo()
     engine.close()
     assert isinstance(error_of(lost), EngineFailed)
-    assert [sequence.hidden for sequence in lost.sequences] == [None, None]
+    assert [sequence.state for sequence in lost.sequences] == [None, None]
 
 
 def test_a_worker_that_keeps_failing_gives_up_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ from service.exits.policies.shallow_deep import ShallowDeep
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
 from service.exits.reading import Reading
+from service.models.biaffine import Projections
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Active, Packed, pack
 from service.spans.decode import choose, decode
@@ -239,7 +240,8 @@ def given() -> tuple[list[ExitPolicy], TableModel, list[list[Reading]]]:
     policies = [*POLICIES, *POLICIES, *POLICIES]
     num_words = [2 + (3 * index) % 7 for index in range(len(policies))]
     readings = alone(random_readings(num_words, 4, 3, seed=0, drift=0.1))
-    return policies, TableModel(readings), readings
+    model = TableModel(readings)
+    return policies, model, model.readings
 
 
 def walk(indices: Seq[int], *, read: bool = False, executor: Executor | None = None) -> list[Passage]:
@@ -319,13 +321,13 @@ def test_layers_behind_an_exit_are_not_computed(policy: ExitPolicy, monkeypatch:
 @every_policy
 def test_only_exits_that_the_policy_needs_are_computed(policy: ExitPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
     model, computed = tiny_model(), []
-    exit_table = model.exit_table
+    exit_scores = model.exit_scores
 
-    def noted(layer: int, hidden: Tensor, packed: Packed) -> Tensor:
+    def noted(layer: int, hidden: Tensor, packed: Packed) -> tuple[Tensor, Projections | None]:
         computed.append(layer)
-        return exit_table(layer, hidden, packed)
+        return exit_scores(layer, hidden, packed)
 
-    monkeypatch.setattr(model, "exit_table", noted)
+    monkeypatch.setattr(model, "exit_scores", noted)
     (sequence,) = serve(request_of(INPUTS[0], policy=policy), executor=eager(model))
     assert computed == [layer for layer in range(1, sequence.layer + 1) if policy.needs_exit(layer, 4)]
 
@@ -394,7 +396,7 @@ def test_a_step_that_failed_has_moved_nobody_and_can_be_run_again(monkeypatch: p
     failed, untouched = ([Passage(one, Vee(tau=0.0)) for one in random_sequences((3, 4))] for _ in range(2))
     for passages in (failed, untouched):
         advance(executor, passages)
-    for owner, name in ((model, "run_layer"), (model, "exit_table"), (Vee, "evidence"), (Vee, "decide")):
+    for owner, name in ((model, "run_layer"), (model, "exit_scores"), (Vee, "evidence"), (Vee, "decide")):
         before = [(passage.state, [*passage.readings], [*passage.history]) for passage in failed]
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, lambda *_: 1 / 0)

@@ -133,7 +133,7 @@ def test_a_strategys_default_is_its_cheapest_within_the_balanced_limit(calibrati
 
 
 def test_the_default_of_a_strategy_that_is_run_is_its_cheapest_within_the_balanced_limit() -> None:
-    family, full = families(NUM_LAYERS)["sentee"], run(FullDepth(), REPLAYER, METER)
+    family, full = families(model_of(NUM_LAYERS))["sentee"], run(FullDepth(), REPLAYER, METER)
     members = family.members(REPLAYER.evidences(family.prototype))
     outcomes = [replace(run(member, REPLAYER, METER), policy=Tokee(member.to_json()["tau"])) for member in members]
     calibration = calibrate(TRACE, METER, {}, runs=lambda _: {"tokee": outcomes})

@@ -15,8 +15,9 @@ from torch import Tensor
 from service.evaluation import cost as module
 from service.evaluation.cost import CostMeter, PolicyCost
 from service.evaluation.replay import Replay
-from service.executors.eager import EagerExecutor, State
+from service.executors.eager import EagerExecutor
 from service.executors.executor import Executor
+from service.executors.pytorch import State
 from service.exits import reading as reading_module
 from service.exits.policies.branchynet import BranchyNet
 from service.exits.policies.budgeted import Budgeted

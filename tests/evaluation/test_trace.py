@@ -20,9 +20,9 @@ from service.data.readers import Example
 from service.errors import DataRefused
 from service.evaluation.replay import Replayer
 from service.evaluation.trace import Trace, load_trace, save_trace, trace
+from service.exits.candidates import Candidates
 from service.exits.policies.branchynet import BranchyNet
 from service.exits.policies.budgeted import Budgeted
-from service.exits.reading import Candidates
 from service.models.packed import pack
 from service.spans.table import SUMMARY, num_cells
 from service.spans.types import Entity, FloatArray

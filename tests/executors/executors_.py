@@ -12,9 +12,9 @@ from hashlib import sha256
 import numpy as np
 from torch import Tensor
 
-from service.executors.eager import State as EagerState
 from service.executors.executor import Executor
 from service.executors.fused import FusedExecutor, State
+from service.executors.pytorch import State as EagerState
 from service.exits.reading import Reading
 from service.models.config import ExitConfig, ModelConfig
 from service.models.multi_exit import MultiExitModel

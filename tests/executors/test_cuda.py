@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
 from service.executors.cuda import CudaExecutor, Gpu, reason_against
-from service.executors.eager import State
 from service.executors.executor import Executor
+from service.executors.pytorch import State
 from service.exits.reading import Reading
 from service.models.config import ModelConfig
 from service.spans.types import FloatArray

@@ -1,4 +1,4 @@
-"""Figures of cells are pooled sequence by sequence."""
+"""DoubleArray of cells are pooled sequence by sequence."""
 
 from __future__ import annotations
 

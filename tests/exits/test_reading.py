@@ -16,7 +16,8 @@ from torch import Tensor
 
 from service.exits import confidence
 from service.exits import reading as reading_module
-from service.exits.reading import MIN_LOG_PROB, Candidates, Reading
+from service.exits.candidates import Candidates
+from service.exits.reading import MIN_LOG_PROB, Reading
 from service.spans.decode import choose, decode
 from service.spans.table import SUMMARY, num_cells
 from service.spans.types import FloatArray

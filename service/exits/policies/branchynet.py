@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar
 from service.exits.confidence_policy import ConfidencePolicy
 from service.exits.declaration import Display, Style
 from service.exits.parameters import Number, Scale, quantiles
-from service.exits.reading import Figures, Reading
+from service.exits.reading import Reading
+from service.spans.types import DoubleArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class BranchyNet(ConfidencePolicy):
         ),
     ] = 0.01
 
-    def confidence(self, reading: Reading) -> Figures:
+    def confidence(self, reading: Reading) -> DoubleArray:
         """Return the mean entropy, in [0, 1]."""
         return reading.figure("entropy_mean")
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from service.exits.declaration import Display
 from service.exits.parameters import Evidence, Number, OfModel, Scale
 from service.exits.policy import LAST_LAYER, ExitPolicy, ExitReason
-from service.exits.reading import Figures, Reading
-from service.spans.types import FloatArray
+from service.exits.reading import Reading
+from service.spans.types import DoubleArray, FloatArray
 
 CANDIDATE = 0.05  # a cell is a candidate where an entity has at least this probability (ours; as in training)
 TAUS = (0.02, 0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4)
@@ -71,7 +71,7 @@ class De3(ExitPolicy):
         """The entropy of single cells is in the table alone."""
         return True
 
-    def evidence(self, readings: Sequence[Reading]) -> Figures:
+    def evidence(self, readings: Sequence[Reading]) -> DoubleArray:
         """Return (sequences, 1): the latest layer's EDR."""
         points = self.prototypes.points[len(readings) - 1]
         return largest_edr(readings[-1], points, self.weight)[:, None]

@@ -12,7 +12,8 @@ from service.exits.consistency import entity_set
 from service.exits.declaration import Display, Style
 from service.exits.parameters import Count, Evidence, Number, Scale, earlier_layers
 from service.exits.policy import LAST_LAYER, ExitPolicy, ExitReason
-from service.exits.reading import Figures, Reading
+from service.exits.reading import Reading
+from service.spans.types import DoubleArray
 
 TAUS = (0.01, 0.02, 0.05, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 GATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
@@ -81,7 +82,7 @@ class GatedVote(ExitPolicy):
         """A gate that is no wider than tau lets nobody through."""
         return self.tau < self.gate
 
-    def evidence(self, readings: Sequence[Reading]) -> Figures:
+    def evidence(self, readings: Sequence[Reading]) -> DoubleArray:
         """Return (sequences, 2): the largest entropy, and how many earlier layers decoded the same."""
         *earlier, current = readings
         entropy_max = current.figure("entropy_max")

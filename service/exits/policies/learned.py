@@ -19,7 +19,8 @@ from service.exits.assets import ModelAssets
 from service.exits.declaration import Display, Family, Style
 from service.exits.parameters import Count, Evidence, Evidences, Number, OfModel, Scale, earlier_layers, quantiles
 from service.exits.policy import LAST_LAYER, ExitPolicy, ExitReason
-from service.exits.reading import BYTES_OF_A_KEY, Figures, Reading
+from service.exits.reading import BYTES_OF_A_KEY, Reading
+from service.spans.types import DoubleArray
 
 FEATURES = (
     "log_entropy_max",  # of the least certain cell
@@ -77,7 +78,7 @@ class ExitRule:
     def num_layers(self) -> int:
         return len(self.bias) + 1
 
-    def worth_of_going_on(self, readings: Sequence[Reading]) -> Figures:
+    def worth_of_going_on(self, readings: Sequence[Reading]) -> DoubleArray:
         """After layer len(readings), which is not the last -> (sequences,) float64, above 0."""
         weights, bias = self.weights[len(readings) - 1], self.bias[len(readings) - 1]
         worth = []
@@ -164,7 +165,7 @@ class Learned(ExitPolicy):
         """Down to the deepest early exit, and at the end."""
         return layer <= self.deepest_exit or layer == num_layers
 
-    def evidence(self, readings: Sequence[Reading]) -> Figures:
+    def evidence(self, readings: Sequence[Reading]) -> DoubleArray:
         """Return (sequences, 1): the worth of going on, after all layers but the last."""
         if len(readings) >= min(self.rule.num_layers, self.deepest_exit + 1):  # at the last layer
             return ExitPolicy.evidence(self, readings)

@@ -10,7 +10,8 @@ from service.exits.consistency import entity_set
 from service.exits.declaration import Display, Style
 from service.exits.parameters import Count, Evidence, earlier_layers, patiences
 from service.exits.policy import LAST_LAYER, ExitPolicy, ExitReason
-from service.exits.reading import Figures, Reading
+from service.exits.reading import Reading
+from service.spans.types import DoubleArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Pabee(ExitPolicy):
         """Every layer, unless patience rules out leaving before the last."""
         return layer == num_layers or self.patience < num_layers - 1
 
-    def evidence(self, readings: Sequence[Reading]) -> Figures:
+    def evidence(self, readings: Sequence[Reading]) -> DoubleArray:
         """Return (sequences, 1): 1 where the layer before decoded the same, else 0; nothing at the first layer."""
         if len(readings) < 2:
             return ExitPolicy.evidence(self, readings)

@@ -26,7 +26,8 @@ from service.exits.parameters import (
     quantiles,
 )
 from service.exits.policy import LAST_LAYER, ExitPolicy, ExitReason
-from service.exits.reading import Figures, Reading
+from service.exits.reading import Reading
+from service.spans.types import DoubleArray
 
 MEASURES = sorted({measure for measure, _ in CONSISTENCIES})
 POOLINGS = sorted({pooling for _, pooling in CONSISTENCIES})
@@ -138,7 +139,7 @@ class Vee(ExitPolicy):
         """Every layer votes, unless patience rules out that any vote is won before the last."""
         return layer == num_layers or self.ensemble or self.patience < num_layers - 1
 
-    def evidence(self, readings: Sequence[Reading]) -> Figures:
+    def evidence(self, readings: Sequence[Reading]) -> DoubleArray:
         """Return (sequences, m - 1): the consistency of layer m with layers 1, 2, ..., m - 1."""
         compare = CONSISTENCIES[self.measure, self.pooling].compare
         *earlier, current = readings
