@@ -11,12 +11,6 @@ READERS = (
     *("Makefile", "docker-compose.yml", "tests/e2e/containers_.py"),
     *("service/commands/ask.py", "service/api/server.py"),
 )
-    "Makefile",
-    "docker-compose.yml",
-    "service/commands/ask.py",
-    "service/api/server.py",
-    "tests/e2e/containers_.py",
-)
 
 
 @pytest.mark.parametrize("name", PAGES)
