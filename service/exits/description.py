@@ -20,6 +20,7 @@ class ParameterDescription:
 
     default          what it is when nobody says; calibrated where the model is
     lowest, highest  of a number or an integer; null where there is no bound
+    step             between two values of an integer, from the lowest on; null for all other kinds
     useful_highest   the highest integer that makes a difference on this model; null where there is no telling
     choices          of a choice
     scale            how a slider or a threshold is drawn; null for one that is not
@@ -33,6 +34,7 @@ class ParameterDescription:
     default: float | int | bool | str
     lowest: int | float | None
     highest: int | float | None
+    step: int | None
     useful_highest: int | None
     choices: tuple[str, ...]
     scale: Scale | None
@@ -112,11 +114,12 @@ def _variants(policy: ExitPolicy, catalog: PolicyCatalog) -> list[Variant]:
 def _parameter(name: str, parameter: Parameter, default: Any, catalog: PolicyCatalog) -> ParameterDescription:
     lowest: int | float | None = None
     highest: int | float | None = None
+    step: int | None = None
     useful: int | None = None
     if isinstance(parameter, Number):
         lowest, highest = (None if math.isinf(bound) else bound for bound in (parameter.lowest, parameter.highest))
     elif isinstance(parameter, Count):
-        lowest, highest = parameter.lowest, HIGHEST_INT
+        lowest, highest, step = parameter.lowest, HIGHEST_INT, 2 if parameter.is_odd else 1
         useful = None if parameter.useful is None else parameter.useful(catalog.model)
     return ParameterDescription(
         name,
@@ -126,6 +129,7 @@ def _parameter(name: str, parameter: Parameter, default: Any, catalog: PolicyCat
         default,
         lowest,
         highest,
+        step,
         useful,
         tuple(parameter.choices) if isinstance(parameter, Choice) else (),
         parameter.scale if isinstance(parameter, Number) else None,

@@ -434,7 +434,7 @@ def test_a_measure_offers_the_poolings_that_it_has(go: Go) -> None:
 
 PARAMETER: dict[str, Any] = {
     "unit": "",
-    **dict.fromkeys(("lowest", "highest", "useful_highest", "scale", "ends")),
+    **dict.fromkeys(("lowest", "highest", "step", "useful_highest", "scale", "ends")),
     "choices": [],
 }
 
@@ -465,8 +465,8 @@ NEWEST: dict[str, Any] = {
     "parameters": [
         parameter("mode", "choice", "plain", choices=["plain", "fancy"]),
         parameter("tau", "number", 0.9987, unit="sureness", scale={"surest": 1.0, "farthest": 0.0, "is_even": False}),
-        parameter("heads", "integer", 1, lowest=1, useful_highest=4, ends=["few", "many"]),
-        parameter("rounds", "integer", 7, lowest=1),
+        parameter("heads", "integer", 1, lowest=1, step=1, useful_highest=4, ends=["few", "many"]),
+        parameter("rounds", "integer", 7, lowest=1, step=2),
         parameter("is_late", "flag", False),
     ],
     "variants": [],
@@ -514,6 +514,7 @@ def test_a_new_strategy_is_offered_with_fields_for_its_parameters(go: Go, size: 
     expect(heads).to_have_accessible_description("what heads means few many")
     expect(heads).to_have_attribute("max", "4")
     expect(page.get_by_role("spinbutton", name="Rounds")).to_have_value("7")
+    expect(page.get_by_role("spinbutton", name="Rounds")).to_have_attribute("step", "2")
     expect(page.get_by_role("checkbox", name="Is late")).to_have_accessible_description("what is_late means")
     expect(page.get_by_title("what rounds means")).to_be_visible()
     assert Axe().run(page).violations_count == 0

@@ -55,19 +55,20 @@ export class Fields {
     if (kind === "flag") {
       return element("input", { ...bound, type: "checkbox", onchange: change(({ checked }) => checked) });
     }
-    return element("input", { ...bound, ...this.#exact(name) });
+    return element("input", { ...bound, ...this.#exact(parameter) });
   }
 
-  #exact(name) {
+  #exact({ name, lowest, step }) {
     const change = ({ target }) => target.value !== "" && this.onChange(name, Number(target.value));
-    return { "data-parameter": name, type: "number", step: "any", onchange: change };
+    const counted = step === null ? { step: "any" } : { min: lowest, step };
+    return { "data-parameter": name, type: "number", ...counted, onchange: change };
   }
 
   /** Beside a slider: its number, which can be typed for a threshold. */
   #reading(parameter, id) {
     const { name } = parameter;
     if (isCounted(parameter)) return element("output", { for: id, "data-parameter": name });
-    return element("input", { ...this.#exact(name), class: "exact", "aria-label": `${titled(name)}, exactly` });
+    return element("input", { ...this.#exact(parameter), class: "exact", "aria-label": `${titled(name)}, exactly` });
   }
 
   #slider(parameter, id) {

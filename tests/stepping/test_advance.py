@@ -1,4 +1,4 @@
-"""The runner on a tiny model: packed == alone, served == replayed, traced == untraced, and nothing asked for in vain.
+"""Passages through a tiny model: packed == alone, served == replayed, traced == untraced, nothing asked for in vain.
 
 On a model of given tables, where the packing of a step rounds nothing, equal means equal to the last bit.
 """
