@@ -62,7 +62,7 @@ a biaffine exit ({exit_form}) after every layer. {shapes}
 
 Seed {recipe.seed}, best epoch {best_epoch} of at most {recipe.epochs}, chosen by {_chosen_by(recipe)}.
 
-## DoubleArray
+## Figures
 
 Strict span and label micro-F1 x 100, on texts split into sentences as the server splits them;
 {lost} of {test[0].gold} gold entities of the test set are lost by that and count as missed.
