@@ -1,4 +1,4 @@
-"""Raw text to sentences with exact offsets, by `sentencex`. What a word is, is decided in `words`, not here."""
+"""Splits raw text into sentences with exact offsets, by `sentencex`. Words are found in `words`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import sentencex
 
 
 def split_sentences(text: str, language: str) -> list[tuple[int, int]]:
-    """The sentences of `text` as (start, end) character offsets that cover it without a gap.
+    """Return the sentences of `text` as (start, end) character offsets that cover it without a gap.
 
-    A blank line ends a sentence, a single line break does not. A stretch without a single letter ("1. ", "* ", a blank
-    line) is no sentence of its own and joins the one that follows, or the last one at the end of the text.
+    A blank line ends a sentence, a single line break does not. A stretch without any letter ("1. ", "* ", a blank line)
+    is not a sentence of its own: it belongs to the next sentence, or at the end of the text to the last one.
 
     language: an ISO 639-1 code; `sentencex` falls back to general rules for one it does not know.
     """
