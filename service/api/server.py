@@ -69,7 +69,7 @@ def serve(process_started: float) -> None:
 def build_service(settings: Settings) -> Service:
     """Load the model and put everything together; the app starts the engine, which warms up first."""
     threads = settings.threads or available_cores()
-    use_threads(1)  # OpenMP serves the first thread that asks for a team far better than any later one: the worker's
+    use_threads(1)  # OpenMP serves the first thread to ask for a team far better than others; this must be the worker
     stored = load_model(find_model(settings.model, settings.model_store))
     config = stored.config
     executor = make_executor(settings.executor, stored.model, device=settings.device, threads=threads)

@@ -1,4 +1,4 @@
-"""GET /: the console, a static page, and its assets. They need no key; the calls that the page makes do."""
+"""GET /: the console, a static page, and its assets. These need no key, but the calls that the page makes do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shapes of the exit policy's routes; those of its parameters are read from the strategies themselves."""
+"""The shapes of the exit policy's routes; the shapes of its parameters are read from the strategies themselves."""
 
 from __future__ import annotations
 
