@@ -41,11 +41,11 @@ class PolicyInForce:
         self.policy = policy
 
     def capture(self, _: object = None) -> CapturedPolicy:
-        """See `service.engine.engine.LivePolicy`."""
+        """See `service.engine.engine.PolicySource`."""
         return CapturedPolicy(self.policy, version=1)
 
     def renew(self, captured: CapturedPolicy, _: object) -> CapturedPolicy:
-        """See `service.engine.engine.LivePolicy`."""
+        """See `service.engine.engine.PolicySource`."""
         return captured
 
 

@@ -53,7 +53,7 @@ class EngineObserver(Protocol):
         """Take note of how many requests wait for their first step, and of how many have started."""
 
 
-class LivePolicy(Protocol):
+class PolicySource(Protocol):
     """Gives requests their exit policy; `service.policy` implements it."""
 
     def capture(self, override: Mapping[str, Any] | None = None) -> CapturedPolicy:
@@ -75,7 +75,7 @@ class Engine:
         self,
         stepper: Stepper,
         *,
-        policy: LivePolicy,
+        policy: PolicySource,
         limits: EngineLimits,
         observer: EngineObserver,
         shadows: Shadows | None = None,
