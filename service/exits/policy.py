@@ -172,14 +172,9 @@ class ExitPolicy(ABC):
         """Return the words after `layer`, some of them halted there; `reading` is None if the exit did not run."""
         raise NotImplementedError(f"strategy {self.strategy} does not halt words one by one")
 
-    def look(self, seen: Sequence[Sequence[Reading]], words: Sequence[WordProgress | None]) -> list[Evidence]:
-        """Return the evidence of some sequences after a layer that is not the last.
-
-        seen   the readings of every sequence so far; the same number for all
-        words  the words of every sequence after the layer; None where they do not halt one by one
-        """
-        rows = self.evidence([Reading.join(of_exit) for of_exit in zip(*seen, strict=True)]).tolist()
-        return [tuple(row) for row in rows]
+    def word_evidence(self, words: WordProgress) -> Evidence:
+        """Return the evidence of a sequence whose words halt one by one, after a layer that is not the last."""
+        return ()
 
     # how it is counted, compared and kept
 

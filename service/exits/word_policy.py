@@ -40,9 +40,9 @@ class WordPolicy(ExitPolicy):
             return words
         return replace(words, moving=self.go_on(layer, num_layers, sequence, words))
 
-    def look(self, seen: Sequence[Sequence[Reading]], words: Sequence[WordProgress | None]) -> list[Evidence]:
-        """Return for every sequence how many of its words go on."""
-        return [() if one is None else (float(one.moving.sum()),) for one in words]
+    def word_evidence(self, words: WordProgress) -> Evidence:
+        """Return how many of the words go on."""
+        return (float(words.moving.sum()),)
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
         """Leave if no word goes on."""

@@ -55,8 +55,13 @@ def run(executor: Executor, passages: Sequence[Passage]) -> Iterator[Passage]:
     under_way = list(passages)
     while under_way:
         advance(executor, under_way)
-        yield from (passage for passage in under_way if passage.exit_reason is not None)
-        under_way = [passage for passage in under_way if passage.exit_reason is None]
+        staying = []
+        for passage in under_way:
+            if passage.exit_reason is None:
+                staying.append(passage)
+            else:
+                yield passage
+        under_way = staying
 
 
 def _active(words: Sequence[WordProgress | None]) -> list[Flags | None] | None:
@@ -70,15 +75,17 @@ def _evidence(
     passages: Sequence[Passage], readings: Sequence[Reading | None], words: Sequence[WordProgress | None]
 ) -> list[Evidence]:
     """Return the evidence of each passage after the layer, worked out together for passages that share a policy."""
-    groups: dict[tuple[int, int], list[tuple[int, list[Reading]]]] = {}
-    for index, (passage, reading) in enumerate(zip(passages, readings, strict=True)):
-        if reading is not None or words[index] is not None:
-            seen = passage.seen if reading is None else [*passage.seen, reading]
-            groups.setdefault((id(passage.policy), len(seen)), []).append((index, seen))
     evidence: list[Evidence] = [()] * len(passages)
+    groups: dict[tuple[int, int], list[tuple[int, list[Reading]]]] = {}
+    for index, (passage, reading, of_words) in enumerate(zip(passages, readings, words, strict=True)):
+        if of_words is not None:
+            evidence[index] = passage.policy.word_evidence(of_words)
+        elif reading is not None:
+            seen = [*passage.seen, reading]
+            groups.setdefault((id(passage.policy), len(seen)), []).append((index, seen))
     for members in groups.values():
         policy = passages[members[0][0]].policy
-        found = policy.look([seen for _, seen in members], [words[index] for index, _ in members])
-        for (index, _), of_passage in zip(members, found, strict=True):
-            evidence[index] = of_passage
+        joined = [Reading.join(of_exit) for of_exit in zip(*(seen for _, seen in members), strict=True)]
+        for (index, _), row in zip(members, policy.evidence(joined).tolist(), strict=True):
+            evidence[index] = tuple(row)
     return evidence
