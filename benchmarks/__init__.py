@@ -1,1 +1,1 @@
-"""Side-by-side measurements; each is a module with a command line, its results lie in results/."""
+"""Side-by-side measurements. Each is a module with a command line; the results are in results/."""

@@ -2,10 +2,10 @@
 
     python -m benchmarks.autopilot conll2003-minilm DATA/conll2003/test.conll --json FILE --figure docs/autopilot.png
 
-First full depth's capacity is searched: the largest rate at which its p99 stays within 100 ms. Then fixed full depth
-and the autopilot get the same texts at the same moments of a Poisson process: .4 times that capacity, 2 times, and .4
-again. A text is some sentences in a row. Latency counts from the moment that a request was due. The client is a process
-of its own on the same cores as the server, whose counters are read once a second.
+First the capacity of full depth is searched: the largest rate at which its p99 stays within 100 ms. Then fixed full
+depth and the autopilot get the same texts at the same moments of a Poisson process: at .4 times that capacity, at 2
+times, and at .4 times again. A text is a few consecutive sentences. Latency counts from the moment that a request was
+due. The client is a process of its own on the same cores as the server; the server's counters are read once a second.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ from service.models.store import StoredModel, find_model, load_model
 SEED = 1
 LOW, PEAK = 0.4, 2.0  # times full depth's capacity
 TRIAL_S, TRIAL_GRACE_S, TRIES, SEARCH_STEP = 4.0, 1.0, 2, 1.1  # of the search for the capacity
-GRACE_S = 11.0  # our server gives a request up after 10 s
+GRACE_S = 11.0  # our server gives up a request after 10 s
 POLICIES = ("full_depth", "autopilot")
 Row = dict[str, Any]
-Levels = Sequence[Mapping[str, Any]]  # the parameters of each
+Levels = Sequence[Mapping[str, Any]]  # the policy parameters of each level
 
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """What one policy made of the peak; seconds from the first phase's start.
+    """How one policy came through the peak. Times are seconds from the start of the first phase.
 
-    seconds  second by second of arrival
-    layers   when, and the average exit layer of those answered in the second before
-    moves    when the autopilot moved, and to which level
+    seconds  the figures of every second, by arrival
+    layers   (time, average exit layer of the sequences answered in the second before)
+    moves    (time, level) of every move of the autopilot
     """
 
     seen: Seen
@@ -71,7 +71,7 @@ class Flight:
     moves: list[tuple[float, int]]
 
     def absorbed_s(self, start: float, end: float) -> int | None:
-        """Seconds after `start` from which on each one up to `end` keeps the goal; None if the last does not."""
+        """Return after how many seconds from `start` the goal is kept up to `end`; None if its last second fails."""
         late = [second.second for second in self.seconds[int(start) : int(end)] if not second.keeps_goal]
         absorbed = max(late, default=int(start) - 1) + 1 - int(start)
         return None if absorbed == int(end) - int(start) else absorbed
@@ -84,7 +84,7 @@ class Watch:
         self._url = server.url
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
-        self._read: list[tuple[float, float, float]] = []  # when; sum and count of exit layers
+        self._read: list[tuple[float, float, float]] = []  # time; sum and count of exit layers
 
     def __enter__(self) -> Watch:
         self._thread.start()
@@ -104,7 +104,7 @@ class Watch:
             self._read.append((time.time(), values["ner_exit_layer_sum"], values["ner_exit_layer_count"]))
 
     def average_exit_layers(self, began: float) -> list[tuple[float, float]]:
-        """By second of reading; nothing of a second in which nobody was answered."""
+        """Return (time, average exit layer) of every reading before which a sequence was answered."""
         return [
             (round(at - began, 2), (layers - layers_before) / (count - count_before))
             for (_, layers_before, count_before), (at, layers, count) in pairwise(self._read)
@@ -114,7 +114,7 @@ class Watch:
 
 @dataclass(slots=True)
 class Bench:
-    """What all trials share; a server is the one started last."""
+    """What all trials share; `server` is the one that was started last."""
 
     model: Path
     levels: Levels
@@ -125,7 +125,7 @@ class Bench:
     server: Server | None = None
 
     def stand(self, policy: str) -> Stand:
-        """A started server under full depth or the autopilot; to be used in `with`."""
+        """Return a started server under full depth or the autopilot, to be used in `with`."""
         change = {"autopilot": self.objective} if policy == "autopilot" else {"strategy": policy}
         return Stand(policy, partial(self._start, change), self.client, self.num_texts)
 
@@ -134,7 +134,7 @@ class Bench:
         return self.server
 
     def capacity(self) -> float:
-        """Texts a second: the largest rate at which full depth keeps the goal, at a second try if need be."""
+        """Return the largest rate, in texts per second, at which full depth keeps the goal in one of TRIES."""
         with self.stand("full_depth") as stand:
 
             def keeps_goal(rate: float) -> bool:
@@ -145,7 +145,7 @@ class Bench:
             return search(keeps_goal, keeps_goal, len(alone) / alone[-1], SEARCH_STEP)
 
     def fly(self, policy: str, phases: Sequence[Phase]) -> Flight:
-        """One policy through all phases."""
+        """Return how one policy comes through all phases."""
         with self.stand(policy) as stand:
             server = self.server
             if server is None:
@@ -168,7 +168,7 @@ class Bench:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print the tables, and write the files."""
     options = _options()
     stored = load_model(find_model(options.model, options.store))
     objective = {"p95_ms": options.p95_ms, "max_f1_loss": options.max_f1_loss}
@@ -233,7 +233,7 @@ def _levels(stored: StoredModel, max_f1_loss: float) -> Levels:
 
 
 def _row(policy: str, flight: Flight, phases: Sequence[Phase]) -> Row:
-    """What came of it, in the peak from its absorption on as well."""
+    """Return a policy's figures over all phases, and over the peak once it is absorbed."""
     step = phases[0][1]
     end = step + phases[1][1]
     absorbed_s = flight.absorbed_s(step, end)

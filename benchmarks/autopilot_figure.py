@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 
 
 def draw(rows: Sequence[Row], phases: Sequence[Phase], num_levels: int, path: Path) -> None:
-    """One panel above the other: p50 and p99 by second of arrival, the autopilot's level, the average exit layer."""
+    """Draw panels one above the other: p50 and p99 by second of arrival, autopilot's level, average exit layer."""
     _, (latency, level, layer) = plt.subplots(3, 1, figsize=(9, 8), sharex=True, height_ratios=(3, 1, 1))
     for row in rows:
         _latency(latency, row)
@@ -57,7 +57,7 @@ def draw(rows: Sequence[Row], phases: Sequence[Phase], num_levels: int, path: Pa
 
 
 def _latency(axes: Axes, row: Row) -> None:
-    """Seconds whose requests were not answered in time leave a gap."""
+    """Draw p50 and p99; seconds whose requests were not answered in time leave a gap."""
     name, colour, marker = STYLES[row["policy"]]
     when = [second["second"] + 0.5 for second in row["seconds"]]
     for quantile, line, fill in (("p99", "-", colour), ("p50", "--", "white")):

@@ -1,9 +1,9 @@
-"""Does a sequence's answer depend on its batch mates? Every sequence alone, and in random batches, until 100,000.
+"""Does a sequence's answer depend on its batch? Runs every sequence alone, and in random batches until 100,000 ran.
 
     python -m benchmarks.batch_invariance conll2003-minilm DATA/conll2003/test.conll
 
-Compared are exit layer and entities under the preset, at every exit the exact numbers that policies see, and with
-`--executor eager` the same of PyTorch. Prints how many sequences differ; exits with 1 where one does.
+It compares the exit layer and the entities under the preset, and the exact numbers that policies see at every exit;
+with `--executor eager`, those of PyTorch. It prints how many sequences differ, and exits with 1 if any does.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from service.exits.policy import ExitPolicy
 from service.exits.reading import Reading
 from service.text.types import SequenceInput
 
-Outcome = tuple[int, tuple[object, ...], bytes]  # exit layer, entities, every number that was seen
+Outcome = tuple[int, tuple[object, ...], bytes]  # exit layer, entities, every number that policies see
 
 
 def run(executor: Executor, sequences: Sequence[SequenceInput], policy: ExitPolicy) -> list[Outcome]:
-    """All sequences in one step, to full depth; -> what each one answers under `policy`."""
+    """Run all sequences to full depth, in one step per layer; return what each answers under `policy`."""
     num_layers = executor.config.num_layers
     states = [None] * len(sequences)
     readings: list[Reading] = []
@@ -50,7 +50,7 @@ def run(executor: Executor, sequences: Sequence[SequenceInput], policy: ExitPoli
 
 
 def main() -> None:
-    """Print the counts."""
+    """Measure and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("file", type=Path)

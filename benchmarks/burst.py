@@ -2,9 +2,9 @@
 
     python -m benchmarks.burst conll2003-minilm DATA/conll2003/test.conll
 
-All texts are submitted to the engine at the same moment, each as a request of its own; tokenising and HTTP are not in
-the figures. Policies take turns, and the best of some rounds counts. "bound" is the share of the time in which layers
-and their exits ran: what throughput is of that of an engine that costs nothing.
+All texts are submitted to the engine at the same moment, each as a request of its own; the figures do not contain
+tokenising and HTTP. Policies take turns, and the best of several rounds counts. "bound" is the share of the time in
+which layers and their exits ran: the throughput divided by that of an engine that costs nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROUNDS = 5
 
 
 def burst(engine: Engine, texts: list[EncodedText]) -> list[float]:
-    """Seconds from the start until each answer, sorted."""
+    """Submit all texts at once; return the seconds until each answer, sorted."""
     started = time.monotonic()
     requests = []
     for index, text in enumerate(texts):
@@ -41,7 +41,7 @@ def burst(engine: Engine, texts: list[EncodedText]) -> list[float]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("file", type=Path)

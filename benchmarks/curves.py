@@ -2,8 +2,8 @@
 
     python -m benchmarks.curves conll2003-minilm DATA/conll2003/test.conll --figure docs/curves.png --json FILE
 
-Through the engine, in this process. The bound of a point is the time in which layers and their exits ran, of the very
-run that the point is of: what an engine that costs nothing would take.
+All texts go through the engine, in this process. The bound of a point is the time in which layers and their exits ran,
+in the same run as the point: the time that an engine that costs nothing would take.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OF_RANDOM_TEXTS = 60
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One point of a curve: milliseconds of an engine's time per text, and of its layers and exits."""
+    """One point of a curve: the engine's milliseconds per text, and those in which layers and exits ran (bound)."""
 
     panel: str
     curve: str
@@ -46,7 +46,7 @@ class Point:
 
 
 def main() -> None:
-    """Measure, print, draw."""
+    """Measure, print the points, and draw the curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("file", type=Path)
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def _of_a_model(options: argparse.Namespace) -> Iterator[Point]:
-    """Depth, one text at a time; and concurrency, under full depth and the preset balanced."""
+    """Yield the points over depth, one text at a time, and over concurrency, under full depth and preset balanced."""
     stored = load(options.model, options.store)
     _, policies = policies_of(stored)
     texts = draw_texts(stored, options.file, options.texts)
@@ -92,7 +92,7 @@ def _of_a_model(options: argparse.Namespace) -> Iterator[Point]:
 
 
 def _of_lengths_and_labels(options: argparse.Namespace) -> Iterator[Point]:
-    """Random weights of the shape of MiniLM, of three layers; with one exit, and with one after every layer."""
+    """Yield the points of random models of MiniLM's shape and three layers, with one exit and with three."""
     cases = [("length", length, length, 5) for length in LENGTHS]
     cases += [("labels", labels, 32, labels) for labels in LABELS]
     for panel, x, length, labels in cases:
@@ -110,7 +110,7 @@ def _of_lengths_and_labels(options: argparse.Namespace) -> Iterator[Point]:
 
 
 def _best(executor: Watched, run: Callable[[], float]) -> tuple[float, float]:
-    """Milliseconds of the fastest round, and those of it in which the executor was busy."""
+    """Return the milliseconds of the fastest round, and those in which its executor was busy."""
     found = []
     for _ in range(ROUNDS):
         executor.busy_s = 0.0
@@ -120,7 +120,7 @@ def _best(executor: Watched, run: Callable[[], float]) -> tuple[float, float]:
 
 
 def _run(engine: Engine, texts: Sequence[EncodedText], clients: int) -> float:
-    """Seconds for all texts, each client sending the next one when it has the answer to the last."""
+    """Return the seconds for all texts, if each client sends its next text when it has the answer to the last."""
     waiting = iter(texts)
     taking = threading.Lock()
 
@@ -145,7 +145,7 @@ def _run(engine: Engine, texts: Sequence[EncodedText], clients: int) -> float:
 
 
 def _draw(points: Sequence[Point], path: Path) -> None:
-    """Four panels; the bound is the dashed line of a curve's colour."""
+    """Draw four panels; the dashed line of a curve's colour is its bound."""
     import matplotlib
 
     matplotlib.use("agg")

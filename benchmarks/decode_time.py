@@ -1,8 +1,8 @@
-"""Time to decode one span table, by words and by share of cells that are candidates.
+"""Measures the time to decode one span table, by its words and by the share of its cells that are candidates.
 
     python -m benchmarks.decode_time
 
-Median of many runs on random tables. A trained model leaves a handful of candidates; "all" is an untrained one's worst.
+Prints medians of many runs on random tables. A trained model leaves a few candidates; "all" is the worst case.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RUNS = 200
 
 
 def decode_ms(num_words: int, num_candidates: int, *, nested: bool) -> float:
-    """Median milliseconds of `decode` over random tables."""
+    """Return the median milliseconds of `decode` over random tables."""
     random = np.random.default_rng(0)
     times = []
     for _ in range(RUNS):
@@ -34,7 +34,7 @@ def decode_ms(num_words: int, num_candidates: int, *, nested: bool) -> float:
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print the table."""
     print("words  candidates   flat ms   nested ms")
     for num_words in (16, 32, 128):
         for num_candidates in (10, num_cells(num_words)):

@@ -2,9 +2,9 @@
 
     python -m benchmarks.early_exit_time conll2003-minilm DATA/conll2003/test.conll
 
-Sentences go through the engine one at a time, as a lone client's would: tokenising and HTTP are not in the figures,
-everything between them is. Policies take turns sentence by sentence, so that whatever else the machine does meets all.
-"never" is a preset's policy with tau 0, under which nobody leaves early: what exits cost on traffic that never exits.
+Sentences go through the engine one at a time, like those of a single client: the figures contain everything but
+tokenising and HTTP. Policies take turns sentence by sentence, so that other work of the machine affects all alike.
+"never" is a preset's policy with tau 0, under which no sentence leaves early: it shows what exits cost in vain.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROUNDS = 3
 def time_policies(
     engine: Engine, policies: dict[str, ExitPolicy], texts: list[EncodedText], in_force: PolicyInForce
 ) -> dict[str, list[float]]:
-    """Seconds of every text under every policy, the fewest of ROUNDS tries."""
+    """Return the seconds of every text under every policy, each the fewest of ROUNDS tries."""
     seconds = {name: [float("inf")] * len(texts) for name in policies}
     for _ in range(ROUNDS):
         for index, text in enumerate(texts):
@@ -47,7 +47,7 @@ def time_policies(
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("file", type=Path)

@@ -1,4 +1,4 @@
-"""What the engine's benchmarks share: an engine in this process, as the server builds it, and policies to run on it."""
+"""Shared by the benchmarks of the engine: an engine in this process, as the server builds it, and its policies."""
 
 from __future__ import annotations
 
@@ -22,52 +22,52 @@ from service.text.types import EncodedText
 
 
 class Silent:
-    """An observer that watches nothing."""
+    """An observer that ignores every event."""
 
     def step_done(self, layer: int, sequences: int, pieces: int, seconds: float) -> None:
-        """Ignored."""
+        """Ignore it."""
 
     def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
-        """Ignored."""
+        """Ignore it."""
 
     def queue_changed(self, waiting: int, running: int) -> None:
-        """Ignored."""
+        """Ignore it."""
 
 
 class PolicyInForce:
-    """The policy that a request captures; benchmarks change it between requests."""
+    """Gives requests the policy in force; benchmarks change it between requests."""
 
     def __init__(self, policy: ExitPolicy) -> None:
         self.policy = policy
 
     def capture(self, _: object = None) -> CapturedPolicy:
-        """See `service.engine.engine.LivePolicy`."""
+        """See `service.engine.engine.PolicySource`."""
         return CapturedPolicy(self.policy, version=1)
 
     def renew(self, captured: CapturedPolicy, _: object) -> CapturedPolicy:
-        """See `service.engine.engine.LivePolicy`."""
+        """See `service.engine.engine.PolicySource`."""
         return captured
 
 
 def load(reference: str, store: Path) -> StoredModel:
-    """A model, loaded on one thread as by the server: OpenMP serves the first thread that asks for a team best."""
+    """Load a model on one thread, as the server does: OpenMP serves the first thread that asks for a team best."""
     use_threads(1)
     return load_model(find_model(reference, store))
 
 
 def add_executor(parser: argparse.ArgumentParser) -> None:
-    """The options that `executor_of` reads."""
+    """Add the options that `executor_of` reads."""
     parser.add_argument("--executor", default="auto", help="auto, cuda, eager or fused; auto as the server chooses")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as the cgroup's quota allows")
 
 
 def executor_of(options: argparse.Namespace, stored: StoredModel) -> Executor:
-    """The executor that was asked for."""
+    """Return the executor that the options ask for."""
     return make_executor(options.executor, stored.model, threads=options.threads)
 
 
 def start_engine(executor: Executor, in_force: PolicyInForce) -> Engine:
-    """A started engine on a model that `load` gave: its worker is the first thread to ask for more than one."""
+    """Return a started engine on a model from `load`: its worker is the first thread to ask for a team."""
     engine = Engine(
         ModelStepper(executor),
         policy=in_force,
@@ -80,7 +80,7 @@ def start_engine(executor: Executor, in_force: PolicyInForce) -> Engine:
 
 
 def policies_of(stored: StoredModel) -> tuple[Calibration, dict[str, ExitPolicy]]:
-    """The calibration of a model; full depth, its presets and the static cuts."""
+    """Return a model's calibration, and by name full depth, its presets and the static cuts."""
     if stored.operating_points is None:
         raise SystemExit(f"{stored.reference} is not calibrated")
     assets = assets_of(stored.model)
@@ -95,7 +95,7 @@ def policies_of(stored: StoredModel) -> tuple[Calibration, dict[str, ExitPolicy]
 
 
 def draw_texts(stored: StoredModel, file: Path, count: int) -> list[EncodedText]:
-    """Texts of an annotated file, drawn at random with a fixed seed and cut as the server cuts them."""
+    """Return texts of an annotated file, drawn at random with a fixed seed and split as the server splits them."""
     examples = read_examples(file)
     drawn = random.Random(0).sample(examples, min(count, len(examples)))
     return stored.text_encoder.encode_batch([example.text for example in drawn])

@@ -2,9 +2,9 @@
 
     python -m benchmarks.exit_cost
 
-Models have random weights and the shape of MiniLM (d = 384) or BERT-base (d = 768); every piece is a word, the most an
-exit can have to do. A share is (layer, exit and evidence) / (layer alone) - 1, each the median of many tries that take
-turns; evidence is what the policy looks at after layer 2, and decoding is in it where the policy decodes.
+Models have random weights and the shape of MiniLM (d = 384) or BERT-base (d = 768). Every piece is a word, which is the
+most work for an exit. A share is (layer, exit and evidence) / (layer alone) - 1, each the median of many tries that
+take turns. Evidence is what the policy looks at after layer 2; it includes decoding if the policy decodes.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from service.models.multi_exit import MultiExitModel
 from service.text.types import SequenceInput
 
 TRIES = 400
-WIDTHS = {384: 12, 768: 12}  # heads of each
+WIDTHS = {384: 12, 768: 12}  # width -> attention heads
 VOCABULARY = 1_000
 NUM_LAYERS = 3
 
 
 def random_model(width: int, num_labels: int) -> MultiExitModel:
-    """A model of this width with `num_labels` table labels, no entity included; exits as the shipped models have."""
+    """Return a model of this width and `num_labels` table labels, label 0 included, with exits like shipped models'."""
     torch.manual_seed(0)
     encoder = EncoderConfig("bert", VOCABULARY, width, width, NUM_LAYERS, WIDTHS[width], 4 * width, 512)
     labels = tuple(f"L{index}" for index in range(num_labels - 1))
@@ -52,20 +52,20 @@ def random_model(width: int, num_labels: int) -> MultiExitModel:
 
 
 def random_sequence(length: int) -> SequenceInput:
-    """`length` pieces, all but the special ones a word."""
+    """Return a sequence of `length` pieces, in which all but the special pieces are a word each."""
     words = np.arange(1, length - 1)
     pieces = np.random.default_rng(length).integers(0, VOCABULARY, length)
     return SequenceInput(pieces, np.zeros(length, dtype=np.int64), words, words, words, words + 1, (0, len(words)))
 
 
 def policies() -> dict[str, ExitPolicy]:
-    """The strategies worth comparing: the served one, the vote on entities, and the paper's vote."""
+    """Return the policies to compare: the served one, the vote on entities, and the paper's vote."""
     rule = ExitRule(tuple((0.1,) * len(FEATURES) for _ in range(NUM_LAYERS - 1)), (0.0,) * (NUM_LAYERS - 1))
     return {"learned": Learned(rule=rule), "gated_vote": GatedVote(), "vee (mean KL)": Vee()}
 
 
 def measure(executor: Executor, length: int, batch: int) -> dict[str, float]:
-    """Median seconds of layer 2 alone, and with its exit and the evidence of every policy."""
+    """Return the median seconds of layer 2 alone, and of layer 2 with its exit and the evidence of each policy."""
     inputs = [random_sequence(length)] * batch
     states, first = executor.run_layer(1, inputs, [None] * batch)
     if first is None:
@@ -96,7 +96,7 @@ def measure(executor: Executor, length: int, batch: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_executor(parser)
     parser.add_argument("--json", type=Path, help="write the rows here")

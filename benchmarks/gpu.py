@@ -1,4 +1,4 @@
-"""Layers, exits and early exit on a GPU, one command; where there is no GPU it says so and measures nothing.
+"""Measures layers, exits and early exit on a GPU, in one command; without a GPU it says so and measures nothing.
 
     python -m benchmarks.gpu conll2003-minilm DATA/conll2003/test.conll
 
@@ -8,9 +8,9 @@ the model given, F1 of every exit (`service evaluate`), a burst of texts through
 preset (`benchmarks.burst`) and one text at a time (`benchmarks.early_exit_time`).
 
 None of it has been run yet, and executor cuda has no CUDA graphs, which would save the launches of a layer's ten or so
-kernels. What they take: the rows of a step, its number of sequences and its longest one rounded up to buckets; a last
-sequence of nobody's that owns the rows in between; states and boundaries copied to addresses that stay; one captured
-graph per layer and bucket, made at start. Exits depend on words and cells as well, and would come after the layers.
+kernels. Graphs would need: the rows of a step, its number of sequences and its longest sequence rounded up to buckets;
+a last, unused sequence that owns the rows in between; states and boundaries copied to fixed addresses; one captured
+graph per layer and bucket, made at the start. Exits also depend on words and cells, and would come after the layers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EXECUTORS = ("eager", "cuda")
 
 
 def main() -> None:
-    """Run the benchmarks and the tests; exit with 1 where one fails."""
+    """Run the tests and the benchmarks; exit with 1 if one fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("file", type=Path)

@@ -1,12 +1,13 @@
-"""Load over HTTP: requests that arrive whether or not earlier ones are answered, at our server and at a peer's.
+"""Load over HTTP: requests arrive whether or not earlier ones are answered, at our server and at a peer's.
 
     python -m benchmarks.load conll2003-minilm DATA/conll2003/test.conll --rates 50,100,200
     python -m benchmarks.load conll2003-minilm DATA/conll2003/test.conll --search --step --low-load --json FILE
 
 Competitors take turns, one server process at a time: `peer`, a Transformers pipeline behind FastAPI with an encoder of
-the same shape (see `load_peer`), and ours under `full_depth` and under presets. All get the same texts, one a request,
-at the same moments of a Poisson process. Latency counts from the moment that a request was due. The client is a process
-of its own, on the same cores as the server; rows in which it was late itself are marked. With no mode chosen: rates.
+the same shape (see `load_peer`), and our server under `full_depth` and under presets. All get the same texts, one per
+request, at the same moments of a Poisson process. Latency counts from the moment that a request was due. The client is
+a process of its own, on the same cores as the server; rows in which the client was late are marked. The default mode is
+rates.
 """
 
 from __future__ import annotations
@@ -59,15 +60,15 @@ from service.models.device import available_cores
 from service.models.store import StoredModel
 
 COMPETITORS = ("peer", "full_depth", "balanced", "fast")
-PATIENCE_S = 11.0  # our server gives a request up after 10
+PATIENCE_S = 11.0  # our server gives up a request after 10 s
 SEARCH_S, SEARCH_GRACE_S, SEARCH_STEP = 4.0, 1.0, 1.06
-FEWEST_REQUESTS, LONGEST_TRIAL_S, TRIES = 300, 20.0, 3  # of a search's trials: below, a p99 is one or two requests
+FEWEST_REQUESTS, LONGEST_TRIAL_S, TRIES = 300, 20.0, 3  # of a search's trials: of fewer requests, a p99 is one or two
 SEED = 1
 Row = dict[str, Any]
 
 
 def main() -> None:
-    """Print the tables."""
+    """Measure and print the tables."""
     options = _options()
     stored = load(options.model, options.store)
     examples = read_examples(options.file)
@@ -133,7 +134,7 @@ def _numbers(argument: str) -> list[float]:
 
 @dataclass(slots=True)
 class Bench:
-    """What all modes share."""
+    """What all modes of the benchmark share."""
 
     stored: StoredModel
     executor: Executor
@@ -143,7 +144,7 @@ class Bench:
     folder: Path
 
     def stand(self, competitor: str) -> Stand:
-        """A started competitor; to be used in `with`."""
+        """Return a started competitor, to be used in `with`."""
         return Stand(competitor, self._start(competitor), self.client, len(self.texts))
 
     def _start(self, competitor: str) -> Callable[[], Server]:
@@ -154,7 +155,7 @@ class Bench:
 
 
 def rates(bench: Bench) -> list[Row]:
-    """Every competitor at every rate."""
+    """Return the figures of every competitor at every rate."""
     print(f"\n{'competitor':12s} {_FIGURES_HEAD}")
     rows: list[Row] = []
     for competitor in bench.options.competitors:
@@ -197,7 +198,7 @@ def _finite(value: float) -> float | None:
 
 
 def largest_rates(bench: Bench) -> list[Row]:
-    """Every competitor's largest rate that keeps the goal, and the ratios between them."""
+    """Return every competitor's largest rate that keeps the goal, and the ratios between these rates."""
     print(f"\nlargest rate with p99 <= {GOAL_MS:.0f} ms and under 1 % refused; the median of its confirming trials:")
     print(f"{'competitor':12s} {'rate':>8s} {_FIGURES_HEAD}")
     rows: list[Row] = []
@@ -210,12 +211,12 @@ def largest_rates(bench: Bench) -> list[Row]:
 
 
 def _largest_rate(stand: Stand, seconds: float) -> tuple[Row, DoubleArray | None]:
-    """-> the row, and the figures of the trials that confirmed it."""
+    """Return the row of a competitor, and the figures of the trials that confirmed its largest rate."""
     tried: list[Row] = []
     confirmed: list[DoubleArray] = []
 
     def trial(rate: float, shortest_s: float) -> DoubleArray:
-        """A trial in which the client was late says nothing, and is run again, some times."""
+        """Run a trial; repeat it, a few times at most, if the client was late, since it then says nothing."""
         seconds = max(shortest_s, min(LONGEST_TRIAL_S, FEWEST_REQUESTS / rate))
         for _ in range(TRIES):
             found = figures(stand.open([(rate, seconds)], SEED + len(tried), SEARCH_GRACE_S))
@@ -229,7 +230,7 @@ def _largest_rate(stand: Stand, seconds: float) -> tuple[Row, DoubleArray | None
         return 2 * sum(found.keeps_goal for found in confirmed) > CONFIRMATIONS
 
     alone = stand.closed(range(100))
-    start = 100 / alone.report.done[-1]  # answers a second, one at a time
+    start = 100 / alone.report.done[-1]  # answers per second, one at a time
     rate = search(lambda rate: trial(rate, min(seconds, SEARCH_S)).keeps_goal, confirm, start, SEARCH_STEP)
     found = median_of(confirmed) if rate else None
     row = {"kind": "search", "competitor": stand.name, "rate": rate, **(_row(found) if found else {}), "tried": tried}
@@ -237,7 +238,7 @@ def _largest_rate(stand: Stand, seconds: float) -> tuple[Row, DoubleArray | None
 
 
 def _ratios(largest: dict[str, float]) -> list[Row]:
-    """Of the largest rates: early exit to full depth, and ours to the peer."""
+    """Return ratios of the largest rates: early exit to full depth, and our server to the peer."""
     rows: list[Row] = []
     for under in ("full_depth", "peer"):
         for name, rate in largest.items():
@@ -249,7 +250,10 @@ def _ratios(largest: dict[str, float]) -> list[Row]:
 
 
 def steps(bench: Bench) -> list[Row]:
-    """Every competitor over a step: half of --seconds at the base rate, --seconds at five times it, then 1.5 times."""
+    """Return how every competitor takes a step of load: a base rate for --seconds / 2, then 5 times it for --seconds.
+
+    The base rate follows again for 1.5 times --seconds.
+    """
     base, seconds = bench.options.step_rate, bench.options.seconds
     phases = [(base, seconds / 2), (5 * base, seconds), (base, 1.5 * seconds)]
     rows: list[Row] = []
@@ -284,7 +288,7 @@ def _print_steps(
 
 
 def low_loads(bench: Bench) -> list[Row]:
-    """Every competitor at low load, beside an engine in this process."""
+    """Return every competitor's figures at low load, beside those of an engine in this process."""
     options = bench.options
     _, policies = policies_of(bench.stored)
     in_force = PolicyInForce(policies["full_depth"])
@@ -354,7 +358,7 @@ def _document(bench: Bench, note: str, rows: list[Row]) -> Row:
 
 
 def _versions() -> dict[str, str | None]:
-    """Of what the figures depend on; uvicorn takes uvloop and httptools where they are installed."""
+    """Return the versions of what the figures depend on; uvicorn uses uvloop and httptools if they are installed."""
     packages = ("transformers", "tokenizers", "fastapi", "uvicorn")
     optional = {name: version(name) if importlib.util.find_spec(name) else None for name in ("uvloop", "httptools")}
     found = {"python": platform.python_version(), "torch": torch.__version__}

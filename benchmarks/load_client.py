@@ -1,8 +1,8 @@
 """The client of `benchmarks.load`: sends requests when they are due, whether or not earlier ones are answered.
 
-A process of its own, on the standard library alone, so that it takes little of the cores that it shares with the
-server. Texts come in on the first line of stdin, then a plan a line; what was seen goes out, a line a plan. What the
-figures mean lives in `benchmarks.load_trials`.
+It is a process of its own and uses only the standard library, so that it takes little of the cores that it shares with
+the server. It reads the texts from the first line of stdin, then one plan per line, and writes one report per plan. The
+figures are computed in `benchmarks.load_trials`.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from dataclasses import asdict, dataclass, field
 
 HOST = "127.0.0.1"
 NOT_ANSWERED, CONNECTION_FAILED = 0, -1
-LONGEST_IDLE_S = 3.0  # uvicorn closes after 5: a request must not meet a connection that is being closed
+LONGEST_IDLE_S = 3.0  # uvicorn closes after 5 s: no request may go to a connection that is being closed
 LEAD_S = 0.05
 NICENESS = -10
 
 
 @dataclass(slots=True)
 class Plan:
-    """What to send: text `texts[i]` at `due[i]` seconds; without `due`, each when the one before it is answered.
+    """What to send: text `texts[i]` at `due[i]` seconds; without `due`, each text when the one before it is answered.
 
-    grace_s  how long to wait for answers after the last arrival; in a closed loop, for all of them
+    grace_s  how long to wait for answers after the last arrival; without `due` (a closed loop), for all answers
     """
 
     port: int
@@ -40,10 +40,10 @@ class Plan:
 
 @dataclass(slots=True)
 class Report:
-    """What was seen, by request; seconds from the start, 0 for what did not happen.
+    """What the client saw, by request. Times are seconds from the start, 0 for what did not happen.
 
-    status   of HTTP, or NOT_ANSWERED in time, or CONNECTION_FAILED
-    timing   the Server-Timing header, "" where there was none
+    status   the HTTP status, NOT_ANSWERED (in time) or CONNECTION_FAILED
+    timing   the Server-Timing header, or "" if there was none
     """
 
     due: list[float]
@@ -57,7 +57,7 @@ class Report:
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection: a request at a time."""
+    """One keep-alive connection, which carries one request at a time."""
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
 
 
 def header(head: bytes, name: bytes) -> str:
-    """The value of a header in a head in lower case, "" where it is missing."""
+    """Return the value of a header in a head in lower case, or "" if it is missing."""
     start = head.find(b"\r\n" + name + b":")
     if start < 0:
         return ""
@@ -110,7 +110,7 @@ def header(head: bytes, name: bytes) -> str:
 
 
 class Trial:
-    """One plan, carried out once; its connections are its own."""
+    """Carries out one plan, once, on connections of its own."""
 
     def __init__(self, plan: Plan, messages: list[bytes]) -> None:
         count = len(plan.texts)
@@ -140,7 +140,7 @@ class Trial:
         await asyncio.wait([self._finished], timeout=timeout_s)
         self._report.cpu_s = time.process_time() - cpu_s
         self._close()
-        await asyncio.sleep(0.01)  # for the aborts to reach the server
+        await asyncio.sleep(0.01)  # so that the aborts reach the server
         return self._report
 
     def _close(self) -> None:
@@ -154,7 +154,7 @@ class Trial:
         return self._loop.time() - self._started
 
     def _send_due(self) -> None:
-        """Send what is due by now, and come back when the next one is."""
+        """Send what is due by now, and schedule the next call for when the next request is due."""
         due, now = self._report.due, self._now()
         while self._next < len(due) and due[self._next] <= now:
             self._send(self._next)
@@ -163,7 +163,7 @@ class Trial:
             self._loop.call_at(self._started + due[self._next], self._send_due)
 
     def _send_next(self) -> None:
-        """In a closed loop: the next request is due now."""
+        """Send the next request of a closed loop, which is due now."""
         if self._next < len(self._report.due) and not self._is_over:
             self._report.due[self._next] = self._now()
             self._send(self._next)
@@ -181,7 +181,7 @@ class Trial:
         opening.add_done_callback(self._openings.discard)
 
     async def _open(self, request: int) -> None:
-        """A further connection, for a request that finds none idle."""
+        """Open another connection, for a request that finds none idle."""
         try:
             _, connection = await self._loop.create_connection(lambda: Connection(self), HOST, self._plan.port)
         except OSError as error:
@@ -196,7 +196,7 @@ class Trial:
         connection.send(request, self._messages[self._plan.texts[request]])
 
     def answered(self, connection: Connection, status: int, head: bytes) -> None:
-        """A connection has the answer to its request, and is free again."""
+        """Record the answer to a connection's request; the connection is free again."""
         request, connection.request = connection.request, None
         if request is None or self._is_over:
             return
@@ -209,7 +209,7 @@ class Trial:
         self._settle(request, status, "" if status == 200 else str(status))
 
     def lost(self, connection: Connection, error: Exception | None) -> None:
-        """A connection is gone; the request that waited on it has failed."""
+        """Record that a connection is gone; the request that waited on it has failed."""
         self._all.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
@@ -229,17 +229,17 @@ class Trial:
 
 
 class PreciseSelector(selectors.EpollSelector):
-    """epoll rounds a wait up to whole milliseconds; waiting in `select` for epoll's own descriptor does not."""
+    """Waits with `select` for epoll's own descriptor, since epoll rounds a wait up to whole milliseconds."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """As its parent's."""
+        """See selectors.BaseSelector."""
         if timeout is None or timeout > 0:
             select.select((self.fileno(),), (), (), timeout)
         return super().select(0)
 
 
 def message_of(text: str) -> bytes:
-    """The POST /ner of one text."""
+    """Return the POST /ner of one text, as bytes."""
     body = json.dumps({"text": text}, ensure_ascii=False).encode()
     head = (
         f"POST /ner HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -248,14 +248,14 @@ def message_of(text: str) -> bytes:
 
 
 def main() -> None:
-    """Carry out plans until stdin ends; ahead of the server for a core, where that is allowed: lateness is its own."""
+    """Carry out plans until stdin ends; run with priority over the server, if allowed, so as not to be late."""
     with contextlib.suppress(PermissionError):
         os.nice(NICENESS)
     messages = [message_of(text) for text in json.loads(sys.stdin.readline())]
     for line in iter(sys.stdin.readline, ""):
         trial = Trial(Plan(**json.loads(line)), messages)
         gc.collect()
-        gc.disable()  # a collection would show as lateness
+        gc.disable()  # a garbage collection would make the client late
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(PreciseSelector())) as runner:
             report = runner.run(trial.run())
         gc.enable()

@@ -1,7 +1,7 @@
-"""Low load, for `benchmarks.load`: what HTTP adds to the engine, the server's own timing beside it.
+"""Low load, for `benchmarks.load`: what HTTP adds to the engine, beside the server's own timing.
 
-The same texts, one at a time and paced, over HTTP and through an engine in this process; the two take turns round by
-round, so that whatever else the machine does meets both. The engine's seconds are without tokenising.
+The same texts go, one at a time and paced, over HTTP and through an engine in this process. The two take turns round by
+round, so that other work of the machine affects both alike. The engine's seconds do not contain tokenising.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GRACE_S = 2.0
 
 @dataclass(slots=True)
 class EngineHere:
-    """An engine in this process, and the texts that the client sends, cut as the server cuts them."""
+    """An engine in this process, and the texts that the client sends, split as the server splits them."""
 
     engine: Engine
     in_force: PolicyInForce
@@ -34,7 +34,7 @@ class EngineHere:
     texts: list[EncodedText]
 
     def p50_ms(self, policy: str, order: Sequence[int], due: Sequence[float] | None = None) -> float:
-        """The median of these texts, one at a time; with `due`, none is submitted earlier than that."""
+        """Return the median milliseconds of texts, one at a time; with `due`, none is submitted before it is due."""
         self.in_force.policy = self.policies[policy]
         start, waits = time.monotonic(), []
         for position, index in enumerate(order):
@@ -49,7 +49,7 @@ class EngineHere:
 
 
 def low_load(stand: Stand, engine: EngineHere, *, count: int, rate: float, seconds: float, seed: int) -> dict[str, Any]:
-    """One competitor's row: medians over rounds of each round's p50, in ms."""
+    """Return one competitor's row: medians over rounds of each round's p50, in ms."""
     rounds = []
     for turn in range(ROUNDS):
         order = list(range(count))
@@ -80,7 +80,7 @@ _STAGE = re.compile(r"([a-z]+);dur=([0-9.]+)")
 
 
 def stages_ms(seen: Seen) -> dict[str, float]:
-    """The median of every stage that the server's Server-Timing names."""
+    """Return the median milliseconds of every stage that the server's Server-Timing names."""
     stages: dict[str, list[float]] = {}
     for timing in seen.report.timing:
         for stage, value in _STAGE.findall(timing):

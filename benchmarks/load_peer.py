@@ -3,9 +3,9 @@
     python -m benchmarks.load_peer FOLDER THREADS
 
 serves a folder that `build_peer` wrote: our encoder's weights in a BertForTokenClassification, and our tokenizer. One
-thread runs the pipeline, so that neither torch's threads (0: one a core) nor the tokenizer are fought over; it loads
-the model, too, since OpenMP serves the first thread best. Word shapes and exits have no place in a BERT and are left
-out; the token head is fitted by least squares, for about as many entities as ours, and not for its F1.
+thread runs the pipeline, so that requests do not compete for torch's threads (0: one per core) or for the tokenizer; it
+also loads the model, since OpenMP serves the first thread best. A BERT has no word shapes and no exits, so these are
+left out. The token head is fitted by least squares, to find about as many entities as our model, not for its F1.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def build_peer(stored: StoredModel, examples: Sequence[Example], folder: Path) -
 
 
 def bert_config(stored: StoredModel) -> Any:
-    """The BertConfig of our encoder's shape."""
+    """Return the BertConfig of our encoder's shape."""
     from transformers import BertConfig
 
     encoder = stored.config.encoder
@@ -82,7 +82,7 @@ def bert_config(stored: StoredModel) -> Any:
 
 
 def bert_weights(stored: StoredModel) -> dict[str, Tensor]:
-    """Our encoder's weights under the names of a BERT with a head: the reverse of `checkpoint.encoder_weights`."""
+    """Return our encoder's weights by the names in a BERT with a head: the reverse of `checkpoint.encoder_weights`."""
     family = FAMILIES["bert"]
     ours = stored.model.encoder.state_dict()
     theirs: dict[str, Tensor] = {}
@@ -102,7 +102,7 @@ def bert_weights(stored: StoredModel) -> dict[str, Tensor]:
 
 
 def _apart(weights: Mapping[str, Tensor], attention: str) -> dict[str, Tensor]:
-    """Key and value, which our encoder holds in one matrix."""
+    """Return the weights with key and value apart, which our encoder holds in one matrix."""
     apart: dict[str, Tensor] = {}
     for kind in ("weight", "bias"):
         key, value = weights[f"{attention}.key_value.{kind}"].chunk(2)
@@ -112,7 +112,7 @@ def _apart(weights: Mapping[str, Tensor], attention: str) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def fit_head(model: Any, tokenizer: Any, examples: Sequence[Example], labels: Sequence[str]) -> dict[str, Tensor]:
-    """Weight and bias of the token head: ridge regression of each piece's label on its last hidden state."""
+    """Return weight and bias of the token head, by ridge regression of each piece's label on its last hidden state."""
     hidden, targets = [], []
     for example in examples:
         encoded = tokenizer(example.text, return_offsets_mapping=True, return_tensors="pt", truncation=True)
@@ -128,7 +128,7 @@ def fit_head(model: Any, tokenizer: Any, examples: Sequence[Example], labels: Se
 
 
 def _label_at(example: Example, start: int, end: int, labels: Sequence[str]) -> int:
-    """The label of a piece by its characters, 0 for none; special pieces have no characters."""
+    """Return the label of a piece by its characters, 0 for none; special pieces have no characters."""
     for entity in example.entities:
         if entity.start <= start < end <= entity.end:
             return 1 + list(labels).index(entity.label)
@@ -136,7 +136,7 @@ def _label_at(example: Example, start: int, end: int, labels: Sequence[str]) -> 
 
 
 class PeerRequest(BaseModel):
-    """One text."""
+    """A request with one text."""
 
     text: str
 
@@ -158,7 +158,7 @@ class Worker:
         return loaded
 
     async def find(self, text: str) -> tuple[list[dict[str, Any]], float]:
-        """-> the entities of a text, and the pipeline's seconds."""
+        """Return the entities of a text, and the pipeline's seconds."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._find, text)
 
     def _find(self, text: str) -> tuple[list[dict[str, Any]], float]:
@@ -168,7 +168,7 @@ class Worker:
 
 
 def create_app(worker: Worker) -> FastAPI:
-    """POST /ner alone."""
+    """Return an app that serves POST /ner alone."""
     app = FastAPI()
 
     @app.post("/ner")
@@ -193,10 +193,10 @@ def create_app(worker: Worker) -> FastAPI:
 
 
 class PeerServer(uvicorn.Server):
-    """uvicorn that says where it listens, as our server does."""
+    """uvicorn that logs where it listens, as our server does."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen on a free port, then say so."""
+        """Begin to listen on a free port, then log the address."""
         await super().startup(sockets)
         port = self.servers[0].sockets[0].getsockname()[1]
         print(json.dumps({"event": "ready", "url": f"http://127.0.0.1:{port}"}), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Server processes for `benchmarks.load`: started on a free port, always ended."""
+"""Server processes for `benchmarks.load`: each is started on a free port, and always ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-READY_S = 300.0  # a first start compiles kernels
+READY_S = 300.0  # the first start compiles kernels
 END_S = 15.0
 ADMIN_KEY = "benchmark"
 
@@ -28,16 +28,16 @@ class Server:
 
     @property
     def port(self) -> int:
-        """Where it listens, on 127.0.0.1."""
+        """The port on which it listens, on 127.0.0.1."""
         return int(self.url.rpartition(":")[2])
 
     def cpu_s(self) -> float:
-        """Processor time of all its threads so far."""
+        """Return the processor seconds of all its threads so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def close(self) -> None:
-        """End it, by force where it does not end."""
+        """End the process, by force if it does not end by itself."""
         self.process.terminate()
         try:
             self.process.wait(END_S)
@@ -47,7 +47,7 @@ class Server:
 
 
 def start_ours(model: Path, change: Mapping[str, Any], folder: Path) -> Server:
-    """Our server with its own defaults, under the exit policy that `change` asks for; state and log go to `folder`."""
+    """Start our server with its defaults, under the exit policy that `change` makes; `folder` takes state and log."""
     settings = {"NER_MODEL": str(model.resolve()), "NER_PORT": "0", "NER_STATE_DIR": str(folder / "state")}
     settings |= {"NER_ADMIN_KEY": ADMIN_KEY, "NER_DRAIN_S": "0"}
     server = _start([sys.executable, "-m", "service", "serve"], settings, folder / "server.log")
@@ -63,7 +63,7 @@ def start_ours(model: Path, change: Mapping[str, Any], folder: Path) -> Server:
 
 
 def start_peer(checkpoint: Path, threads: int, folder: Path) -> Server:
-    """The peer on a checkpoint folder that `build_peer` wrote; threads: torch's, 0 for all cores."""
+    """Start the peer on a checkpoint folder that `build_peer` wrote; threads: torch's, 0 for all cores."""
     command = [sys.executable, "-m", "benchmarks.load_peer", str(checkpoint), str(threads)]
     return _start(command, {}, folder / "peer.log")
 
@@ -71,7 +71,7 @@ def start_peer(checkpoint: Path, threads: int, folder: Path) -> Server:
 def _start(command: list[str], settings: Mapping[str, str], log: Path) -> Server:
     """Start a process, and wait for the line of its log that says where it listens."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NER_")}
-    with log.open("wb") as stderr:  # a file, not a pipe: nobody has to read it for the server to go on
+    with log.open("wb") as stderr:  # a file, not a pipe, which would stop the server if nobody read it
         process = subprocess.Popen(command, env={**environment, **settings}, stdout=subprocess.DEVNULL, stderr=stderr)
     server = Server(process, "", log)
     try:
@@ -83,7 +83,7 @@ def _start(command: list[str], settings: Mapping[str, str], log: Path) -> Server
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
-    """-> the URL. Raises SystemExit where the process ends, or is not ready in READY_S."""
+    """Return the URL. Raises SystemExit if the process ends, or is not ready within READY_S."""
     deadline = time.monotonic() + READY_S
     while process.poll() is None and time.monotonic() < deadline:
         for line in log.read_text(encoding="utf-8").splitlines():

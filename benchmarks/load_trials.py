@@ -1,6 +1,6 @@
-"""Trials of `benchmarks.load`: when requests arrive, what a server made of them, and the largest rate that it can keep.
+"""Trials of `benchmarks.load`: when requests arrive, how a server answered them, and the largest rate that it can keep.
 
-How requests are sent lives in `benchmarks.load_client`; processes in `benchmarks.load_servers`.
+The client that sends requests is in `benchmarks.load_client`, server processes are in `benchmarks.load_servers`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any
 from benchmarks.load_client import NOT_ANSWERED, Plan, Report
 from benchmarks.load_servers import Server
 
-GOAL_MS = 100.0  # an answer within it counts as good
+GOAL_MS = 100.0  # an answer within this time counts as good
 MOST_REFUSED = 0.01
-LATE_MS = 10.0  # a client whose 99th percentile of lateness is over it has measured itself
-DISTURBED_CORES = 0.2  # other processes that took more of the machine have been measured along
+LATE_MS = 10.0  # if the client's 99th percentile of lateness is over this, it has measured itself
+DISTURBED_CORES = 0.2  # if other processes took more than this, they have been measured, too
 CLOSED_TIMEOUT_S = 120.0
 PROBE_TIMEOUT_S = 3.0
 WARM_UP_TEXTS = 60
@@ -35,7 +35,7 @@ Phase = tuple[float, float]  # requests per second, seconds
 
 
 class Client:
-    """The client process."""
+    """The client's process, to be used in `with`."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         command = [sys.executable, "-m", "benchmarks.load_client"]
@@ -51,7 +51,7 @@ class Client:
         self._process.communicate()  # closes stdin, which ends it
 
     def carry_out(self, plan: Plan) -> Report:
-        """Send what the plan says."""
+        """Have the client carry out a plan, and return its report. Raises RuntimeError if the process has ended."""
         self._write(json.dumps(asdict(plan)))
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
@@ -66,7 +66,7 @@ class Client:
 
 @dataclass(slots=True)
 class Cores:
-    """Cores in use during a trial, by whom; `others` is whatever else ran on the machine."""
+    """How many cores server, client and all other processes of the machine used, on average over a trial."""
 
     server: float
     client: float
@@ -75,9 +75,9 @@ class Cores:
 
 @dataclass(slots=True)
 class Seen:
-    """A trial: the client's report, and how the cores were used.
+    """What was seen in a trial: the client's report, and how the cores were used.
 
-    seconds  from the start to the end of the arrivals
+    seconds  how long requests arrived
     """
 
     report: Report
@@ -85,9 +85,9 @@ class Seen:
     cores: Cores
 
     def latencies_ms(self) -> list[float]:
-        """Answer minus scheduled arrival of every 200, and infinity for what was not answered; sorted.
+        """Return answer minus scheduled arrival of every 200, and infinity for requests without an answer; sorted.
 
-        Refusals and errors are left out: their shares are told beside it.
+        Refusals and errors are left out; their shares are figures of their own.
         """
         report = self.report
         rows = zip(report.due, report.done, report.status, strict=True)
@@ -99,7 +99,7 @@ class Seen:
 
 
 class Stand:
-    """One competitor under the client: its server process, started afresh when it does not come to rest."""
+    """One competitor under load: its server process, which is replaced if it does not come to rest after a trial."""
 
     def __init__(self, name: str, start: Callable[[], Server], client: Client, num_texts: int) -> None:
         self.name = name
@@ -116,11 +116,11 @@ class Stand:
         self._server.close()
 
     def closed(self, texts: Sequence[int]) -> Seen:
-        """These texts one at a time, each sent when the one before it is answered."""
+        """Send texts one at a time, each when the one before it is answered."""
         return self._observe(list(texts), None, CLOSED_TIMEOUT_S)
 
     def open(self, phases: Sequence[Phase], seed: int, grace_s: float) -> Seen:
-        """Texts drawn at random that arrive by a Poisson process; the same seed brings the same ones."""
+        """Send random texts at the times of a Poisson process; the same seed gives the same texts and times."""
         due = arrivals(phases, seed)
         draw = random.Random(seed)
         seen = self._observe([draw.randrange(self._num_texts) for _ in due], due, grace_s)
@@ -138,7 +138,7 @@ class Stand:
         return Seen(report, seconds, Cores(server, client, max(0.0, others)))
 
     def _come_to_rest(self) -> None:
-        """Wait until the server answers at once again; one that has too much left to do is replaced."""
+        """Wait until the server answers at once again; replace it if it has too much left to do."""
         report = self._client.carry_out(Plan(self._server.port, [0], None, PROBE_TIMEOUT_S))
         if report.status[0] != 200:
             self._server.close()
@@ -152,13 +152,13 @@ class Stand:
 
 
 def _busy_s() -> float:
-    """Processor time of the whole machine that was not idle, in seconds."""
+    """Return the seconds, summed over cores, in which the machine was not idle."""
     user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
     return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 
 
 def arrivals(phases: Iterable[Phase], seed: int) -> list[float]:
-    """Seconds at which requests arrive by a Poisson process, phase after phase."""
+    """Return the seconds at which requests arrive by a Poisson process, phase after phase."""
     draw, due, start = random.Random(seed), [], 0.0
     for rate, seconds in phases:
         moment = start + draw.expovariate(rate)
@@ -170,7 +170,7 @@ def arrivals(phases: Iterable[Phase], seed: int) -> list[float]:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The nearest rank of a sorted list; infinity of an empty one."""
+    """Return the quantile of a sorted list by nearest rank; infinity for an empty list."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.inf
 
 
@@ -199,29 +199,29 @@ class DoubleArray:
 
     @property
     def is_late(self) -> bool:
-        """Whether the client was too late for the row to count."""
+        """Whether the client was so late that the trial does not count."""
         return self.lateness_p99_ms > LATE_MS
 
     @property
     def is_disturbed(self) -> bool:
-        """Whether other processes took a share of the cores that shows."""
+        """Whether other processes used so much of the cores that it shows in the figures."""
         return self.cores_others > DISTURBED_CORES
 
     @property
     def keeps_goal(self) -> bool:
-        """p99 within GOAL_MS, under one per cent refused, nothing failed, and a client in time."""
+        """Whether p99 is within GOAL_MS, under one per cent was refused, nothing failed, and the client was in time."""
         return self.p99_ms <= GOAL_MS and self.refused < MOST_REFUSED and self.failed == 0 and not self.is_late
 
 
 def figures(seen: Seen) -> DoubleArray:
-    """Of a whole trial."""
+    """Return the figures of a whole trial."""
     report, count = seen.report, len(seen.report.due)
     latencies = seen.latencies_ms()
     answers = [done for done, status in zip(report.done, report.status, strict=True) if status == 200]
     refused = report.status.count(429)
     lateness = sorted(
         1_000 * (sent - due) for sent, due in zip(report.sent, report.due, strict=True) if sent
-    )  # what was never sent waited for a connection: counted as failed
+    )  # a request that was never sent waited for a connection: it counts as failed
     return DoubleArray(
         offered=count / seen.seconds,
         answered=len(answers) / max([seen.seconds, *answers]),
@@ -239,17 +239,18 @@ def figures(seen: Seen) -> DoubleArray:
 
 
 def median_of(trials: Sequence[DoubleArray]) -> DoubleArray:
-    """Figure by figure the median of some trials, the worse of the two middle ones in latency and share."""
+    """Return the medians of some trials, figure by figure; of two middle latencies or shares, the worse one."""
     columns = zip(*(asdict(trial).values() for trial in trials), strict=True)
     values: list[Any] = [sorted(column)[len(trials) // 2] for column in columns]
     return DoubleArray(*values)
 
 
 def search(keeps_goal: Callable[[float], bool], confirm: Callable[[float], bool], start: float, step: float) -> float:
-    """The largest rate that keeps the goal, by doubling or halving from `start` and then by geometric bisection.
+    """Return the largest rate that keeps the goal, by doubling or halving from `start`, then by geometric bisection.
 
-    step     the ratio at which the bisection ends, and by which a rate that is not confirmed goes down
-    -> 0 where not even LOWEST_RATE does.
+    Returns 0 if not even LOWEST_RATE keeps it.
+
+    step     the ratio at which the bisection ends, and by which a rate that is not confirmed is lowered
     """
     low = high = start
     while low >= LOWEST_RATE and not keeps_goal(low):
@@ -267,7 +268,7 @@ def search(keeps_goal: Callable[[float], bool], confirm: Callable[[float], bool]
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """One second of a timeline, or another stretch of it, by scheduled arrival; `second` is its start."""
+    """The figures of one second of a trial, or of another stretch, by scheduled arrival; `second` is its start."""
 
     second: int
     offered: int
@@ -278,24 +279,24 @@ class Second:
 
     @property
     def keeps_goal(self) -> bool:
-        """p99 within GOAL_MS, nothing refused, nothing failed."""
+        """Whether p99 is within GOAL_MS, nothing was refused and nothing failed."""
         return self.p99_ms <= GOAL_MS and not self.refused and not self.failed
 
     def to_json(self) -> dict[str, Any]:
-        """A latency is null where half of the requests, or a hundredth, got no answer in time."""
+        """Return the figures as JSON; p50 or p99 is null if that share of the requests got no answer in time."""
         row = asdict(self)
         return {name: None if value == math.inf else value for name, value in row.items()}
 
 
 def timeline(seen: Seen) -> list[Second]:
-    """Second by second."""
+    """Return the figures of a trial, second by second."""
     return [between(seen, second, second + 1) for second in range(math.ceil(seen.seconds))]
 
 
 def recovery_s(seen: Seen, step_end: float) -> float | None:
-    """Seconds after the step until a second of arrivals begins in which p99 keeps the goal and nothing is refused.
+    """Return how long after the step a second of arrivals begins in which p99 keeps the goal and nothing is refused.
 
-    In tenths of a second; None where there is none before the arrivals end.
+    The time is in seconds, in steps of a tenth; None if there is no such second before the arrivals end.
     """
     for tenth in range(int(10 * (seen.seconds - step_end - 1)) + 1):
         second = between(seen, step_end + tenth / 10, step_end + tenth / 10 + 1)
@@ -305,7 +306,7 @@ def recovery_s(seen: Seen, step_end: float) -> float | None:
 
 
 def between(seen: Seen, start: float, end: float) -> Second:
-    """Of what was due from `start` to before `end`."""
+    """Return the figures of the requests that were due from `start` to before `end`."""
     report = seen.report
     rows = zip(report.due, report.done, report.status, strict=True)
     chosen = [(done - due, status) for due, done, status in rows if start <= due < end]
@@ -318,7 +319,7 @@ def between(seen: Seen, start: float, end: float) -> Second:
 
 
 def errors_of(report: Report) -> dict[str, int]:
-    """What went wrong, and how often; a request may not have got a connection at all."""
+    """Return how often each error occurred; one is that a request got no connection at all."""
     unanswered = [sent > 0 for sent, status in zip(report.sent, report.status, strict=True) if status == NOT_ANSWERED]
     silent = {"not answered in time": sum(unanswered), "not connected in time": len(unanswered) - sum(unanswered)}
     return {**report.errors, **{error: count for error, count in silent.items() if count}}

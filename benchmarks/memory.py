@@ -1,9 +1,9 @@
-"""Resident memory of the server while it answers 100,000 requests.
+"""Measures the resident memory of the server while it answers 100,000 requests.
 
     python -m benchmarks.memory conll2003-minilm DATA/conll2003/test.conll
 
-Some connections send one text after another, drawn from the file at random with a fixed seed, every thousandth of them
-a long one of many sentences. Linux only: memory is read from /proc. Prints megabytes (10^6 bytes) as it goes.
+Several connections send one text after another, drawn from the file at random with a fixed seed; every thousandth text
+is a long one of many sentences. It prints megabytes (10^6 bytes) as it goes, which it reads from /proc: it needs Linux.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ LONG_EVERY, LONG_TEXTS = 1_000, 60
 
 
 def resident_mb(process_id: int) -> float:
-    """Megabytes of the process in memory."""
+    """Return the resident memory of a process, in megabytes (10^6 bytes)."""
     status = Path(f"/proc/{process_id}/status").read_text(encoding="utf-8")
     (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
     return int(line.split()[1]) * 1024 / 1e6
 
 
 def endless(texts: list[str]) -> Iterator[str]:
-    """Texts drawn at random, now and then many of them as one."""
+    """Yield texts drawn at random; every LONG_EVERY-th is LONG_TEXTS of them joined."""
     draw = random.Random(0)
     for number in itertools.count(1):
         yield " ".join(draw.choices(texts, k=LONG_TEXTS)) if number % LONG_EVERY == 0 else draw.choice(texts)
 
 
 async def post(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: str) -> int:
-    """One request on an open connection; -> the answer's status."""
+    """Send one request on an open connection; return the status of its answer."""
     body = json.dumps({"text": text}).encode()
     head = (
         f"POST /ner HTTP/1.1\r\nHost: server\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -55,7 +55,7 @@ async def post(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text:
 
 
 async def send_all(url: str, process_id: int, texts: list[str], requests: int) -> list[dict[str, Any]]:
-    """Memory at the start and after every twentieth of the requests."""
+    """Send all requests; return the memory at the start and after every twentieth of them."""
     source, sent = endless(texts), itertools.count(1)
     rows = [{"requests": 0, "resident_mb": round(resident_mb(process_id), 1)}]
 
@@ -75,7 +75,7 @@ async def send_all(url: str, process_id: int, texts: list[str], requests: int) -
 
 
 def main() -> None:
-    """Print memory as it goes."""
+    """Measure memory and print it as it goes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("file", type=Path)

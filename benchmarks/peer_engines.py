@@ -28,13 +28,13 @@ from service.models.store import read_config
 from service.spans.types import FloatArray, Span
 from service.text.types import EncodedText
 
-Run = Callable[[Feeds], FloatArray]  # a padded batch -> its scores, as `FullDepth` gives them
+Run = Callable[[Feeds], FloatArray]  # from a padded batch to its scores, in the shape that `FullDepth` returns
 Spans = list[list[list[Span]]]  # text by text, sequence by sequence
-Answer = Callable[[Sequence[EncodedText], int], Spans]  # texts at once, in batches of so many pieces
+Answer = Callable[[Sequence[EncodedText], int], Spans]  # from texts, answered at once, and the most pieces of a batch
 
 
 def library(name: str) -> Any:
-    """A module that only this benchmark needs."""
+    """Return a module that only this benchmark needs. Raises SystemExit if it is not installed."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
@@ -42,7 +42,7 @@ def library(name: str) -> Any:
 
 
 def write_graphs(model: MultiExitModel, folder: Path) -> None:
-    """plain.onnx, as exported; fused.onnx, with ONNX Runtime's operators for BERT; and both with byte matrices."""
+    """Write plain.onnx, as exported, fused.onnx, with ONNX Runtime's BERT operators, and both with byte matrices."""
     words = {name: {0: "batch", 1: "words"} for name in ("first_piece", "last_piece", "word_mask")}
     pieces = {name: {0: "batch", 1: "pieces"} for name in ("piece_ids", "shape_ids", "attention_mask")}
     example = torch.arange(1, 7).view(2, 3)
@@ -50,7 +50,7 @@ def write_graphs(model: MultiExitModel, folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
-        )  # the exporter by tracing is deprecated; ONNX Runtime fuses attention of no other
+        )  # tracing is deprecated, but ONNX Runtime only fuses the attention of its graphs
         torch.onnx.export(
             graph,
             (example, example, torch.ones_like(example), *(torch.ones(2, 2, dtype=torch.long),) * 3),
@@ -74,7 +74,7 @@ def write_graphs(model: MultiExitModel, folder: Path) -> None:
 
 
 def _quantize(source: Path, target: Path) -> None:
-    """Matrices to bytes, a scale for each column; embeddings and the convolution stay, where bytes are no faster."""
+    """Turn matrices to bytes, with a scale per column; embeddings and the convolution stay, as bytes are no faster."""
     quantization, float32 = library("onnxruntime.quantization"), library("onnx").TensorProto.FLOAT
     quantization.quantize_dynamic(
         source,
@@ -88,7 +88,7 @@ def _quantize(source: Path, target: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a competitor is started with; `graphs` is where `write_graphs` has written."""
+    """What a competitor is started with; `graphs` is the folder into which `write_graphs` wrote."""
 
     folder: Path
     executor: str
@@ -96,12 +96,12 @@ class Setup:
     graphs: Path
 
 
-Start = Callable[[Setup], AbstractContextManager[tuple[Answer, str]]]  # -> what answers, and its dtype
+Start = Callable[[Setup], AbstractContextManager[tuple[Answer, str]]]  # yields what answers, and its dtype
 
 
 @contextmanager
 def ours(setup: Setup, policy: str) -> Iterator[tuple[Answer, str]]:
-    """The engine under one policy; it forms its steps itself."""
+    """Start our engine under one policy; it forms its own steps, and ignores the most pieces of a batch."""
     stored = load(str(setup.folder), setup.folder)
     executor = make_executor(setup.executor, stored.model, device="cpu", threads=setup.threads)
     engine = start_engine(executor, PolicyInForce(policies_of(stored)[1][policy]))
@@ -124,7 +124,7 @@ def ours(setup: Setup, policy: str) -> Iterator[tuple[Answer, str]]:
 
 @contextmanager
 def peer(setup: Setup, make_run: Callable[[Setup], Run], dtype: str) -> Iterator[tuple[Answer, str]]:
-    """A peer answers in padded batches of like length, one after another."""
+    """Start a peer, which answers in padded batches of similar length, one after another."""
     run, nested = make_run(setup), read_config(setup.folder).nested
 
     def answer(texts: Sequence[EncodedText], max_pieces: int) -> Spans:
@@ -141,7 +141,7 @@ def peer(setup: Setup, make_run: Callable[[Setup], Run], dtype: str) -> Iterator
 
 
 def transformers(setup: Setup, dtype: torch.dtype) -> Run:
-    """PyTorch, operator by operator; the exit computes in float32 whatever the encoder's dtype is, as ours does."""
+    """Return a run by PyTorch, operator by operator; the exit computes in float32 in any case, as ours does."""
     graph = FullDepth(load(str(setup.folder), setup.folder).model)
     parts: list[nn.Module] = [graph.encoder, graph.shapes]
     for part in parts:
@@ -157,7 +157,7 @@ def transformers(setup: Setup, dtype: torch.dtype) -> Run:
 
 
 def onnx_runtime(setup: Setup, graph: str) -> Run:
-    """One session with all its own optimisations; its other settings are the defaults."""
+    """Return a run by one session of ONNX Runtime with all its optimisations, and defaults for other settings."""
     onnxruntime = library("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = setup.threads, 1
@@ -171,7 +171,7 @@ def onnx_runtime(setup: Setup, graph: str) -> Run:
 
 
 def open_vino(setup: Setup, precision: str, quantized: bool = False) -> Run:
-    """One stream over all threads. `precision` is a hint that it follows where the processor can."""
+    """Return a run by one stream of OpenVINO over all threads; it follows the hint `precision` if the CPU can."""
     openvino = library("openvino")
     model = openvino.Core().read_model(setup.graphs / "plain.onnx")
     settings: dict[str, str | int] = {
@@ -193,10 +193,10 @@ def open_vino(setup: Setup, precision: str, quantized: bool = False) -> Run:
 
 
 def _compress(model: Any) -> None:
-    """Matrices to bytes, a scale for each column: what NNCF's compress_weights does, without NNCF.
+    """Turn matrices to bytes, with a scale for each output column, as NNCF's compress_weights does, but without NNCF.
 
-    OpenVINO multiplies such a matrix by inputs that it makes bytes as they come. ONNX Runtime's byte graph it runs too,
-    but multiplies it out in float32; matrices and inputs with fixed scales (QDQ) are no faster and lose the entities.
+    OpenVINO turns the inputs of such a matrix to bytes at run time and multiplies bytes. It also runs ONNX Runtime's
+    byte graph, but computes it in float32; fixed scales for matrices and inputs (QDQ) are no faster and lose entities.
     """
     operators = library("openvino.opset13")
     for product in model.get_ordered_ops():

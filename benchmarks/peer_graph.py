@@ -1,6 +1,6 @@
 """The graph that all peers run: Transformers' BertModel with our weights, and our last exit over a padded batch.
 
-What goes in is padded here, and what comes out decoded.
+The functions here also pad the graph's inputs and decode its outputs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class FullDepth(nn.Module):
     """Transformers' BertModel with our weights, and our last exit over a padded batch."""
 
     def __init__(self, model: MultiExitModel, attention: str = "sdpa") -> None:
-        """attention: how Transformers computes it, sdpa (its default) or eager."""
+        """attention: how Transformers computes attention, sdpa (its default) or eager."""
         from transformers import BertConfig, BertModel  # slow to import
 
         super().__init__()
@@ -66,10 +66,10 @@ class FullDepth(nn.Module):
         last_piece: Tensor,
         word_mask: Tensor,
     ) -> Tensor:
-        """(batch, pieces) three times, (batch, words) three times -> (batch, words, labels, words)
+        """Return (batch, words, labels, words) scores of the labels from 1, relative to label 0.
 
-        Scores of the labels from 1 relative to label 0: first word, label, last word, as the matrix product leaves
-        them.
+        The axes after the batch are first word, label and last word, as the matrix product leaves them. The first three
+        inputs are (batch, pieces), the other three (batch, words).
         """
         embedded = self.encoder.embeddings.word_embeddings(piece_ids) + self.shapes(shape_ids)
         hidden = self.encoder(inputs_embeds=embedded, attention_mask=attention_mask).last_hidden_state.float()
@@ -86,24 +86,27 @@ class FullDepth(nn.Module):
         table = half.reshape(-1, words * labels, rank) @ ends.transpose(1, 2)
         table = table.reshape(-1, words, labels, words)
         places = torch.arange(words)
-        widths = (places - places[:, None]).clamp(0, self.bias.shape[0] - 1)  # (words, words), of the span but one
+        widths = (places - places[:, None]).clamp(0, self.bias.shape[0] - 1)  # (words, words), width of the span - 1
         scores: Tensor = table + start_scores[..., None] + end_scores.transpose(1, 2)[:, None]
         return scores + self.bias[widths].transpose(1, 2)
 
 
 class _Side(nn.Module):
-    """What the contextual exit makes of words as the first, or as the last, of a span."""
+    """Computes the contextual exit's view of words as the first, or as the last, word of a span."""
 
     def __init__(
         self, projection: nn.Linear | None, context: nn.Linear | None, neighbours: Tensor, linear: nn.Linear
     ) -> None:
-        """neighbours: (places, rank, rank) from the leftmost, input by output"""
+        """neighbours: (places, rank, rank), from the leftmost place, input by output."""
         super().__init__()
         self.projection, self.context, self.linear = projection, context, linear
         self.kernel = nn.Parameter(neighbours.permute(2, 1, 0).contiguous(), requires_grad=False)
 
     def forward(self, words: Tensor, means: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, words, hidden), their means, (batch, words, 1) -> (batch, words, rank), (batch, words, labels)"""
+        """Return (batch, words, rank) and (batch, words, labels).
+
+        words: (batch, words, hidden); means: their means; real: (batch, words, 1), 1 for a word and 0 for padding
+        """
         if self.projection is None or self.context is None:
             raise TypeError("not an exit of the contextual form")
         projected = self.projection(words)
@@ -113,7 +116,7 @@ class _Side(nn.Module):
 
 
 def _bert_weights(model: MultiExitModel) -> dict[str, Tensor]:
-    """Our encoder's weights under BertModel's names: the reverse of `checkpoint.encoder_weights`."""
+    """Return our encoder's weights under BertModel's names: the reverse of `checkpoint.encoder_weights`."""
     ours, layers = model.encoder.state_dict(), range(model.config.num_layers)
     names = {f"embeddings.{module}": name for module, name in FAMILY.embeddings.items()}
     for index in layers:
@@ -128,7 +131,7 @@ def _bert_weights(model: MultiExitModel) -> dict[str, Tensor]:
 
 
 def feeds_of(sequences: Sequence[SequenceInput]) -> Feeds:
-    """A padded batch, as `FullDepth` reads it."""
+    """Return the inputs of `FullDepth` for a padded batch."""
     return {
         "piece_ids": _pad([sequence.piece_ids for sequence in sequences]),
         "shape_ids": _pad([sequence.shape_ids for sequence in sequences]),
@@ -149,7 +152,7 @@ def _pad(rows: Sequence[IntArray]) -> IntArray:
 
 
 def spans_of(scores: FloatArray, sequences: Sequence[SequenceInput], *, nested: bool) -> list[list[Span]]:
-    """The decoded spans of every sequence of a padded batch, from its (batch, words, labels, words) scores."""
+    """Decode the spans of every sequence of a padded batch from its (batch, words, labels, words) scores."""
     batch, words, _, _ = scores.shape
     num_words = np.array([sequence.num_words for sequence in sequences])
     positive = np.unravel_index(np.flatnonzero(scores > 0), scores.shape)  # a candidate has a label that beats label 0

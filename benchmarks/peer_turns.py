@@ -1,4 +1,4 @@
-"""Competitors of `benchmarks.peers`, each in a process of its own, asked turn by turn."""
+"""The competitors of `benchmarks.peers`: each runs in a process of its own and is asked turn by turn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.peer_engines import OURS, PEERS, Answer, Setup, Spans
 from service.text.types import EncodedText
 
-PAUSE_S = 0.1  # all were seen to spin for less than 50 ms
+PAUSE_S = 0.1  # the thread pools of all competitors spin for less than 50 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +26,14 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """seconds: of every text, or of all at once."""
+    """What a competitor answered; seconds: one figure per text, or one for all texts at once."""
 
     seconds: list[float]
     spans: Spans
 
 
 def take(turn: Turn, answer: Answer) -> Answered:
-    """Answer and take the time."""
+    """Answer the texts of a turn, and measure the time."""
     seconds: list[float] = []
     found: Spans = []
     for texts in [turn.texts] if turn.at_once else [[text] for text in turn.texts]:
@@ -45,7 +45,7 @@ def take(turn: Turn, answer: Answer) -> Answered:
 
 
 def take_turns(name: str, setup: Setup, pipe: Connection) -> None:
-    """Say that all is ready; take every turn that comes."""
+    """Send the dtype, which says that the competitor is ready; then take every turn that comes, until None."""
     with {**OURS, **PEERS}[name](setup) as (answer, dtype):
         pipe.send(dtype)
         while (turn := pipe.recv()) is not None:
@@ -53,10 +53,10 @@ def take_turns(name: str, setup: Setup, pipe: Connection) -> None:
 
 
 class Competitor:
-    """A competitor's process, asked turn by turn.
+    """A competitor's process, which is asked turn by turn.
 
-    agreement  with the reference executor at full depth, as F1
-    f1         x 100, on the whole file; None where it is not wanted
+    agreement  F1, in [0, 1], of its spans against those of the reference executor at full depth
+    f1         F1 x 100 on the whole file; None if it was not measured
     """
 
     def __init__(self, name: str, setup: Setup) -> None:
@@ -70,11 +70,11 @@ class Competitor:
         theirs.close()
 
     def wait(self) -> None:
-        """Until it is ready."""
+        """Wait until the process is ready."""
         self.dtype = self._receive()
 
     def take(self, turn: Turn) -> Answered:
-        """Let it answer, after a pause."""
+        """Have the competitor take a turn, after a pause."""
         time.sleep(PAUSE_S)
         self._pipe.send(turn)
         answered: Answered = self._receive()

@@ -4,18 +4,18 @@
     python -m benchmarks.peers conll2003-minilm DATA/conll2003/test.conll --f1
 
 A peer is the same encoder run to full depth, with the last exit in its graph and our decoding after it; its time runs
-from word pieces to spans, as ours does. Ours goes through the real engine. Before anything is measured every
-competitor answers some texts: a float32 peer must give the reference executor's spans, the others nearly so.
+from word pieces to spans, as ours does. Our competitors go through the real engine. Before anything is measured, every
+competitor answers some texts: a float32 peer must give the reference executor's spans, the others nearly the same.
 
 The same sentences make three workloads: as they are, joined to sentences of 128 words, and joined to documents of 40
-sentences, which the service splits again. Each is answered a text at a time (by a peer with the sequences of that text
-as padded batches), and all at once: by the engine as a burst, by a peer in padded batches of like length. How many
-pieces a peer's batches hold is chosen for each of the six by a trial.
+sentences, which the service splits again. Each workload is answered one text at a time (by a peer with the sequences of
+a text in padded batches), and all texts at once: by the engine as a burst, by a peer in padded batches of similar
+length. A trial chooses how many pieces a peer's batches hold, for each of these six cases.
 
-Every competitor has a process of its own, as it would in service (some 0.5 GB each), and the same number of threads.
-Thread pools spin for a while after their work, as their users have them, so competitors take turns by whole rounds,
-not text by text, and a pause in front of each turn lets the last one's threads go to sleep. An untimed round and the
-trials warm up: what OpenVINO compiles for each new shape of its input is not in the figures, though a service meets it.
+Every competitor has a process of its own, as it would in service (about 0.5 GB each), and the same number of threads.
+Thread pools spin for a while after their work, as they do by default; so competitors take turns by whole rounds, not
+text by text, and a pause before each turn lets the threads of the last one go to sleep. An untimed round and the trials
+warm up: the time in which OpenVINO compiles for each new input shape is not in the figures, though a service has it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from service.text.types import EncodedText
 LONG_SENTENCE_WORDS = 128
 DOCUMENT_SENTENCES = 40
 BUDGETS = (256, 512, 1024)  # pieces of a padded batch; every peer is slower with fewer or more
-TEXTS_OF_A_TRIAL = 10  # of those answered one at a time
+TEXTS_OF_A_TRIAL = 10  # in the trials of texts one at a time
 TRIES = 2
 TEXTS_OF_A_CHECK = 40
 LEAST_AGREEMENT = 0.9
@@ -59,7 +59,7 @@ class Workload:
 
 
 def workloads_of(stored: StoredModel, file: Path, count: int) -> list[Workload]:
-    """The same drawn sentences as they are, as long sentences, and as documents."""
+    """Return the same random sentences as they are, joined to long sentences, and joined to documents."""
     sentences = draw_texts(stored, file, count)
     words = [word for sentence in sentences for word in sentence.text.split(" ")]
     size = DOCUMENT_SENTENCES
@@ -75,7 +75,10 @@ def workloads_of(stored: StoredModel, file: Path, count: int) -> list[Workload]:
 
 
 def check(competitors: Sequence[Competitor], stored: StoredModel, workloads: Sequence[Workload]) -> None:
-    """See how far each agrees with the reference executor, alone and all at once; presets are meant to differ."""
+    """Measure how far each competitor agrees with the reference executor, one text at a time and all at once.
+
+    Raises SystemExit if a peer, or our full depth, agrees too little; presets may differ.
+    """
     texts = [text for workload in workloads for text in workload.texts[:TEXTS_OF_A_CHECK]]
     sequences = [sequence for text in texts for sequence in text.sequences]
     reference = make_executor("eager", stored.model, device="cpu")
@@ -90,19 +93,19 @@ def check(competitors: Sequence[Competitor], stored: StoredModel, workloads: Seq
 
 
 def _agreement(expected: Spans, found: Spans) -> float:
-    """F1 of what was found, probabilities aside."""
+    """Return the F1, in [0, 1], of spans against the expected ones, without their scores."""
     ours, theirs = _keys(expected), _keys(found)
     return 2 * len(ours & theirs) / max(len(ours) + len(theirs), 1)
 
 
 def _keys(spans: Spans) -> set[tuple[int, int, int, int, int]]:
-    """Text, sequence, start, end and label of every span."""
+    """Return text, sequence, start, end and label of every span."""
     sequences = ((text, index, found) for text, of_text in enumerate(spans) for index, found in enumerate(of_text))
     return {(text, index, span.start, span.end, span.label) for text, index, found in sequences for span in found}
 
 
 def measure_f1(competitor: Competitor, stored: StoredModel, examples: Sequence[Example]) -> None:
-    """Strict micro-F1 on a whole file, text by text."""
+    """Measure the competitor's strict micro-F1 on a whole file, one text at a time."""
     texts = stored.text_encoder.encode_batch([example.text for example in examples])
     total = Score()
     for example, text, spans in zip(examples, texts, competitor.take(Turn(texts, BUDGETS[0])).spans, strict=True):
@@ -112,15 +115,15 @@ def measure_f1(competitor: Competitor, stored: StoredModel, examples: Sequence[E
 
 @dataclass(slots=True)
 class Row:
-    """One competitor on one workload.
+    """The figures of one competitor on one workload.
 
     agreement, f1              see Competitor
-    max_pieces_alone, ..._at_once  of a peer's batches
-    p50_ms, mean_ms, p99_ms    of a text answered alone, over texts; of each text the median over rounds
-    p50_ms_of_rounds           the lowest and the highest
-    texts_per_s, pieces_per_s  all texts at once, the median of rounds; best_texts_per_s of the best round
-    latency_ratio              the best peer's mean_ms / this one's
-    throughput_ratio           this one's texts_per_s / the best peer's
+    max_pieces_alone, max_pieces_at_once: the most pieces of a peer's batches, for texts one at a time and all at once
+    p50_ms, mean_ms, p99_ms    over texts, answered one at a time, of the median over rounds
+    p50_ms_of_rounds           the lowest and the highest p50 of a round
+    texts_per_s, pieces_per_s  for all texts at once, the median of rounds; best_texts_per_s is of the best round
+    latency_ratio              the best peer's mean_ms / this competitor's
+    throughput_ratio           this competitor's texts_per_s / the best peer's
     """
 
     workload: str
@@ -144,7 +147,7 @@ class Row:
     throughput_ratio: float = 0.0
 
     def put_alone(self, rounds: Sequence[Sequence[float]]) -> None:
-        """rounds: seconds of every text."""
+        """Set the figures of texts one at a time; rounds: (rounds, texts) seconds."""
         of_texts = sorted(1_000 * statistics.median(tries) for tries in zip(*rounds, strict=True))
         self.p50_ms, self.mean_ms = statistics.median(of_texts), statistics.fmean(of_texts)
         self.p99_ms = of_texts[int(0.99 * len(of_texts))]
@@ -152,14 +155,14 @@ class Row:
         self.p50_ms_of_rounds = min(of_rounds), max(of_rounds)
 
     def put_at_once(self, rounds: Sequence[Sequence[float]]) -> None:
-        """rounds: the seconds of all texts."""
+        """Set the figures of all texts at once; rounds: (rounds, 1) seconds."""
         seconds = [whole_s for (whole_s,) in rounds]
         self.texts_per_s, self.best_texts_per_s = self.texts / statistics.median(seconds), self.texts / min(seconds)
         self.pieces_per_s = self.pieces / statistics.median(seconds)
 
 
 def choose_budget(competitor: Competitor, texts: Sequence[EncodedText], *, at_once: bool) -> int:
-    """The budget of the fastest of some tries; the engine, which has its own, is only warmed up."""
+    """Return the budget of the fastest of some tries; the engine has a budget of its own, and is only warmed up."""
     seconds = dict.fromkeys(BUDGETS if competitor.is_peer else BUDGETS[:1], float("inf"))
     for _ in range(TRIES):
         for max_pieces in seconds:
@@ -169,7 +172,7 @@ def choose_budget(competitor: Competitor, texts: Sequence[EncodedText], *, at_on
 
 
 def measure(competitors: Sequence[Competitor], workload: Workload, rounds: int) -> list[Row]:
-    """Warm up and choose budgets, take turns at single texts, take turns at all at once; -> a row for each."""
+    """Warm up and choose budgets, then take turns with single texts and with all at once; return a row for each."""
     texts, pieces = workload.texts, sum(text.num_pieces for text in workload.texts)
     rows, alone, at_once = [], [], []
     for competitor in competitors:
@@ -188,7 +191,7 @@ def measure(competitors: Sequence[Competitor], workload: Workload, rounds: int) 
 
 
 def _rounds(competitors: Sequence[Competitor], turns: Sequence[Turn], rounds: int) -> list[list[list[float]]]:
-    """-> per competitor and round, its turn's seconds."""
+    """Take turns; return the seconds of each turn, by competitor and round."""
     seconds: list[list[list[float]]] = [[] for _ in competitors]
     for _ in range(rounds):
         for competitor, turn, of_rounds in zip(competitors, turns, seconds, strict=True):
@@ -205,7 +208,7 @@ def _compare(rows: Sequence[Row]) -> None:
 
 
 def print_rows(rows: Sequence[Row]) -> None:
-    """The table of one workload."""
+    """Print the table of one workload."""
     texts, pieces = rows[0].texts, rows[0].pieces
     print(f"\n{rows[0].workload}: {texts} texts of {pieces / texts:.0f} pieces; ratios to the best peer")
     print(
@@ -227,20 +230,20 @@ def print_rows(rows: Sequence[Row]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of what peers run on; ends here where one is not installed."""
+    """Return the versions of the peers' libraries. Raises SystemExit if one is not installed."""
     names = ("torch", "transformers", "onnx", "onnxruntime", "openvino")
     return {name: str(library(name).__version__) for name in names}
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Return the name of the processor, or of its architecture if the system does not tell the name."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
 
 
 def names_of(given: str) -> list[str]:
-    """Peers by name."""
+    """Return the names of the peers that are asked for."""
     names = list(PEERS) if given == "all" else given.split(",")
     if unknown := [name for name in names if name not in PEERS]:
         raise SystemExit(f"unknown peers {unknown}; expected all, or some of {','.join(PEERS)}")
@@ -248,7 +251,7 @@ def names_of(given: str) -> list[str]:
 
 
 def hold(names: Sequence[str], stored: StoredModel, options: argparse.Namespace, threads: int) -> list[Row]:
-    """Start everybody, check them, and measure workload by workload; prints each table as it is done."""
+    """Start and check all competitors, then measure workload by workload, and print each table when it is done."""
     workloads = workloads_of(stored, options.file, options.texts)
     examples = read_examples(options.file)
     rows: list[Row] = []
@@ -268,7 +271,7 @@ def hold(names: Sequence[str], stored: StoredModel, options: argparse.Namespace,
 
 
 def main() -> None:
-    """Print the tables."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("file", type=Path)

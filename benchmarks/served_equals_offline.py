@@ -1,9 +1,9 @@
-"""F1 and average exit layer of a model through a running server, beside what replaying a trace says offline.
+"""Compares F1 and average exit layer of a model through a running server with those of replaying a trace offline.
 
     python -m benchmarks.served_equals_offline conll2003-minilm DATA/conll2003/test.conll
 
-Starts a server of its own on a free port, sets every policy by PATCH, posts the file's texts and scores the answers.
-Presets are compared with what the server expects of them, too: the average exit layer on the data of calibration.
+It starts a server of its own on a free port, sets every policy by PATCH, posts the file's texts and scores the answers.
+It also compares presets with what the server expects of them: the average exit layer on the data of calibration.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ ADMIN_KEY = "benchmark"
 
 
 def call(url: str, method: str, body: object) -> Any:
-    """One JSON request."""
+    """Send one JSON request with the admin key, and return the JSON of its answer."""
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {ADMIN_KEY}"}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers, method=method)
     with urllib.request.urlopen(request) as response:
@@ -64,7 +64,7 @@ def call(url: str, method: str, body: object) -> Any:
 
 
 def start_server(model: str, state_dir: str) -> tuple[subprocess.Popen[str], str]:
-    """-> the process, and its URL once it is ready."""
+    """Start a server; return its process, and its URL once it is ready. Raises SystemExit if it does not start."""
     settings = {"NER_MODEL": model, "NER_PORT": "0", "NER_STATE_DIR": state_dir, "NER_ADMIN_KEY": ADMIN_KEY}
     settings["NER_DRAIN_S"] = "0"
     command = [sys.executable, "-m", "service", "serve"]
@@ -79,7 +79,7 @@ def start_server(model: str, state_dir: str) -> tuple[subprocess.Popen[str], str
 
 
 def served(url: str, examples: list[Example], change: dict[str, Any]) -> tuple[dict[str, Any], Score, float]:
-    """Make the change, post every text; -> the policy in force, counts, and average exit layer per sequence."""
+    """Change the policy and post every text; return the policy in force, counts, and average exit layer."""
     policy = call(f"{url}/exit-policy", "PATCH", change)
     micro, layers = Score(), []
     for start in range(0, len(examples), TEXTS_PER_CALL):
@@ -96,13 +96,13 @@ def served(url: str, examples: list[Example], change: dict[str, Any]) -> tuple[d
 
 
 def _depth(sequence: dict[str, Any]) -> float:
-    """The exit layer; where words halted one by one, the mean over them."""
+    """Return the exit layer of a sequence or, if its words halted one by one, the mean over its words."""
     words = sequence.get("word_layers")
     return sum(word["layer"] for word in words) / len(words) if words else float(sequence["exit_layer"])
 
 
 def main() -> None:
-    """Print the table; exit with 1 where served and offline differ by more than 0.01 F1 or 0.001 layers."""
+    """Print the table; exit with 1 if served and offline differ by more than 0.01 F1 or 0.001 layers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("file", type=Path)

@@ -1,4 +1,4 @@
-"""An executor that is watched while it works: what layers and exits alone take of an engine's time."""
+"""An executor whose time is measured: the part of an engine's time that layers and exits take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.exits.reading import Reading
 
 
 class Watched:
-    """An executor, and how long it was busy."""
+    """An executor that also counts the seconds in which it was busy."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor

@@ -2,9 +2,10 @@
 
     python -m benchmarks.word_level MODEL[,MODEL...] DATA/conll2003/test.conll --json FILE
 
-Neighbouring sentences are joined to texts of 16, 32, 64 and 128 words, which no splitter cuts again. A batch sets out
-together and runs as an engine would run it with nothing else to do: whoever is done leaves, the others go on. Policies
-take turns round by round; told are medians. Ratios are to full depth of the same model, on the same texts.
+Neighbouring sentences are joined to texts of 16, 32, 64 and 128 words, which are not split again. All sequences of a
+batch start together and run as in an engine that has nothing else to do: a sequence that is done leaves, and the others
+go on. Policies take turns round by round; the figures are medians. Ratios are to full depth of the same model, on the
+same texts.
 """
 
 from __future__ import annotations
@@ -33,13 +34,17 @@ from service.text.types import SequenceInput
 
 LENGTHS = (16, 32, 64, 128)
 BATCHES = (1, 8, 32)
-FULLNESS = 0.75  # of the words wanted, which a joined text has at least
-TEXTS = {16: 256, 32: 192, 64: 128, 128: 96}  # timed; F1 is of all
+FULLNESS = 0.75  # share of the wanted words that a joined text has at least
+TEXTS = {16: 256, 32: 192, 64: 128, 128: 96}  # words -> number of texts that are timed; F1 is of all texts
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A policy at one length and one batch. F1 x 100; layers: mean over words; seconds: of one pass, the median."""
+    """The figures of a policy at one length and batch size. F1 is x 100.
+
+    layers   layers run, the mean over words
+    seconds  of one pass over the texts, the median of rounds
+    """
 
     model: str
     words: int
@@ -54,7 +59,7 @@ class Row:
 
 
 def main() -> None:
-    """Run and print."""
+    """Measure and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", help="names or folders, separated by commas")
     parser.add_argument("file", type=Path)
@@ -85,7 +90,7 @@ def main() -> None:
 
 
 def joined(examples: Sequence[Example], words: int) -> list[Example]:
-    """Neighbouring sentences joined to texts of at most so many words, and not many fewer."""
+    """Return neighbouring sentences joined to texts of at most `words` words, and at least FULLNESS times as many."""
     found, part, count = [], list[Example](), 0
     for example in examples:
         length = len(example.text.split())
@@ -100,7 +105,7 @@ def joined(examples: Sequence[Example], words: int) -> list[Example]:
 
 
 def _policies(stored: StoredModel, wanted: Sequence[Mapping[str, Any]] | None) -> dict[str, ExitPolicy]:
-    """Full depth first; then what was asked for, or a ladder of every strategy that the model supports."""
+    """Return full depth, then the wanted policies, or else a ladder of every strategy that the model supports."""
     catalog = catalog_of(stored.operating_points, assets_of(stored.model))
     if wanted is None:
         wanted = [{"strategy": "budgeted", "layer": layer} for layer in range(1, stored.config.num_layers)]
@@ -172,7 +177,7 @@ def _time(
     batch: int,
     rounds: int,
 ) -> dict[str, list[float]]:
-    """Seconds of every policy, round by round, for all sequences; batches of like length."""
+    """Return the seconds for all sequences, by policy and round; a batch has sequences of similar length."""
     order = [index for bucket in length_buckets(sequences, 1) for index in bucket]
     batches = [[sequences[index] for index in order[at : at + batch]] for at in range(0, len(order), batch)]
     found: dict[str, list[float]] = {name: [] for name in policies}

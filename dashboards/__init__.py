@@ -1,1 +1,1 @@
-"""Grafana's dashboards as code: `python -m dashboards` writes docker/grafana/dashboards. Nothing imports it."""
+"""Grafana's dashboards as code: `python -m dashboards` writes docker/grafana/dashboards. Nothing else imports it."""

@@ -11,7 +11,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "docker" / "grafana" / "dashboard
 
 
 def main(folder: Path) -> None:
-    """Write one file a dashboard into `folder`."""
+    """Write one file per dashboard into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, made in (("overview", overview), ("engine", engine)):
         text = board.to_json(made.TITLE, made.UID, made.DESCRIPTION, made.rows())

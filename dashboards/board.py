@@ -1,4 +1,4 @@
-"""A whole dashboard: its panels laid out in rows, its variables, its annotations, as JSON."""
+"""Builds a whole dashboard as JSON: its panels laid out in rows, its variables, its annotations."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A headed part of a dashboard."""
+    """A part of a dashboard, with a heading above its panels."""
 
     title: str
     cells: Sequence[Cell]
 
 
 def lay_out(rows: Sequence[Row]) -> Iterator[models.Panel | models.RowPanel]:
-    """Every panel, numbered from 1, each at the highest place that is free, leftmost; headings from edge to edge."""
+    """Yield headings and panels, numbered from 1. A panel takes the highest free place, and the leftmost of these."""
     bottoms = [0] * COLUMNS
     number = 0
     for row in rows:
@@ -52,9 +52,9 @@ def lay_out(rows: Sequence[Row]) -> Iterator[models.Panel | models.RowPanel]:
 
 
 def policy_changes() -> dashboard.AnnotationQuery:
-    """A mark at every change of the exit policy: who made it, the version and strategy since.
+    """Return the annotation that marks every change of the exit policy: who made it, and the new version and strategy.
 
-    The version is a gauge; count_values makes a label of it, so that the mark can show it.
+    The version is a gauge; count_values turns it into a label, so that the mark can show it.
     """
     changed = f"sum by (source) (increase({series('ner_exit_policy_changes_total')}[$__rate_interval])) > 0"
     version = f'count_values("version", max({series("ner_exit_policy_version")}))'
@@ -66,8 +66,8 @@ def policy_changes() -> dashboard.AnnotationQuery:
         .datasource(SOURCE)
         .enable(True)
         .icon_color(ORANGE)
-        .expr(expression)  # where Grafanas before the newest look for it
-        # steps of 15 s under a rate interval of 20 s: no change falls between two of them
+        .expr(expression)  # older versions of Grafana look for it here
+        # the steps are 15 s and the rate interval is 20 s: no change falls between two steps
         .target(target(Query(expression), "Anno").interval("15s"))
         .title_format("Policy changed by {{source}}")
         .text_format("version {{version}}, {{strategy}}")
@@ -75,7 +75,7 @@ def policy_changes() -> dashboard.AnnotationQuery:
 
 
 def to_json(title: str, uid: str, description: str, rows: Sequence[Row]) -> str:
-    """The dashboard as Grafana reads it from a file."""
+    """Return the dashboard as JSON, as Grafana reads it from a file."""
     source = dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")
     model = (
         dashboard.QueryVariable("model")

@@ -1,4 +1,4 @@
-"""The dashboard of the engine's inside, for whoever works on it: steps, exits, stages, refusals, the process."""
+"""The dashboard for people who work on the engine: steps, exits, stages, refusals, the process."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ COLOURS = {"p50": GREEN, "p95": ORANGE, "p99": PURPLE}
 
 
 def rows() -> list[Row]:
-    """The rows, top to bottom."""
+    """Return the rows, top to bottom."""
     return [steps(), exits(), stages(), requests(), process()]
 
 
 def quantiles(histogram: str) -> list[Query]:
-    """The quantiles of a histogram, and its mean."""
+    """Return queries for the quantiles of a histogram, and for its mean."""
     return [
         *(Query(quantile(share, histogram), name) for name, share in QUANTILES.items()),
         Query(mean(histogram), "mean"),
@@ -40,7 +40,7 @@ def quantiles(histogram: str) -> list[Query]:
 
 
 def steps() -> Row:
-    """What the worker does: a step runs one layer over the sequences that stand before it."""
+    """Return the row on the worker's steps; a step runs one layer over the sequences that stand before it."""
     rate = over_time(
         "Steps", "Layer steps per second.", Query(per_second("ner_step_seconds_count"), "steps"), unit="ops"
     )
@@ -92,7 +92,7 @@ def steps() -> Row:
 
 
 def exits() -> Row:
-    """Where sequences leave, and why."""
+    """Return the row on where sequences leave, and why."""
     reasons = over_time(
         "Why sequences left",
         "Exits per second by their reason; last_layer means that nothing let them leave earlier.",
@@ -137,7 +137,7 @@ def exits() -> Row:
 
 
 def stages() -> Row:
-    """Where the time of a request goes."""
+    """Return the row on where the time of a request goes."""
     told = {
         "tokenize": "Splitting into sentences and word pieces, beside the event loop.",
         "queue": "From admission to the first step.",
@@ -152,7 +152,7 @@ def stages() -> Row:
 
 
 def requests() -> Row:
-    """What comes in, what is turned away, what comes out."""
+    """Return the row on requests that come in, that are refused, and that are answered."""
     endpoints = over_time(
         "Requests by endpoint",
         "All HTTP requests per second.",
@@ -198,7 +198,7 @@ def requests() -> Row:
 
 
 def process() -> Row:
-    """What the process takes from its machine."""
+    """Return the row on what the process takes from its machine."""
     cores = over_time(
         "Processor",
         "Cores that the process keeps busy.",

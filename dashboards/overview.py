@@ -1,4 +1,4 @@
-"""The dashboard for whoever runs the service: how early, how good, how fast, who decides, and whether it is well."""
+"""The dashboard for people who run the service: how early, good and fast it is, who decides, whether it is well."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ UNMEASURED = "not calibrated"
 
 
 def rows() -> list[Row]:
-    """The rows, top to bottom."""
+    """Return the rows, top to bottom."""
     return [at_a_glance(), how_early(), how_fast(), who_decides(), how_well()]
 
 
 def at_a_glance() -> Row:
-    """The headline, and the state of things in twelve figures around it."""
+    """Return the row with the headline, and twelve figures on the service's state around it."""
     headline = figure(
         "Average exit layer",
         "The layers that run for a sequence, on average; where words halt one by one, the mean over its words. The "
@@ -149,7 +149,7 @@ def at_a_glance() -> Row:
 
 
 def how_early() -> Row:
-    """The depth of the answers, what it saves, and what it is expected to cost."""
+    """Return the row on the depth of the answers, what it saves, and what it is expected to cost."""
     layers = over_time(
         "Average exit layer over time",
         "What sequences do, and what calibration expects of the policy in force. Traffic unlike the dev set's shows "
@@ -190,7 +190,7 @@ def how_early() -> Row:
 
 
 def how_fast() -> Row:
-    """Requests, their times and what they wait for."""
+    """Return the row on requests, their times and what they wait for."""
     codes = over_time(
         "Requests by status code",
         "Requests for entities per second: 200 answered, 429 refused because the queue is full, 499 whose client left, "
@@ -245,7 +245,7 @@ def how_fast() -> Row:
 
 
 def who_decides() -> Row:
-    """The policy in force, the autopilot, and the shadow runs that watch over both."""
+    """Return the row on the policy in force, the autopilot, and the shadow runs that check both."""
     parameters = figure(
         "Parameters in force",
         "Version, tau and patience of the policy in force; GET /exit-policy has all of it, /exit-policy/history who "
@@ -315,7 +315,7 @@ def who_decides() -> Row:
 
 
 def how_well() -> Row:
-    """The engine and its process."""
+    """Return the row on the engine and its process."""
     up = over_time(
         "Engine health",
         "1 while the engine can make progress; and since when the step that is running has been running.",

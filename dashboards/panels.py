@@ -1,4 +1,4 @@
-"""The kinds of panel that the dashboards are made of, as builders: what one panel alone wants, it sets on its own."""
+"""Builders of the kinds of panel that the dashboards use. What only one panel needs is set where it is used."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE = "green", "yellow", "orange", "red", "
 SOURCE = common_models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 AnyPanel = TypeVar("AnyPanel", stat.Panel, lines.Panel, heatmap.Panel, bargauge.Panel, statetimeline.Panel)
-Steps = Sequence[tuple[float | None, str]]  # from which value on which colour; the first has no value
+Steps = Sequence[tuple[float | None, str]]  # a colour from each value on; the first has no value
 
 
 class Query(NamedTuple):
-    """An expression and how its series are called; {{label}} stands for a label's value."""
+    """An expression, and the name of its series, in which {{label}} stands for a label's value."""
 
     expression: str
     legend: str = "__auto"
 
 
 def target(query: Query, ref_id: str = "A") -> prometheus.Dataquery:
-    """A query over the time that the dashboard shows."""
+    """Return a query over the time that the dashboard shows."""
     made = prometheus.Dataquery().datasource(SOURCE).ref_id(ref_id)
     return made.expr(query.expression).legend_format(query.legend).range()
 
@@ -44,9 +44,9 @@ def figure(
     unknown: str = "no data",
     sparkline: bool = False,
 ) -> stat.Panel:
-    """One number that holds now, in large type, or with a sparkline how it came there and the last one.
+    """Return a panel with one number in large type: the value now or, with a sparkline, the last value and its past.
 
-    unknown: stands for what is no number.
+    unknown: the text that is shown if there is no number
     """
     made, graph = target(query), common_models.BigValueGraphMode
     nothing = models.DashboardSpecialValueMapOptions(
@@ -69,13 +69,13 @@ def figure(
 
 
 def in_words(panel: stat.Panel, *words: tuple[str, str]) -> stat.Panel:
-    """Show these words, each in its colour, for 0, 1, ..."""
+    """Make a panel show these words, each in its colour, for 0, 1, ..."""
     results = {str(value): models.ValueMappingResult(text, colour) for value, (text, colour) in enumerate(words)}
     return panel.mappings([models.ValueMap(results)])
 
 
 def over_time(title: str, description: str, *queries: Query, unit: str) -> lines.Panel:
-    """Lines over time, with their last values below."""
+    """Return a panel with lines over time, and their last values below."""
     legend = common.VizLegendOptions().show_legend(True).display_mode(common_models.LegendDisplayMode.LIST)
     tooltip = common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI)
     return (
@@ -92,37 +92,37 @@ def over_time(title: str, description: str, *queries: Query, unit: str) -> lines
 
 
 def stacked(panel: lines.Panel) -> lines.Panel:
-    """Its lines as parts of a whole."""
+    """Stack the lines of a panel, as parts of a whole."""
     return (
         panel.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL)).fill_opacity(40).line_width(1)
     )
 
 
 def stepped(panel: lines.Panel) -> lines.Panel:
-    """Its lines as what holds until it is changed."""
+    """Draw the lines of a panel in steps, since a value holds until it is changed."""
     return panel.line_interpolation(common_models.LineInterpolation.STEP_AFTER)
 
 
 def coloured(panel: lines.Panel, colours: Mapping[str, str]) -> lines.Panel:
-    """The lines whose whole names match these patterns, in colours of their own."""
+    """Colour the lines whose whole names match these patterns."""
     for pattern, colour in colours.items():
         _override(panel, pattern, {"color": models.FieldColor(models.FieldColorModeId.FIXED, colour)})
     return panel
 
 
 def with_limit(panel: lines.Panel, pattern: str) -> lines.Panel:
-    """Some of its lines as what the others are held against: red and dashed."""
+    """Draw the lines that match a pattern red and dashed, as the limit of the others."""
     dashes = common_models.LineStyle("dash", [10, 10])
     return _override(coloured(panel, {pattern: RED}), pattern, {"custom.lineStyle": dashes, "custom.fillOpacity": 0})
 
 
 def on_the_right(panel: lines.Panel, pattern: str, unit: str) -> lines.Panel:
-    """Some of its lines on an axis of their own."""
+    """Draw the lines that match a pattern against an axis of their own, on the right."""
     return _override(panel, pattern, {"unit": unit, "custom.axisPlacement": common_models.AxisPlacement.RIGHT})
 
 
 def density(title: str, description: str, buckets: str) -> heatmap.Panel:
-    """A histogram over time; `buckets` is an expression by `le`."""
+    """Return a panel with a histogram over time; `buckets` is an expression by `le`."""
     colour = heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Oranges").steps(64)
     return (
         _titled(heatmap.Panel(), title, description)
@@ -133,7 +133,7 @@ def density(title: str, description: str, buckets: str) -> heatmap.Panel:
 
 
 def distribution(title: str, description: str, buckets: str) -> bargauge.Panel:
-    """A histogram of the whole time shown; `buckets` is an expression by `le`."""
+    """Return a panel with a histogram of the whole time shown; `buckets` is an expression by `le`."""
     return (
         _titled(bargauge.Panel(), title, description)
         .with_target(target(Query(buckets, "{{le}}")).format(PromQueryFormat.HEATMAP).instant())
@@ -147,7 +147,7 @@ def distribution(title: str, description: str, buckets: str) -> bargauge.Panel:
 
 
 def states(title: str, description: str, query: Query) -> statetimeline.Panel:
-    """Which of several series was there when."""
+    """Return a panel that shows which of several series existed when."""
     return (
         _titled(statetimeline.Panel(), title, description)
         .with_target(target(query))

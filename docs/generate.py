@@ -1,4 +1,4 @@
-"""Writes the pages that the code knows best: `python -m docs.generate`. Pages written by hand are not touched."""
+"""Writes the pages that follow from the code: `python -m docs.generate`. Pages written by hand are not touched."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNITS = {
     "s": "seconds",
     "fraction": "a share",
 }
-"""Of a setting, by the last word of its name."""
+"""The unit of a setting, by the last word of its name."""
 
 OTHER_VARIABLES = {
     "NER_URL": "`python -m service ask`: the server to ask, unless `--url` names one; else http://127.0.0.1:8000",
@@ -42,7 +42,7 @@ OTHER_VARIABLES = {
     "NER_E2E_REQUIRE_DOCKER": "`make e2e`: with 1, a machine without a Docker engine is a failure",
     "WEB_CONCURRENCY": "a start with more than 1 is refused: one process serves one model on one device",
 }
-"""What is read elsewhere than in Settings, and by whom."""
+"""Variables that are not read by Settings: who reads each one, and what for."""
 
 
 _CONFIGURATION = """\
@@ -69,7 +69,7 @@ These are not the server's settings; who reads them stands first.
 
 
 def configuration() -> str:
-    """configuration.md: every setting, and every other variable that anything of ours reads."""
+    """Return configuration.md: every setting, and every other variable that some part of the project reads."""
     settings = [_row(f"`NER_{name.upper()}`", *_cells(name, field)) for name, field in Settings.model_fields.items()]
     others = [_row(f"`{name}`", meaning) for name, meaning in OTHER_VARIABLES.items()]
     return _CONFIGURATION.format(settings="\n".join(settings), others="\n".join(others))
@@ -88,7 +88,7 @@ def _default(value: Any) -> str:
 
 
 def _values(name: str, field: FieldInfo) -> str:
-    """The choices, or the unit and the range."""
+    """Return what a setting accepts: its choices, or its unit and range."""
     if get_origin(field.annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
     if field.annotation is Path:
@@ -138,7 +138,7 @@ _LAYERS = 6  # of the shipped models; no sentence of the page depends on it
 
 
 def strategies() -> str:
-    """strategies.md: every strategy, its parameters, and what it needs of a model."""
+    """Return strategies.md: every strategy, its parameters, and what it needs of a model."""
     table = [_row(f"[`{name}`](#{name})", one.origin, one.meaning) for name, one in STRATEGIES.items()]
     with_one_exit = ModelAssets(_LAYERS, has_one_exit=True)
     with_many = ModelAssets(_LAYERS)
@@ -168,7 +168,7 @@ def _section(strategy: type[ExitPolicy]) -> str:
 
 
 def _facts(strategy: type[ExitPolicy]) -> list[str]:
-    """What it needs, why sequences leave by it, and whether a trace suffices."""
+    """Return sentences on what a strategy needs, its exit reasons, and whether a trace suffices."""
     facts = []
     if lack := strategy.lacks(ModelAssets(_LAYERS)):
         facts.append(f"Needs {lack.partition(', which')[0]}.")
@@ -180,7 +180,7 @@ def _facts(strategy: type[ExitPolicy]) -> list[str]:
 
 
 def _variants(strategy: type[ExitPolicy]) -> list[str]:
-    """A table of the parameters whose values and defaults depend on others; nothing for most strategies."""
+    """Return a table of the parameters whose values and defaults depend on others; for most strategies it is empty."""
     rows = []
     for policy in strategy.variants():
         when = [_code(getattr(policy, name)) for name in policy.calibrated_by]
@@ -197,7 +197,7 @@ def _variants(strategy: type[ExitPolicy]) -> list[str]:
 
 
 def _values_of(parameter: Parameter) -> str:
-    """The choices, or the range and the unit."""
+    """Return what a parameter accepts: its choices, or its range and unit."""
     if isinstance(parameter, Choice):
         return ", ".join(f"`{choice}`" for choice in parameter.choices)
     values = "`true`, `false`"
@@ -226,7 +226,7 @@ PAGES: Mapping[str, Callable[[], str]] = {"configuration.md": configuration, "st
 
 
 def main() -> None:
-    """Write every page, and say which."""
+    """Write every page, and print its path."""
     for name, page in PAGES.items():
         (FOLDER / name).write_text(page(), encoding="utf-8")
         print(FOLDER / name)

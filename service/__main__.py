@@ -12,7 +12,7 @@ from service.errors import ServiceError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code. 2 is for a mistake of the caller's, which is said in one line."""
+    """Run one command and return its exit code: 2 if a ServiceError ended it, whose message is printed in one line."""
     started = time.monotonic()
     parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")

@@ -1,4 +1,4 @@
-"""What a loaded model brings for the exit strategies, from its config and tables to what `service.exits` asks for."""
+"""Makes the assets that `service.exits` needs for its strategies from a loaded model's config and tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.models.multi_exit import MultiExitModel
 
 
 def assets_of(model: MultiExitModel) -> ModelAssets:
-    """Return the model's depth, its exits and what its training left in it; calibration adds the learned rule."""
+    """Return a model's depth, exits and what its training stored for strategies; calibration adds the learned rule."""
     config = model.config
     assets = ModelAssets(config.num_layers, has_one_exit=config.hash is not None)
     if config.halting:
@@ -21,6 +21,6 @@ def assets_of(model: MultiExitModel) -> ModelAssets:
 
 
 def hashed_layers(model: MultiExitModel) -> HashedLayers:
-    """Return what the hash of a model that has one says of words."""
+    """Return the layers after which words halt, by the hash of a model that has one."""
     table = model.get_buffer("piece_layers").cpu().numpy()
     return HashedLayers(table, model.config.num_layers, model.config.buckets)

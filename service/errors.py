@@ -1,8 +1,10 @@
-"""Every error the service raises on purpose, grouped by what the caller can do about it. Knows no HTTP.
+"""The errors that several parts of the service raise on purpose, grouped by what the caller can do about them.
+
+They know nothing of HTTP. An error that only one part raises is defined in that part.
 
 ServiceError
   BadInput            what was sent cannot be used as it is: change it
-    TooLarge          a limit of the operator's: send less
+    TooLarge          it is over a limit that the operator set: send less
   ModelRefused        a model folder, tokenizer or checkpoint that cannot be trusted or does not fit
   DataRefused         a data file with a malformed line
   Overloaded          the queue is full: send it again later
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 
 class ServiceError(Exception):
-    """Base of all; the message says what was given, what was expected and what to do."""
+    """The base of all errors; its message says what was given, what was expected and what to do."""
 
 
 class BadInput(ServiceError):
@@ -28,15 +30,15 @@ class TooLarge(BadInput):
 
 
 class ModelRefused(ServiceError):
-    """A model folder, tokenizer or checkpoint that lacks or fails something."""
+    """A model folder, tokenizer or checkpoint lacks something or fails a check."""
 
 
 class DataRefused(ServiceError):
-    """A data file that cannot be read; the message names file and line."""
+    """A data file cannot be read; the message names file and line."""
 
 
 class Overloaded(ServiceError):
-    """The queue is full."""
+    """The service has no room for more work at the moment."""
 
 
 class NotReady(ServiceError):
@@ -52,4 +54,4 @@ class PolicyConflict(ServiceError):
 
 
 class EngineFailed(ServiceError):
-    """A fault of ours while running a request."""
+    """The engine failed while it ran a request, by a fault of the service."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever ends the process or fills the disk. Knows not what is in them."""
+"""Writes files that are complete or not there at all, even if the process is killed or the disk is full."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 
 
 def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Write `text` as UTF-8 to a file beside `path`, rename it over `path`, and return once the disk has both.
+    """Write `text` as UTF-8 to a file beside `path`, rename it to `path`, and return once both are on disk.
 
-    Makes the folder where it is missing. Raises OSError, and then `path` is as it was.
+    The folder is created if it is missing. `mode` is the file's permissions. Raises OSError, and then `path` is
+    unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.unlink(missing_ok=True)  # of a process that was killed
+    partial.unlink(missing_ok=True)  # left by a process that was killed
     try:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
             file.write(text)
@@ -25,7 +26,7 @@ def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
         with suppress(OSError):
             partial.unlink()
         raise
-    with suppress(OSError):  # it is renamed, whether or not this file system can flush a folder
+    with suppress(OSError):  # the file is renamed even if this file system cannot flush a folder
         _flush_folder(path.parent)
 
 

@@ -1,4 +1,4 @@
-"""Logs as one JSON object a line. What is watched is a metric; a log line tells of an event, never a text or a key."""
+"""Logs as one JSON object per line. A line reports an event, and never holds a text or a key; figures are metrics."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import logging
 import traceback
 from datetime import UTC, datetime
 
-_ABOUT_THE_MACHINE = (OSError, MemoryError, RuntimeError)  # exceptions whose message speaks of no value
+_ABOUT_THE_MACHINE = (OSError, MemoryError, RuntimeError)  # their messages quote no value
 
 
 class JsonFormatter(logging.Formatter):
-    """time, level, logger, event; the record's `data`, if any; the traceback, if any.
+    """Formats a record as an object of time, level, logger and event, with its `data` and its traceback, if any.
 
-    What an exception says is left out where it may quote the value that it is about, as a ValueError or a KeyError
-    does, since that may be somebody's text. What it is and where it came from is told.
+    The message of an exception is left out if it may quote the offending value, as a ValueError or a KeyError does,
+    since the value may be a user's text. The exception's type and its traceback are always logged.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -31,7 +31,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _describe(error: BaseException | None) -> str:
-    """The tracebacks of an exception and of those that led to it, oldest first."""
+    """Return the tracebacks of an exception and of the exceptions that led to it, oldest first."""
     told: list[str] = []
     while error is not None:
         name = type(error).__qualname__
@@ -44,7 +44,7 @@ def _describe(error: BaseException | None) -> str:
 
 
 def log_as_json(level: int = logging.INFO) -> None:
-    """Send every logger's lines to standard error in this form."""
+    """Send the records of every logger, from `level` on, to standard error as JSON."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)

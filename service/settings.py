@@ -14,7 +14,7 @@ _PROJECT = Path(__file__).resolve().parent.parent
 
 
 class Settings(BaseSettings):
-    """Read once, at start, by the server alone."""
+    """The server's settings; it reads them once, when it starts."""
 
     model_config = SettingsConfigDict(env_prefix="NER_", extra="ignore")
 
@@ -92,7 +92,7 @@ class Settings(BaseSettings):
 
 
 def read_settings() -> Settings:
-    """From the environment. Raises BadInput naming every variable that does not fit."""
+    """Return the settings from the environment. Raises BadInput naming every variable that does not fit."""
     try:
         return Settings()
     except ValidationError as error:

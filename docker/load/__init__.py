@@ -1,1 +1,1 @@
-"""Traffic to look at: news-like texts, sent at the rate of a day with its dinner hour. Standard library only."""
+"""Traffic for the demo: news-like texts, at the rate of a day with a dinner hour. Only the standard library is used."""

@@ -1,4 +1,4 @@
-"""`python -m load`: send traffic until SIGTERM; every ten seconds and at the end a JSON line of what came back.
+"""`python -m load`: send traffic until SIGTERM; print what came back, as a JSON line every ten seconds and at the end.
 
 LOAD_URL         where to post, http://127.0.0.1:8000/ner
 LOAD_PEAK_RATE   requests per second at the dinner hour, 60
@@ -23,7 +23,7 @@ REPORT_EVERY_S = 10.0
 
 
 async def main() -> None:
-    """Send each request when it is due, whether or not earlier ones were answered; at the end wait for all."""
+    """Send each request when it is due, whether or not earlier ones were answered; at the end, wait for all answers."""
     url = os.environ.get("LOAD_URL", "http://127.0.0.1:8000/ner")
     key = os.environ.get("NER_API_KEY", "")
     peak_rate = float(os.environ.get("LOAD_PEAK_RATE", "60"))

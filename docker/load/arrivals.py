@@ -1,4 +1,4 @@
-"""When requests arrive: at random, at the rate of a day with lunch and a dinner hour, in a quarter of an hour."""
+"""When requests arrive: at random, at the rate of a day with lunch and dinner that lasts a quarter of an hour."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ NIGHT = 0.1
 
 
 def share_of_peak(elapsed_s: float) -> float:
-    """The rate as a share of the highest, `elapsed_s` after the start: in (0, 1]."""
+    """Return the rate `elapsed_s` seconds after the start, as a share of the highest rate, in (0, 1]."""
     hour = (STARTS_AT_HOUR + elapsed_s / DAY_S * 24) % 24
     return NIGHT + (1 - NIGHT) * sum(height * _bump(hour, middle, width) for middle, width, height in (DINNER, LUNCH))
 
 
 def arrival_times(peak_rate: float, random: Random) -> Iterator[float]:
-    """Seconds from the start: a Poisson process whose rate is `share_of_peak` x peak_rate, by thinning."""
+    """Yield arrivals, in seconds from the start: a Poisson process of rate `share_of_peak` x peak_rate, by thinning."""
     elapsed_s = 0.0
     while True:
         elapsed_s += random.expovariate(peak_rate)

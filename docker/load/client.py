@@ -1,4 +1,4 @@
-"""One request, on a connection of its own, and what became of it."""
+"""Sends one request on a connection of its own, and tells what became of it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 import json
 from urllib.parse import urlsplit
 
-PATIENCE_S = 20.0  # longer than the server's own limit: what is not answered then never will be
+PATIENCE_S = 20.0  # longer than the server's own limit: a request without an answer by then never gets one
 
 REFUSED, LOST = "refused", "lost"
 
 
 async def send(url: str, key: str, text: str) -> str:
-    """POST `text`; -> the HTTP status, REFUSED where no connection came about, LOST where no answer came on one.
+    """POST `text`; return the HTTP status, REFUSED if there was no connection, or LOST if it brought no answer.
 
     key: sent as a bearer token unless empty
     """
@@ -39,7 +39,7 @@ async def send(url: str, key: str, text: str) -> str:
 
 
 def _status(answer: bytes) -> str:
-    """The status of a whole answer; LOST for one that was cut off."""
+    """Return the status of a whole answer, or LOST for one that was cut off."""
     head, _, body = answer.partition(b"\r\n\r\n")
     lines = head.decode("latin-1").lower().split("\r\n")
     lengths = [int(line.removeprefix("content-length:")) for line in lines if line.startswith("content-length:")]

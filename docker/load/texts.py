@@ -1,4 +1,4 @@
-"""News-like texts of varying length, made up from parts; none of it happened."""
+"""News-like texts of varying length, put together from parts; everything in them is invented."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CLAUSES = (
 
 
 def text(random: Random) -> str:
-    """One to four sentences, short ones more often than long ones."""
+    """Return one to four sentences; short texts come more often than long ones."""
     return " ".join(_sentence(random) for _ in range(random.choices((1, 2, 3, 4), (6, 3, 2, 1))[0]))
 
 
@@ -60,7 +60,7 @@ def _sentence(random: Random) -> str:
 
 
 def _fill(pattern: str, random: Random) -> str:
-    """Every {slot} gets a value of its own."""
+    """Return a pattern in which every {slot} has got a value of its own."""
     head, brace, rest = pattern.partition("{")
     if not brace:
         return pattern

@@ -1,1 +1,1 @@
-"""HTTP: shapes on the wire, keys, errors to status codes, routes. No decision about entities or exits is made here."""
+"""HTTP: routes, shapes on the wire, keys, status codes of errors. No decision about entities or exits is made here."""

@@ -1,6 +1,6 @@
-"""From the texts of a request to their entities, whatever format they came in: limits, queue, engine, times, counts.
+"""Finds the entities of a request's texts: checks its limits, submits it to the engine, waits, and counts the answer.
 
-What a request and its answer look like on the wire is the routes' business.
+The routes decide what a request and its answer look like on the wire.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ class ClientLeft(ServiceError):
 class Asked:
     """What a request asks for.
 
-    texts       a string where the request gave one text alone
-    field       what the request calls them, for messages
-    keep        which of the entities found are wanted
-    timeout_ms  None: as long as the operator allows
-    override    changes to the exit policy for this request alone
+    texts        several texts, or a string if the request gave one text
+    field        the name of the request's field that holds the texts, for messages
+    keep         returns whether an entity that was found is wanted
+    split        whether texts are split into sentences
+    timeout_ms   the request's own time limit; None for the operator's
+    wants_trace  whether the layers that ran are to be inspected
+    override     changes to the exit policy for this request alone
     """
 
     texts: str | Seq[str]
@@ -58,7 +60,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class AnsweredText:
-    """A text, its sequences after their last layer, and the entities that are wanted."""
+    """A text, its sequences after the last layer that each ran, and the entities that are wanted."""
 
     encoded: EncodedText
     sequences: Seq[Sequence]
@@ -67,7 +69,7 @@ class AnsweredText:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The texts in the order in which they were asked for, the policy they left by, and times by stage and in total."""
+    """The answer to a request: its texts in order, the policy that decided them, and milliseconds by stage."""
 
     texts: Seq[AnsweredText]
     captured: CapturedPolicy
@@ -75,7 +77,7 @@ class Answer:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What an answer says beside its body."""
+        """The headers that an answer has for its policy and its times."""
         return {
             "X-Exit-Policy-Version": str(self.captured.version),
             "Server-Timing": ", ".join(f"{stage};dur={value}" for stage, value in self.timing_ms.items()),
@@ -83,7 +85,7 @@ class Answer:
 
 
 async def answer(request: Request, asked: Asked) -> Answer:
-    """Find the entities. Tokenising runs beside the event loop, inference in the engine.
+    """Find the entities of a request. Tokenising runs in a thread beside the event loop, inference in the engine.
 
     Raises BadInput, TooLarge, Overloaded, NotReady, TimedOut, ClientLeft or the engine's own error.
     """
@@ -133,7 +135,7 @@ async def _answer(
 
 
 def _check_sizes(service: Service, asked: Asked, texts: Seq[str]) -> None:
-    """Raise TooLarge for too many texts, or one too long."""
+    """Raise TooLarge for too many texts, or for a text that is too long."""
     settings = service.settings
     most, variable = min((settings.max_texts, "NER_MAX_TEXTS"), (settings.queue_texts, "NER_QUEUE_TEXTS"))
     if len(texts) > most:
@@ -183,7 +185,7 @@ class _Caller:
 
 
 async def _departure(request: Request) -> None:
-    """Return once the client is gone; the body has been read, so only its leaving can still arrive."""
+    """Return once the client is gone; the body has been read, so only a disconnect can still arrive."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -209,7 +211,7 @@ async def _run(service: Service, caller: _Caller, pending: EngineRequest) -> Non
 
 
 def _read(service: Service, pending: EngineRequest, asked: Asked, received: float) -> Answer:
-    """The answer out of a finished request; it is counted here."""
+    """Return the answer of a finished request, and count it."""
     texts: list[AnsweredText] = []
     position = 0
     for encoded in pending.texts:

@@ -14,11 +14,11 @@ from service.api.middleware import RequestMiddleware
 from service.api.routes import about, console, exit_policy, health, hugging_face, ner, strategies
 from service.api.state import Service
 
-OF_EVERY_ROUTE = (400, 408, 429, 431, 500)  # whatever it is: a connection may be cut off, and anything may fail
+OF_EVERY_ROUTE = (400, 408, 429, 431, 500)  # any connection may be cut off, and any route may fail
 
 
 def create_app(service: Service) -> FastAPI:
-    """The app; it starts the engine on start-up and lets it finish what it accepted on shutdown."""
+    """Return the app; it starts the engine when it starts, and lets it finish the admitted requests when it ends."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -1,6 +1,6 @@
-"""Connections: how many there may be, how long each may keep us waiting, how much it may send before it makes sense.
+"""Limits on connections: how many may be open, how long a client may take, how much it may send without a request.
 
-What a request then gets is the middleware's.
+Whole requests are left to the middleware.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.api.errors import error_body
 from service.metrics.http import HttpMetrics
 
-MAX_HEAD_BYTES = 65_536  # of request line and headers, and of what comes between two pieces of a body
-MAX_PIPELINED = 64  # requests sent ahead of their answers, which few clients do
-GRACE_S = 0.5  # a request sent before the server ended has so long to arrive
-LINGER_S = 1.0  # a client still sending when it is refused has so long to read why, before it is cut off
+MAX_HEAD_BYTES = 65_536  # of request line and headers, and of what may come between two pieces of a body
+MAX_PIPELINED = 64  # requests that a client may send ahead of their answers; few clients do
+GRACE_S = 0.5  # how long a request that was sent before the server ended has to arrive
+LINGER_S = 1.0  # how long a refused client that still sends has to read why, before it is cut off
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer that needs no application, and ends the connection. `reason` labels it in the metrics."""
+    """An answer that needs no application and ends the connection; `reason` is its label in the metrics."""
 
     reason: str
     status: int
@@ -36,7 +36,7 @@ class Refusal:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def to_bytes(self, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        """The answer as it is sent."""
+        """Return the whole HTTP response, with an id of its own."""
         request_id = uuid.uuid4().hex
         body = json.dumps(error_body(self.message, self.error_type, request_id)).encode()
         headers = [
@@ -67,12 +67,12 @@ CROWDED = Refusal(
 
 
 class Connections:
-    """All open connections, and those among them whose client's turn it is, longest first.
+    """All open connections, and in which of them it is the client's turn, ordered by how long it has been.
 
     It is the client's turn until its request has arrived whole, while it takes its answer, and between two requests.
-    Who then keeps the service waiting for longer than `client_timeout_s` is cut off; and where there are more
-    connections than `limit`, or more than `max_bytes` of unfinished requests, whoever has kept it waiting longest makes
-    room. So a client that sends its request and takes its answer is served, however many others dawdle.
+    A client whose turn lasts longer than `client_timeout_s` is cut off. If there are more connections than `limit`, or
+    more than `max_bytes` of unfinished requests, the client whose turn has lasted longest is cut off to make room. So a
+    client that sends its request and takes its answer is served, however many others are slow.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class Connections:
         self._max_bytes = max_bytes
         self._client_timeout_s = client_timeout_s
         self._clock = clock
-        self._bytes: dict[Connection, int] = {}  # of every open connection: what is there of an unfinished request
+        self._bytes: dict[Connection, int] = {}  # of the unfinished request of every open connection
         self._total_bytes = 0
-        self._waiting: dict[Connection, float] = {}  # since when, in that order
+        self._waiting: dict[Connection, float] = {}  # since when it is the client's turn, oldest first
 
     def opened(self, connection: Connection) -> None:
-        """A client has connected."""
+        """Note that a client has connected; cut off another one if there are too many."""
         self._bytes[connection] = 0
         self.metrics.set_connections(len(self._bytes))
         self.await_client(connection)
@@ -102,27 +102,27 @@ class Connections:
             self._cut(next(iter(self._waiting)), CROWDED)
 
     def closed(self, connection: Connection) -> None:
-        """A connection has ended, or is about to."""
+        """Note that a connection has ended, or is about to end."""
         if connection in self._bytes:
             self._total_bytes -= self._bytes.pop(connection)
             self._waiting.pop(connection, None)
             self.metrics.set_connections(len(self._bytes))
 
     def await_client(self, connection: Connection) -> None:
-        """From now on it is the client's turn."""
+        """Note that it is the client's turn from now on."""
         if connection in self._bytes:
             self._waiting.pop(connection, None)
             self._waiting[connection] = self._clock()
 
     def serve_client(self, connection: Connection) -> None:
-        """From now on it is the service's turn: a request has arrived whole."""
+        """Note that it is the service's turn from now on: a request has arrived whole."""
         if self._waiting.pop(connection, None) is not None:
             self._total_bytes -= self._bytes[connection]
             self._bytes[connection] = 0
 
     def received(self, connection: Connection, num_bytes: int) -> None:
-        """Another piece of an unfinished request is here."""
-        if connection not in self._waiting:  # sent ahead of an answer, and read no further before it
+        """Count another piece of an unfinished request; cut off clients while the pieces hold too many bytes."""
+        if connection not in self._waiting:  # sent ahead of an answer; no more is read before that answer
             return
         self._bytes[connection] += num_bytes
         self._total_bytes += num_bytes
@@ -130,7 +130,7 @@ class Connections:
             self._cut(next(holder for holder in self._waiting if self._bytes[holder]), CROWDED)
 
     def cut_late(self) -> None:
-        """Cut off who has kept the service waiting for too long; called a few times a second."""
+        """Cut off the clients whose turn has lasted too long; called a few times a second."""
         latest = self._clock() - self._client_timeout_s
         while self._waiting and next(iter(self._waiting.values())) < latest:
             self._cut(next(iter(self._waiting)), TOO_SLOW)
@@ -142,9 +142,9 @@ class Connections:
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection: uvicorn's, which tells `Connections` whose turn it is.
+    """uvicorn's connection of one client, which also tells `Connections` whose turn it is.
 
-    What is no request it answers for itself, with the one error body.
+    It answers whatever is not an HTTP request itself, with the same error body as the application.
     """
 
     def __init__(self, connections: Connections, **wiring: Any) -> None:
@@ -152,7 +152,7 @@ class Connection(HttpToolsProtocol):
         self._connections = connections
         self._is_in_head = False
         self._bytes_without_progress = 0
-        self._refusal: Refusal | None = None  # once there is one, nothing that still comes is read
+        self._refusal: Refusal | None = None  # once there is one, nothing more is read
 
     def connection_made(self, transport: BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -165,7 +165,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, as far as it is HTTP and of a size that makes sense."""
+        """Parse what has arrived, and refuse it if it is not HTTP or too large."""
         if self._refusal is not None:
             return
         self._unset_keepalive_if_required()
@@ -176,11 +176,11 @@ class Connection(HttpToolsProtocol):
             self._refuse(refusal)
 
     def _parse(self, data: bytes) -> Refusal | None:
-        """-> why nothing more should be read, if so."""
+        """Parse bytes; return a refusal if nothing more should be read, else None."""
         self._bytes_without_progress += len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:  # a wish, such as `Upgrade: h2c`, is passed over
+        except httptools.HttpParserUpgrade as upgrade:  # an upgrade, such as to h2c, is a wish, and ignored
             lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
             lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
             return self._parse(b"\r\n".join([*lines, b"", data[upgrade.args[0] :]]))
@@ -189,19 +189,19 @@ class Connection(HttpToolsProtocol):
         return HEAD_TOO_LARGE if self._bytes_without_progress > MAX_HEAD_BYTES else None
 
     def on_message_begin(self) -> None:
-        """The first byte of a request."""
+        """Take note of the first byte of a request."""
         super().on_message_begin()
         self._is_in_head = True
         self._bytes_without_progress = 0
         self._take_turns()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; what comes after a body, as a trailer, is none."""
+        """Keep a header; ignore a trailer, which comes after the body."""
         if self._is_in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is there: from here on the application runs. What is raised here, the parser passes on."""
+        """Check the head and start the application. Raises ValueError, which the parser turns into its own error."""
         self._is_in_head = False
         self._bytes_without_progress = 0
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
@@ -214,39 +214,39 @@ class Connection(HttpToolsProtocol):
             self._take_turns()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body."""
+        """Take a piece of a body."""
         super().on_body(body)
         self._bytes_without_progress = 0
         if not self.cycle.response_started:
             self._connections.received(self, len(body))
 
     def on_message_complete(self) -> None:
-        """The last byte of a request."""
+        """Take note of the last byte of a request."""
         if not self.parser.should_upgrade():
             super().on_message_complete()
             self._take_turns()
 
     def on_response_complete(self) -> None:
-        """The last byte of an answer was given to the transport."""
+        """Take note that the last byte of an answer was given to the transport."""
         super().on_response_complete()
         self._take_turns()
 
     def pause_writing(self) -> None:
-        """The client does not take its answer."""
+        """Take note that the client does not take its answer."""
         super().pause_writing()
         self._take_turns()
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """Take note that the client takes its answer again."""
         super().resume_writing()
         self._take_turns()
 
     def shutdown(self) -> None:
-        """The server ends: who has asked is answered, and what was sent just now has a moment to arrive."""
+        """End the connection after GRACE_S, so that a request that was just sent can arrive and is answered."""
         self.loop.call_later(GRACE_S, super().shutdown)
 
     def cut(self, refusal: Refusal) -> None:
-        """End the connection: with `refusal`, unless the client owes no request or has an answer under way."""
+        """End the connection; send `refusal`, unless the client is idle between requests or is getting an answer."""
         cycle = self.cycle
         if self._refusal is not None or self.pipeline or self.transport.get_write_buffer_size():
             self.transport.abort()
@@ -266,7 +266,7 @@ class Connection(HttpToolsProtocol):
             self._connections.await_client(self)
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Read nothing more. A whole request before it still gets its answer; then, or at once, the connection ends."""
+        """Read nothing more, and end the connection, but let a whole request before that have its answer first."""
         self._refusal = refusal
         self._connections.metrics.connection_refused(refusal.reason)
         cycle = self.cycle
@@ -280,7 +280,7 @@ class Connection(HttpToolsProtocol):
             cycle.keep_alive = False
 
     def _answer(self, refusal: Refusal) -> None:
-        """Answer instead of the application, which learns that nobody listens to it any more."""
+        """Answer in place of the application, which is told that the client has disconnected."""
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.body.clear()

@@ -1,4 +1,4 @@
-"""Errors to HTTP: one body everywhere, and which status each kind of error is."""
+"""Maps errors to HTTP: the one error body, and the status of each kind of error."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _STATUS: Sequence[tuple[type[ServiceError], int]] = (  # first match wins, so su
     (Overloaded, 429),
     (NotReady, 503),
     (TimedOut, 504),
-    (ClientLeft, 499),  # nobody reads it; it keeps the count of answers honest
+    (ClientLeft, 499),  # no client reads it, but the count of answers needs it
     (EngineFailed, 500),
 )
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _MAX_MESSAGE_CHARS = 1_000
 _MAX_PROBLEMS = 5  # of one request, in its message
-_FRAMEWORK = {  # errors that the framework raises: their type and message here
+_FRAMEWORK = {  # type and message of errors that the framework raises
     400: ("NotJSON", "the body is not JSON: it is no UTF-8, or it is nested too deeply"),
     404: ("NotFound", "there is nothing at this path; GET /docs lists what there is"),
     405: ("MethodNotAllowed", "this path does not take this method"),
@@ -53,7 +53,7 @@ _FRAMEWORK = {  # errors that the framework raises: their type and message here
 
 
 def error_body(message: str, error_type: str, request_id: str) -> dict[str, str]:
-    """The one error body. Its message is cut short, and shows half a surrogate pair that was sent as its escape."""
+    """Return the body of an error. A long message is cut; half of a surrogate pair is shown as its escape."""
     if len(message) > _MAX_MESSAGE_CHARS:
         message = f"{message[:_MAX_MESSAGE_CHARS]} ..."
     message = message.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -61,12 +61,12 @@ def error_body(message: str, error_type: str, request_id: str) -> dict[str, str]
 
 
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Errors that a route can answer with, for its description."""
+    """Return the description, for OpenAPI, of the errors with which a route can answer."""
     return {status: {"model": ErrorOut} for status in statuses}
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Answer every error in the one form; what is left over is a bug of ours, which the middleware answers."""
+    """Answer every expected error with the one error body; any other is a bug of ours, which the middleware answers."""
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -119,7 +119,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _allowed_methods(request: Request) -> str:
-    """Of every route of the request's path, where the framework names those of the first."""
+    """Return the methods of every route of the request's path; the framework names only the first route's."""
     scopes = {method: {**request.scope, "method": method} for method in _METHODS}
     routes = request.app.router.routes
     return ", ".join(m for m in _METHODS if any(route.matches(scopes[m])[0] is Match.FULL for route in routes))

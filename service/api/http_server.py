@@ -1,4 +1,4 @@
-"""The HTTP server from its first connection to its last: bounded, ready, draining. server.py builds what it serves."""
+"""The HTTP server: it limits connections, logs when it is ready, drains before it ends. server.py builds the rest."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from service.api.state import Service
 
 log = logging.getLogger("service")
 
-BACKLOG = 2_048  # connections that the system accepts ahead of us, and that may all turn up at once
-SPARE_FILES = 64  # for everything that is no connection
+BACKLOG = 2_048  # connections that the system accepts ahead of us, and that may all arrive at once
+SPARE_FILES = 64  # file descriptors for everything that is no connection
 
 
 class Server(uvicorn.Server):
-    """uvicorn that says when it is ready, bounds its connections, and answers on for a while after the first signal."""
+    """uvicorn that logs when it is ready, limits its connections, and answers for a while after the first signal."""
 
     def __init__(self, service: Service, process_started: float) -> None:
         settings = service.settings
@@ -47,20 +47,20 @@ class Server(uvicorn.Server):
             host=settings.host,
             port=settings.port,
             root_path=settings.root_path,
-            http=cast("Any", self._protocol),  # a class to uvicorn, which only calls it
+            http=cast("Any", self._protocol),  # uvicorn declares a class, but only calls it
             ws="none",
             workers=1,
             log_config=None,
             access_log=False,
             backlog=BACKLOG,
-            timeout_keep_alive=math.ceil(settings.client_timeout_s) + 1,  # ours comes first
+            timeout_keep_alive=math.ceil(settings.client_timeout_s) + 1,  # our own limit comes first
             timeout_graceful_shutdown=int(settings.timeout_ms / 1_000) + 1,
             server_header=False,
         )
         super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, then say where and after how long."""
+        """Begin to listen, then log the address, and the seconds since the process started."""
         await super().startup(sockets)
         if self.should_exit:  # the port was taken; uvicorn has said so
             return
@@ -74,14 +74,14 @@ class Server(uvicorn.Server):
         log.info("ready", extra={"data": data})
 
     async def on_tick(self, counter: int) -> bool:
-        """Cut off who is slow; end when the engine has given up, so that whoever watches starts a fresh process."""
+        """Cut off slow clients; end if the engine has failed, so that a supervisor can start a fresh process."""
         self._connections.cut_late()
         if self._service.engine.has_failed:
             self.should_exit = True
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take in what the system has accepted for us, since closing the port resets it; then end."""
+        """Take the connections that the system has accepted, since closing the port would reset them; then end."""
         accepted = [connection for server in self.servers for connection in _waiting_connections(server)]
         for server in self.servers:
             server.close()
@@ -91,7 +91,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: not ready any more, still answering; the end follows after drain_s, or at a second signal."""
+        """Drain at the first signal: no longer ready, but still answering. End after drain_s, or at a second signal."""
         if self._service.is_draining:
             self.force_exit = self.should_exit
             self.should_exit = True
@@ -107,7 +107,7 @@ class Server(uvicorn.Server):
 
 
 def _max_connections(wanted: int) -> int:
-    """As many as wanted, or as the process may have files open; its own limit is raised for them."""
+    """Return `wanted`, or less if the process may not open so many files; its own limit is raised first."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + BACKLOG + SPARE_FILES
     if soft < needed:
@@ -121,7 +121,7 @@ def _max_connections(wanted: int) -> int:
 
 
 def _waiting_connections(server: asyncio.Server) -> Iterator[socket.socket]:
-    """Connections that nobody has taken from the system yet."""
+    """Yield the connections that the system has accepted and the server has not taken yet."""
     for listening in server.sockets:
         with socket.socket(fileno=os.dup(listening.fileno())) as queue, suppress(OSError):
             while True:

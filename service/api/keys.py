@@ -1,4 +1,4 @@
-"""API key and admin key: where they come from and how a caller's is compared."""
+"""API key and admin key: where they come from, and how a caller's key is checked."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from service.files import write_whole
 
 
 class KeyMissing(ServiceError):
-    """No key, or a wrong one, where one is needed."""
+    """The caller gave no key, or a wrong one, for a call that needs one."""
 
 
 class KeyTooWeak(ServiceError):
-    """An API key where the admin key is needed."""
+    """The caller gave the API key for a call that needs the admin key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """`api_key` empty: reading is open. The admin key opens everything."""
+    """The server's keys. If `api_key` is empty, anybody may read; the admin key allows everything."""
 
     api_key: str = field(repr=False)
     admin_key: str = field(repr=False)
@@ -37,7 +37,7 @@ class Keys:
             raise KeyMissing("this call needs the API key or the admin key, as 'Authorization: Bearer KEY'")
 
     def check_admin(self, given: str | None) -> None:
-        """Raise KeyTooWeak for the API key, KeyMissing for anything else but the admin key."""
+        """Raise KeyTooWeak for the API key, and KeyMissing for any other key than the admin key."""
         if _same(given, self.admin_key):
             return
         if self.api_key and _same(given, self.api_key):
@@ -46,19 +46,19 @@ class Keys:
 
 
 def _same(given: str | None, expected: str) -> bool:
-    """`given` as a header's bytes, which the framework reads as Latin-1; a key is kept as UTF-8."""
+    """Compare two keys: `given` is a header that the framework decoded as Latin-1; `expected` is sent as UTF-8."""
     return given is not None and hmac.compare_digest(given.encode("latin-1"), expected.encode())
 
 
 def load_admin_key(configured: str, state_dir: Path) -> tuple[str, Path | None]:
-    """-> the admin key, and the file it is kept in when it was generated (mode 0600). Raises OSError, or BadInput."""
+    """Return the admin key and, for a generated one, its file (mode 0600), else None. Raises OSError or BadInput."""
     if configured:
         return configured, None
     path = state_dir / "admin_key"
     if not path.exists() or not _read_key(path):
         write_whole(path, secrets.token_urlsafe(32), mode=0o600)
     if path.stat().st_mode & 0o077:  # a copy or a backup may have left it open to others
-        with suppress(OSError):  # unless it is somebody else's to look after, as a mounted secret is
+        with suppress(OSError):  # a mounted secret may belong to somebody else
             path.chmod(0o600)
     return _read_key(path), path
 
@@ -75,17 +75,17 @@ _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
 async def require_read(request: Request, credentials: _Credentials) -> None:
-    """Dependency of requests and reads. Async, so that it takes no thread."""
+    """Check the key of a request or a read, as a route's dependency. Async, so that it takes no thread."""
     request.app.state.service.keys.check_read(credentials.credentials if credentials else None)
 
 
 async def require_admin(request: Request, credentials: _Credentials) -> None:
-    """Dependency of changes."""
+    """Check the key of a change, as a route's dependency."""
     request.app.state.service.keys.check_admin(credentials.credentials if credentials else None)
 
 
 async def check_key(request: Request) -> None:
-    """Check what the request's route asks for before its body is read, which the framework does before dependencies."""
+    """Check the key that a request's route needs before its body is read; the framework would read the body first."""
     for dependency in getattr(request.scope.get("route"), "dependencies", ()):
         if dependency.dependency in (require_read, require_admin):
             await dependency.dependency(request, await _bearer(request))

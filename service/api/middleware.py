@@ -25,8 +25,8 @@ _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class RequestMiddleware:
-    """Plain ASGI. An exception that no handler of the app took is a bug of ours: logged here, and answered with
-    nothing internal."""
+    """ASGI middleware around every request. An exception that no handler took is a bug of ours: it is logged, and the
+    answer reveals nothing internal."""
 
     def __init__(self, app: ASGIApp, *, service: Service) -> None:
         self._app = app
@@ -52,14 +52,14 @@ class RequestMiddleware:
 
 
 class BodyBudget:
-    """How many bytes of bodies may be worked on at a time."""
+    """Limits how many bytes of bodies are worked on at a time; one body alone always fits."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._taken = 0
 
     def take(self, num_bytes: int) -> None:
-        """Raises Overloaded where the budget does not allow for them."""
+        """Take bytes from the budget. Raises Overloaded if it has too few left."""
         if self._taken and self._taken + num_bytes > self._limit:
             raise Overloaded(
                 f"requests of {self._taken} bytes are being worked on; {num_bytes} more are over the limit of "
@@ -68,15 +68,15 @@ class BodyBudget:
         self._taken += num_bytes
 
     def give_back(self, num_bytes: int) -> None:
-        """What was taken."""
+        """Return bytes that were taken."""
         self._taken -= num_bytes
 
 
 class _Exchange:
     """One request and its answer, between the server and the app.
 
-    The body is read when the app asks for it, by when its route is known: after the route's key was checked, whole, and
-    within its limit. What is answered without having been read is not worth reading: the connection is closed.
+    The body is read when the app asks for it, since the route is known by then: first the route's key is checked, then
+    the whole body is read, within its limit. If the answer came without the body, the connection is closed after it.
     """
 
     def __init__(self, service: Service, bodies: BodyBudget, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,14 +89,14 @@ class _Exchange:
         self.request_id = _request_id(headers.get(b"x-request-id", b""))
         scope.setdefault("state", {})["request_id"] = self.request_id
         length = headers.get(b"content-length", b"0")
-        self._length = int(length) if length.isdigit() else 0  # as the client says; counted all the same
+        self._length = int(length) if length.isdigit() else 0  # as the client says; the bytes are counted, too
         self._is_unread = self._length > 0 or b"transfer-encoding" in headers
         self._has_read = False
         self._taken = 0
         self.is_answered = False
 
     async def receive(self) -> Message:
-        """The whole body, once; then whatever the server says. Raises what the request is refused with."""
+        """Return the whole body, once; then whatever the server sends. Raises the error that refuses the request."""
         if self._has_read:
             return await self._receive()
         await check_key(Request(self._scope))
@@ -105,7 +105,7 @@ class _Exchange:
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(self, message: Message) -> None:
-        """Count the answer, and put the request's id on it."""
+        """Send a part of the answer; count the answer, and put the request's id on it."""
         if message["type"] == "http.response.start":
             self.is_answered = True
             headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
@@ -121,7 +121,7 @@ class _Exchange:
             await self._send(message)
 
     def end(self) -> None:
-        """Nothing of the request is needed any more."""
+        """Return the body's bytes to the budget, since the request is done."""
         self._bodies.give_back(self._taken)
 
     async def _read_body(self) -> bytes:
@@ -148,7 +148,7 @@ class _Exchange:
         return b"".join(chunks)
 
     async def _discard_body(self) -> None:
-        """Read past it for a while: a client that is cut off while it sends may never see its answer."""
+        """Read and drop the body for a while: a client that is cut off while it sends may never see its answer."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
                 while (await self._receive()).get("more_body", False):
@@ -160,9 +160,9 @@ def _request_id(given: bytes) -> str:
 
 
 def _endpoint(scope: Scope) -> str:
-    """The route's path, so that the label stays bounded; "other" where no route matched.
+    """Return the path of the request's route, or "other" if none matched, so that the label has few values.
 
-    "/" is where entities are asked for in Hugging Face's format; the page that GET has there is called by its name.
+    "/" stands for POST /, which takes Hugging Face's format; the page at GET / is called "console".
     """
     path: str = getattr(scope.get("route"), "path", "other")
     return "console" if path == "/" and scope["method"] in ("GET", "HEAD") else path

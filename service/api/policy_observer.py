@@ -1,4 +1,4 @@
-"""Tells metrics what becomes of the exit policy: which one is in force, who changed it, where the autopilot moved."""
+"""Tells metrics about the exit policy: which one is in force, who changed it, where the autopilot moved."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from service.policy.versions import PolicyVersion
 
 
 class PolicyObserver:
-    """Whom the controls tell of every version that comes into force, the one found at start first."""
+    """Is told of every version of the policy that comes into force; the first is the version found at start."""
 
     def __init__(self, metrics: PolicyMetrics) -> None:
         self._metrics = metrics
         self._before: PolicyVersion | None = None
 
     def policy_changed(self, version: PolicyVersion) -> None:
-        """A version came into force. The one found at start is no change, whoever set it."""
+        """Record a version that came into force. The version found at start is not counted as a change."""
         self._metrics.set_in_force(
             version.policy.to_json(),
             version=version.version,

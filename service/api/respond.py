@@ -1,4 +1,4 @@
-"""From what a route found to the body that it answers with, by the very model that the API's document shows."""
+"""Makes the body of an answer from what a route found, by the same model that the API's document shows."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pydantic import TypeAdapter
 
 
 def respond(model: Any, content: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the answer of the plain values `content`, whose fields come in the order of the model's.
+    """Return a response whose body is the plain values `content`, with fields in the order of the model's.
 
-    Raises ValidationError where they are not what the model says, and no less and no more: a fault of ours. So the
-    framework need not check again; routes name their `response_model` for the document alone.
+    Raises ValidationError if a field is missing, unknown or of another type, which is a fault of ours. So the framework
+    need not check again; routes name their `response_model` for the document alone.
     """
     adapter = _adapter(model)
     answer = adapter.validate_python(content, strict=True, extra="forbid")

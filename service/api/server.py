@@ -1,4 +1,4 @@
-"""`serve`: from settings to a listening server. One process per model and device."""
+"""The command `serve`: builds the service from its settings and runs it, one process per model and device."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ WARM_UP_TEXTS = ("Warm up.", "Ada Lovelace worked with Charles Babbage in London
 
 
 def serve(process_started: float) -> None:
-    """Serve until SIGTERM or SIGINT. `process_started`: monotonic seconds, for the time to ready."""
+    """Serve until SIGTERM or SIGINT. `process_started`: monotonic seconds, from which the time to ready counts."""
     log_as_json()
     settings = read_settings()
     if (workers := os.environ.get("WEB_CONCURRENCY", "").strip()) not in ("", "1"):
@@ -67,9 +67,9 @@ def serve(process_started: float) -> None:
 
 
 def build_service(settings: Settings) -> Service:
-    """Load the model, warm it up, and put everything together; the engine is started by the app."""
+    """Load the model and put everything together; the app starts the engine, which warms up first."""
     threads = settings.threads or available_cores()
-    use_threads(1)  # OpenMP serves the first thread that asks for a team far better than any later one: the worker's
+    use_threads(1)  # OpenMP serves the first thread to ask for a team far better than others; this must be the worker
     stored = load_model(find_model(settings.model, settings.model_store))
     config = stored.config
     executor = make_executor(settings.executor, stored.model, device=settings.device, threads=threads)
@@ -147,7 +147,7 @@ def build_service(settings: Settings) -> Service:
 
 
 def _compare(provenance: Mapping[str, object], device: Mapping[str, object]) -> None:
-    """Say so when the operating points hold for something else than what runs here."""
+    """Log a warning if the operating points were measured on something else than what runs here."""
     measured = {name: provenance.get(name) for name in ("device", "dtype", "executor")}
     here = {name: device[name] for name in measured}
     if measured != here:
@@ -165,7 +165,7 @@ def _warm_up(text_encoder: TextEncoder, executor: Executor) -> None:
 
 
 class _Observer:
-    """Tells metrics, live policy and the autopilot's traffic what the engine did."""
+    """Tells metrics, the live policy and the autopilot's traffic what the engine did."""
 
     def __init__(self, metrics: EngineMetrics, policy: LivePolicy, traffic: Traffic) -> None:
         self._metrics = metrics

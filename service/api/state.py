@@ -1,4 +1,4 @@
-"""What the routes work with: one object, built at start and handed to the app."""
+"""The object that the routes work with; it is built at the start and handed to the app."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from service.text.encoder import TextEncoder
 
 @dataclass(slots=True)
 class Service:
-    """The running service.
+    """Everything that a running service consists of.
 
-    card         the model's card, Markdown
+    card         the model's card, in Markdown
     environment  device, dtype, executor, threads and versions, as GET /info shows them
-    is_draining  set from the first SIGTERM on
+    is_draining  whether SIGTERM or SIGINT has come
     """
 
     settings: Settings
@@ -42,11 +42,11 @@ class Service:
 
     @property
     def model_reference(self) -> str:
-        """name@version"""
+        """The model as name@version."""
         return f"{self.config.name}@{self.config.version}"
 
 
 def service_of(request: Request) -> Service:
-    """The service that an HTTP request reached."""
+    """Return the service that an HTTP request reached."""
     service: Service = request.app.state.service
     return service

@@ -3,6 +3,6 @@
     route, engine --(what happened)--> traffic.Traffic --(Observation, ten a second)--> law.ControlLaw --(level)-->
     pilot.Autopilot --(LivePolicy.change, against the version it looked at)--> the policy in force
 
-`traffic` counts, `law` decides and is pure, `pilot` is the thread between them. Which policies there are to choose
-from, and who switches the autopilot on and off, is the live policy's business (`service.policy`).
+`traffic` counts, `law` decides and is pure, `pilot` is the thread between them. The live policy (`service.policy`)
+determines which policies the autopilot may choose from, and whether it is on.
 """

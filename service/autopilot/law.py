@@ -1,14 +1,14 @@
-"""The control law: from what was observed to the level to be at. Pure: no clock, no threads, no I/O.
+"""The control law: it chooses a level from what was observed. It is pure: no clock, no threads, no I/O.
 
-Two things decide. Delay says *that* something has to be done: a queue or a p95 that comes near the objective. Work says
-*how much*: the engine's time for a piece, at full depth's speed, is measured all along; with it, with the pieces that
-arrive and those that wait, every level's utilisation is foretold, and the law goes straight to the first that suffices,
-however many that skips. Where work says that the level suffices and delay says that it does not (the device became
-slow, or time is lost elsewhere), delay is right: one level further, and another look when that has had time to show.
+Two signals decide. Delay says *that* the law must act: a queue or a p95 comes near the objective. Work says *how far*
+it must go: the law measures the engine's time for a piece, converted to full depth; from that, and from the pieces that
+arrive and that wait, it predicts the utilisation of every level, and goes straight to the first level that suffices,
+however many it skips. If work says that the current level suffices and delay says that it does not (the device became
+slow, or time is lost elsewhere), delay is right: the law goes one level further, and looks again after SETTLE_S.
 
-Back it goes a level at a time, after some seconds of calm and only if the slower level would not be too busy. A return
-that does not last doubles the calm that the next one takes, one that does halves it again; so no load makes the law
-swing for long.
+The law returns one level at a time, after some seconds of calm and only if the slower level would not be too busy. A
+return that does not last doubles the calm that the next return needs; a return that lasts halves it again. So no load
+makes the law swing for long.
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-QUEUE_THREATENS, QUEUE_IS_CALM = 0.5, 0.25  # of the objective: a queue is what p95 is about to be
-P95_THREATENS, P95_IS_CALM = 0.9, 0.5  # of the objective: p95 is what has been
-SUFFICES = 0.85  # utilisation of a level that is gone to in a threat
-MAY_RETURN = 0.8  # utilisation of a level that is worth a return; a wrong one is noticed long before p95 breaks
-RECOVERY_S = 1.0  # a level suffices if it also works off what waits in this time
-ARRIVALS_S, SPEED_S = 0.5, 2.0  # what the averages of arrivals, and of the engine's time for a piece, look back on
-SETTLE_S = 1.0  # what a move has done shows after this time
-LEAST_GAP_S = 0.3  # between two moves of any kind
-CALM_S, LONGEST_CALM_S = 5.0, 60.0  # before a return: at first, and at the most
-PROVEN_S = 30.0  # a return that has lasted so long was right
+QUEUE_THREATENS, QUEUE_IS_CALM = 0.5, 0.25  # shares of the objective: the queue is what p95 will be
+P95_THREATENS, P95_IS_CALM = 0.9, 0.5  # shares of the objective: p95 is what has been
+SUFFICES = 0.85  # highest predicted utilisation of a level chosen in a threat
+MAY_RETURN = 0.8  # the same of a level returned to; a wrong return is noticed long before p95 breaks
+RECOVERY_S = 1.0  # a level suffices if it also works off the open pieces in this time
+ARRIVALS_S, SPEED_S = 0.5, 2.0  # how far back the averages of arrivals and of time per piece look
+SETTLE_S = 1.0  # the effect of a move shows after this time
+LEAST_GAP_S = 0.3  # from a move to the next faster level
+CALM_S, LONGEST_CALM_S = 5.0, 60.0  # that a return needs: at first, and at most
+PROVEN_S = 30.0  # a return that has lasted this long was right
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What happened since the observation before, and what is the case now.
+    """What happened since the previous observation, and the state at this moment.
 
-    interval_s               since then
-    admitted_pieces          that came in
-    done_pieces, busy_s      that left, and the time that the engine worked
-    open_pieces              that are not answered
-    waiting_s                how long the request has waited that waits longest for its first layer
-    p95_s                    of the latest requests, of those that came in after the last move; None for too few
-    highest_level            the fastest level that may be used
+    interval_s       seconds since the previous observation
+    admitted_pieces  pieces admitted in the interval
+    done_pieces      pieces of the sequences that left in the interval
+    busy_s           seconds that the engine worked in the interval
+    open_pieces      cost of the requests that are not answered yet, in pieces that run to full depth
+    waiting_s        seconds that the oldest request without a first step has waited
+    p95_s            of the latest answers to requests that came in after the last move; None if they are too few
+    highest_level    the fastest level that may be used
     """
 
     interval_s: float
@@ -55,12 +56,13 @@ class Observation:
 class State:
     """All that the law remembers.
 
-    arrivals       pieces a second
-    work, pieces   the engine's time, as at full depth's speed, and the pieces it was for: both fade, their ratio counts
-    since_move_s   after the last move
-    calm_s         for how long there has been no threat; 0 after a move
-    needed_calm_s  before a return
-    on_trial_s     after the last return, until it is proven or has failed; None then
+    level          the level in force; 0 is the most accurate one
+    arrivals       average of pieces admitted per second
+    work, pieces   the engine's seconds, converted to full depth, and its pieces; both fade, and their ratio is used
+    since_move_s   seconds since the last move
+    calm_s         seconds of calm so far; 0 after a move
+    needed_calm_s  seconds of calm that the next return needs
+    on_trial_s     seconds since the last return; None once it is proven or has failed
     """
 
     level: int
@@ -74,22 +76,23 @@ class State:
 
     @property
     def piece_s(self) -> float:
-        """The engine's time for a piece at full depth's speed; 0 before anything is known."""
+        """The engine's seconds for a piece, converted to full depth; 0 before anything is known."""
         return self.work / self.pieces if self.pieces else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class ControlLaw:
-    """For one ladder and one objective.
+    """The control law of one ladder and one objective.
 
-    speeds  by level, ascending: times as fast as full depth
+    speeds       by level, ascending: how many times as fast as full depth
+    objective_s  the p95 to keep, in seconds
     """
 
     speeds: tuple[float, ...]
     objective_s: float
 
     def next(self, state: State, seen: Observation) -> State:
-        """The state after an observation; its level is where to be."""
+        """Return the state after an observation; its level is the level to use."""
         state = self._remember(state, seen)
         if state.level > seen.highest_level:
             return _moved(state, seen.highest_level)
@@ -105,7 +108,7 @@ class ControlLaw:
         return state
 
     def _remember(self, state: State, seen: Observation) -> State:
-        """The averages, and the time that has passed."""
+        """Return the state with averages and times brought up to date."""
         passed = seen.interval_s
         recent = -math.expm1(-passed / ARRIVALS_S)
         arrivals = state.arrivals + recent * (seen.admitted_pieces / passed - state.arrivals)
@@ -130,7 +133,7 @@ class ControlLaw:
         )
 
     def _queue_s(self, state: State, seen: Observation) -> float:
-        """How long one would wait that comes now, as far as can be told."""
+        """Estimate for how many seconds a request that comes now would wait."""
         return max(seen.waiting_s, seen.open_pieces * state.piece_s / self.speeds[state.level])
 
     def _is_threatened(self, state: State, seen: Observation) -> bool:
@@ -146,11 +149,11 @@ class ControlLaw:
         )
 
     def _load(self, state: State, seen: Observation, level: int) -> float:
-        """The utilisation that a level would have: by what arrives, and by what waits if it is to go in RECOVERY_S."""
+        """Predict the utilisation of a level by the pieces that arrive, and the open ones, to be done in RECOVERY_S."""
         return (state.arrivals + seen.open_pieces / RECOVERY_S) * state.piece_s / self.speeds[level]
 
     def _faster(self, state: State, seen: Observation) -> int:
-        """Where to be in a threat."""
+        """Return the level to use in a threat."""
         if state.since_move_s < LEAST_GAP_S:
             return state.level
         levels = range(state.level, len(self.speeds))
@@ -160,7 +163,7 @@ class ControlLaw:
         return level
 
     def _sped_up(self, state: State, level: int) -> State:
-        """A move to a faster level; if it undoes a return, that one has failed."""
+        """Return the state after a move to a faster level; if the move undoes a return, the return has failed."""
         needed_calm_s = state.needed_calm_s
         if state.on_trial_s is not None:
             needed_calm_s = min(2 * needed_calm_s, LONGEST_CALM_S)

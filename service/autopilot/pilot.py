@@ -1,4 +1,4 @@
-"""The thread that flies: looks at the traffic, asks the control law, has the live policy changed."""
+"""The autopilot's thread: it looks at the traffic, asks the control law, and changes the live policy."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ PAUSE_S = 5.0  # after a move that could not be made, for instance because the d
 
 
 class Autopilot:
-    """Moves the policy while an objective is set; a version that somebody else made is where it begins anew."""
+    """Moves the policy while an objective is set; it starts afresh from every version that somebody else made."""
 
     def __init__(
         self, live: LivePolicy, traffic: Traffic, load: Callable[[], EngineLoad], clock: Callable[[], float]
     ) -> None:
-        """load: what the engine has to do at the moment; clock: monotonic seconds, the traffic's."""
+        """load: returns the engine's work at the moment; clock: returns monotonic seconds, as the traffic's does."""
         self._live = live
         self._traffic = traffic
         self._load = load
         self._clock = clock
-        self._version = 0  # that the fields below belong to
+        self._version = 0  # to which the fields below belong
         self._state = State(level=0)
         self._moved = clock()  # when the policy changed last
         self._stop = threading.Event()
@@ -42,7 +42,7 @@ class Autopilot:
         self._thread.start()
 
     def close(self) -> None:
-        """Let it end; the policy stays as it is."""
+        """End the thread; the policy stays as it is."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -53,7 +53,7 @@ class Autopilot:
             pause_s = PERIOD_S
             try:
                 self.look()
-            except Exception:  # whatever it was, a peak is no time to be without autopilot
+            except Exception:  # whatever it was, a peak needs the autopilot
                 log.exception("the autopilot could not do what it wanted; it goes on in %g s", PAUSE_S)
                 pause_s = PAUSE_S
 
@@ -74,15 +74,15 @@ class Autopilot:
             self._move(current, current.ladder, state)
 
     def _begin(self, current: PolicyVersion, ladder: Ladder) -> None:
-        """A version that somebody else made: nothing that was seen before it counts."""
+        """Start afresh from a version that somebody else made; nothing that was seen before counts."""
         state = State(level=current.level or 0)
-        if current.level is None:  # calibrated anew since it was kept: a point no more
+        if current.level is None:  # the model was calibrated anew since the policy was saved
             self._move(current, ladder, state)
         else:
             self._version, self._state, self._moved = current.version, state, self._clock()
 
     def _move(self, current: PolicyVersion, ladder: Ladder, state: State) -> None:
-        """Put the state's level in force, unless somebody changed the policy meanwhile: who is first wins."""
+        """Put the state's level in force, unless somebody else has changed the policy meanwhile."""
         policy = ladder.policies[state.level]
         try:
             made = self._live.change(policy.to_json(), source="autopilot", if_version=current.version)

@@ -1,4 +1,4 @@
-"""What happens between two looks of the autopilot: counted where it happens, by many threads. Decides nothing."""
+"""Counts what happens between two looks of the autopilot, in many threads. It decides nothing."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Callable, Sequence
 from service.autopilot.law import Observation
 from service.engine.admission import EngineLoad
 
-P95_S = 1.0  # how far back p95 looks, where that is far enough for FEWEST_REQUESTS
-LONGEST_P95_S = 5.0  # and where it is not
-FEWEST_REQUESTS = 20  # of which a 95th percentile says something
+P95_S = 1.0  # how far back p95 looks, if FEWEST_REQUESTS were answered in that time
+LONGEST_P95_S = 5.0  # how far back it looks if not
+FEWEST_REQUESTS = 20  # for a 95th percentile that means something
 MOST_REQUESTS = 2_048  # that are remembered
 
 
 class Traffic:
-    """Told by the engine and the routes, asked by the autopilot."""
+    """Counters that the engine and the routes increase and the autopilot reads."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """clock: monotonic seconds, as whoever calls `answered` reads them."""
+        """clock: returns monotonic seconds, on the same clock as the times given to `answered`."""
         self._clock = clock
         self._lock = threading.Lock()  # guards the fields below
         self._busy_s = 0.0
@@ -30,22 +30,22 @@ class Traffic:
         self._admitted_pieces = 0
 
     def step_done(self, seconds: float) -> None:
-        """The engine worked for so long."""
+        """Count seconds that the engine worked."""
         with self._lock:
             self._busy_s += seconds
 
     def sequence_left(self, pieces: int) -> None:
-        """The engine is done with so many pieces."""
+        """Count the pieces of a sequence that left."""
         with self._lock:
             self._done_pieces += pieces
 
     def answered(self, received: float, finished: float) -> None:
-        """A request that came in then was answered now."""
+        """Count a request by the times at which it came in and was answered, in monotonic seconds."""
         with self._lock:
             self._answered.append((received, finished))
 
     def look(self, load: EngineLoad, since: float, highest_level: int) -> Observation:
-        """What happened since the last look; p95 is of requests that came in after `since`."""
+        """Return what happened since the last look; p95 is of requests that came in after `since`."""
         now = self._clock()
         with self._lock:
             busy_s, self._busy_s = self._busy_s, 0.0
@@ -66,7 +66,7 @@ class Traffic:
 
 
 def p95_s(answered: Sequence[tuple[float, float]], now: float) -> float | None:
-    """The nearest rank over the latest answers of requests (came in when, was answered when); None of too few."""
+    """Return the 95th percentile (nearest rank) of seconds from arrival to answer over the latest; None of too few."""
     latest = [times for times in answered if times[1] >= now - P95_S]
     if len(latest) < FEWEST_REQUESTS:
         latest = [times for times in answered[-FEWEST_REQUESTS:] if times[1] >= now - LONGEST_P95_S]

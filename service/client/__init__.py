@@ -1,1 +1,1 @@
-"""The service's own client, behind the command `ask`. Knows the server by HTTP alone."""
+"""The service's own client, behind the command `ask`. It knows the server by HTTP alone."""

@@ -1,6 +1,6 @@
-"""A file of texts to a file of answers, in order; interrupted, it goes on after the last answer that was written.
+"""Answers a file of texts into a file of answers, in order; after an interruption it goes on after the last answer.
 
-An answer repeats its line's number, id and text: so the file stands alone, and a changed file of texts is noticed.
+An answer repeats its line's number, id and text, so that the file stands alone and a changed file of texts is noticed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Record = dict[str, Any]  # a line of the file of answers
 
 
 def answer_file(source: Path, target: Path, client: NerClient) -> Iterator[Record]:
-    """Answer every line of `source` into `target`; -> every answer once it is there, those of an earlier run first.
+    """Answer every line of `source` into `target`; yield every answer once it is written, an earlier run's first.
 
     A line that cannot be answered gets "error" in place of a result. Raises BadInput for files that cannot be used or
-    do not belong together; ServerLost.
+    do not belong together, and ServerLost.
     """
     try:
         with target.open("ab+") as output:
@@ -50,7 +50,7 @@ def _claim(output: IO[bytes], target: Path) -> None:
 
 
 def _earlier(output: IO[bytes], target: Path, lines: Iterator[Line], source: Path) -> Iterator[Record]:
-    """The answers that are there, each compared with its line; one that was torn off is removed."""
+    """Yield the answers of an earlier run, each compared with its line; remove a last one that was cut off."""
     advice = f"name another --output for {source}"
     output.seek(0)
     end = 0
@@ -74,7 +74,7 @@ def _earlier(output: IO[bytes], target: Path, lines: Iterator[Line], source: Pat
 
 
 def _answers(lines: Iterator[Line], client: NerClient) -> Iterator[Record]:
-    """The answers of lines, in order; several requests are on their way at a time."""
+    """Yield the answers of lines, in order; several requests are on their way at a time."""
     pending: deque[Future[list[Record]]] = deque()
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:
         try:
@@ -104,7 +104,7 @@ def _chunks(lines: Iterator[Line]) -> Iterator[list[Line]]:
 
 
 def _ask(client: NerClient, chunk: Sequence[Line]) -> list[Record]:
-    """Ask for the texts of a chunk at once; where the server refuses that, for each alone."""
+    """Return the answers of a chunk; ask for all its texts at once or, if the server refuses that, for each alone."""
     readable = [line for line in chunk if not line.problem]
     try:
         results = iter(client.ner([line.text for line in readable]) if readable else [])

@@ -1,4 +1,4 @@
-"""The command `ask`: one text, answered for people or machines; or a file of texts."""
+"""The command `ask`: it answers one text, for people or machines, or a file of texts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from service.client.answers import answer_file
 from service.client.http import NerClient
 from service.client.lines import read_lines
 
-_MOST_PROBLEMS = 10  # that are told of; the file of answers has them all
-INTERRUPTED = 130  # as shells say it
+_MOST_PROBLEMS = 10  # that are printed; the file of answers has them all
+INTERRUPTED = 130  # the exit code that shells use for it
 
 
 def ask_text(client: NerClient, text: str, *, as_json: bool) -> None:
-    """Print the answer to one text: as on the wire, or for people."""
+    """Print the answer to one text: as JSON, like on the wire, or for people."""
     (result,) = client.ner([text])
     print(json.dumps(result, ensure_ascii=False) if as_json else format_result(result))
 
 
 def ask_file(client: NerClient, source: Path, target: Path) -> int:
-    """Answer a file of texts into another; -> the exit code: 1 if a line could not be answered."""
+    """Answer a file of texts into another; return the exit code: 1 if a line has no answer, or INTERRUPTED."""
     total = sum(1 for _ in read_lines(source))
     problems: list[str] = []
     try:
@@ -46,7 +46,7 @@ def ask_file(client: NerClient, source: Path, target: Path) -> int:
 
 
 def format_result(result: Mapping[str, Any]) -> str:
-    """A result for people: an entity a line, and the layers at which its sentences left."""
+    """Return a result for people: one entity per line, and the layers after which its sentences left."""
     entities = result["entities"]
     rows = [(e["label"], f"{e['score']:.3f}", _printable(e["text"]), f"[{e['start']}:{e['end']}]") for e in entities]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -64,5 +64,5 @@ def _exits(result: Mapping[str, Any]) -> str:
 
 
 def _printable(text: str) -> str:
-    """On one line, and without what a terminal would take as a command."""
+    """Return a text on one line, with the characters escaped that a terminal could take as a command."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""POST /ner with patience: what may go better later is sent again, everything else is an error that says why."""
+"""A client of POST /ner: it sends a request again if that may succeed later, and else raises an error that says why."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _OF_THE_TEXTS = (400, 413, 422, 500)
 
 
 class TextsRefused(ServiceError):
-    """The server did not take these texts, or failed on them; others may fare better."""
+    """The server refused these texts, or failed on them; other texts may succeed."""
 
 
 class ServerLost(ServiceError):
-    """No server, another server, the wrong key: nothing that is sent there will be answered."""
+    """There is no server, another server, or the key is wrong: no request to it will be answered."""
 
 
 class Stopped(ServiceError):
-    """Nobody wants the answer any more."""
+    """The client was stopped while it waited to send a request again."""
 
 
 class _NotNow(Exception):
-    """The same request may be answered later; `error` is what it comes to if it is not."""
+    """The same request may be answered later; `error` is what to raise if there is no time for that."""
 
     def __init__(self, error: ServiceError, retry_after_s: float = 0.0) -> None:
         super().__init__(error)
@@ -43,10 +43,10 @@ class _NotNow(Exception):
 
 
 class NerClient:
-    """Asks one server; from several threads if need be.
+    """Sends texts to one server; several threads may use it.
 
-    A server that never answered is not waited for, since its address is likely to be wrong. One that did is: for
-    `patience_s` from the first time that a request is not answered.
+    The client does not wait for a server that has never answered, since its address is likely to be wrong. For a server
+    that has answered before, it waits up to `patience_s` from the first time that a request gets no answer.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class NerClient:
         self._http.close()
 
     def stop(self) -> None:
-        """Whoever waits to send again gets Stopped instead."""
+        """Make every thread that waits to send a request again raise Stopped."""
         self._stopped.set()
 
     def ner(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """The result of each text, as on the wire. Raises TextsRefused, ServerLost or Stopped."""
+        """Return the result of each text, as on the wire. Raises TextsRefused, ServerLost or Stopped."""
         body = json.dumps({"text": texts[0]} if len(texts) == 1 else {"texts": list(texts)}).encode()
         pauses_s = _pauses_s()
         give_up: float | None = None
@@ -146,7 +146,7 @@ def _pauses_s() -> Iterator[float]:
 
 
 def _retry_after_s(response: httpx.Response) -> float:
-    """Seconds of the header Retry-After; 0 where there is none, or a date."""
+    """Return the seconds of the header Retry-After; 0 if there is none, or if it is a date."""
     value = response.headers.get("Retry-After", "")
     return float(value) if value.isdecimal() else 0.0
 
@@ -159,7 +159,7 @@ def _json_of(response: httpx.Response) -> Any:
 
 
 def _error_of(response: httpx.Response) -> str:
-    """The message of an error's body; of another server's, what its status means."""
+    """Return the message of an error's body; if it has none, what its status means."""
     body = _json_of(response)
     said = body.get("error") if isinstance(body, dict) else None
     return said if isinstance(said, str) else response.reason_phrase or "no reason given"

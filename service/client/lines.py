@@ -1,4 +1,4 @@
-"""A file of texts, line by line: JSON lines (.jsonl), or plain text (.txt), one text a line."""
+"""Reads a file of texts line by line: JSON lines (.jsonl), or plain text (.txt) with one text per line."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from service.errors import BadInput
 class Line:
     """One line that is not blank.
 
-    head     what its answer begins with: the line's number from 1; its id, if it has one; its text, if that can be read
-    problem  why there is no text, else empty
+    head     the first fields of its answer: the line's number from 1; its id, if any; its text, if that can be read
+    problem  why it has no text; empty if it has one
     """
 
     head: dict[str, Any]
@@ -24,19 +24,19 @@ class Line:
 
     @property
     def number(self) -> int:
-        """From 1, blank lines counted."""
+        """The line's number from 1; blank lines count, too."""
         number: int = self.head["line"]
         return number
 
     @property
     def text(self) -> str:
-        """Only of a line without a problem."""
+        """The line's text; only a line without a problem has one."""
         text: str = self.head["text"]
         return text
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """Every line that is not blank. Raises BadInput for a file that cannot be read, or is of another kind."""
+    """Yield every line that is not blank. Raises BadInput for a file that cannot be read or has another suffix."""
     parse = _PARSERS.get(path.suffix)
     if parse is None:
         raise BadInput(f"{path}: unknown suffix {path.suffix!r}; expected one of {sorted(_PARSERS)}")

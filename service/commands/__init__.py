@@ -1,5 +1,5 @@
-"""The commands, one file a group: they parse and print, and import what does the work only when they run."""
+"""The commands, one file per group: they parse and print, and import the code that does the work when they run."""
 
 from typing import Any
 
-Commands = Any  # argparse keeps the type of add_subparsers' result to itself
+Commands = Any  # argparse has no public type for the result of add_subparsers

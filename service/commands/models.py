@@ -1,4 +1,4 @@
-"""Parses what keeps house: `models` lists the store, `compile` readies the kernels."""
+"""Parses `models`, which lists the store, and `compile`, which compiles the kernels."""
 
 from __future__ import annotations
 

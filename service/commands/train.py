@@ -1,4 +1,4 @@
-"""Parses `train`: a recipe and what it overrides, and the command that a card tells of."""
+"""Parses `train`: a recipe and the fields to override; and writes the command line that the model's card shows."""
 
 from __future__ import annotations
 

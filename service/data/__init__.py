@@ -1,1 +1,1 @@
-"""Annotated data: readers of files, and gold entities laid over sequences. Shared by training and evaluation."""
+"""Annotated data: reads files and lays gold entities over sequences. Training and evaluation share it."""

@@ -1,4 +1,4 @@
-"""Lays gold entities over the sequences of an encoded text, and says which ones splitting or windows lose."""
+"""Lays gold entities over the sequences of an encoded text, and finds those that splitting or windows lose."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from service.text.types import EncodedText, SequenceInput
 def gold_spans(
     encoded: EncodedText, entities: Iterable[Entity], label_ids: Mapping[str, int]
 ) -> tuple[list[list[Span]], list[Entity]]:
-    """-> the gold spans of every sequence, and the entities that no sequence holds whole.
+    """Return the gold spans of every sequence, and the lost entities: those that no sequence contains as a whole.
 
-    In overlapping windows an entity is gold wherever it lies whole. It is lost when it crosses a sentence or window
-    boundary, or when its ends are not word boundaries.
+    Where windows overlap, an entity is gold in every window that contains it as a whole. An entity is lost when it
+    crosses a sentence boundary or fits into no window, or when its ends are not word boundaries.
     """
     spans: list[list[Span]] = [[] for _ in encoded.sequences]
     lost: list[Entity] = []
@@ -43,5 +43,5 @@ def _span_of(sequence: SequenceInput, entity: Entity, label_ids: Mapping[str, in
 
 
 def label_names(examples: Sequence[Iterable[Entity]]) -> tuple[str, ...]:
-    """The labels that occur, sorted."""
+    """Return the labels that occur, sorted."""
     return tuple(sorted({entity.label for entities in examples for entity in entities}))

@@ -1,6 +1,6 @@
-"""Reads annotated files into texts with gold entities; every malformed line is refused with its file and number.
+"""Reads annotated files into texts with gold entities; a malformed line is refused with its file and number.
 
-A data set's words are joined by single spaces: from there on its text goes the way of any other text.
+The words of a sentence are joined by single spaces; from there on, the text is handled like any other text.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 from service.errors import DataRefused
 from service.spans.types import Entity
 
-WordSpan = tuple[int, int, str]  # first word, after the last word, label
+WordSpan = tuple[int, int, str]  # first word, end (exclusive), label
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One annotated text."""
+    """Holds one annotated text and its gold entities."""
 
     text: str
     entities: tuple[Entity, ...]
@@ -42,7 +42,7 @@ def read_examples(path: Path) -> list[Example]:
 
 
 def join(examples: Sequence[Example]) -> Example:
-    """Texts joined by single spaces to one."""
+    """Join texts by single spaces into one."""
     entities: list[Entity] = []
     length = 0
     for example in examples:
@@ -66,11 +66,12 @@ _COLUMN = re.compile(r"[^ \t\r\n]+")  # not \S: a word may hold a no-break space
 
 
 def read_conll(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
-    """CoNLL columns: the word first, its tag last, tab or blanks between, an empty line after each sentence.
+    """Read CoNLL columns; yield the words and spans of every sentence. Raises DataRefused for a malformed line.
 
-    Tags may be IOB1, IOB2 or BIOES (B, I, E, S; also L and U, as in BILOU): an entity begins at B or S, at a change of
-    label, and after O or a finished entity; it ends at E or S and before the next begins. -DOCSTART- lines are
-    passed over.
+    In a line the word is first and its tag last, with tabs or blanks between; an empty line ends a sentence. Tags may
+    be IOB1, IOB2 or BIOES (B, I, E, S; also L and U, as in BILOU): an entity begins at B or S, at a change of label,
+    and after O or a finished entity; it ends at E or S and before the next one begins. -DOCSTART- lines end a sentence,
+    too.
     """
     words: list[str] = []
     tags: list[str] = []
@@ -117,7 +118,10 @@ def _spans_of_tags(tags: Sequence[str]) -> list[WordSpan]:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
-    """One object a line: {"tokens": [str, ...], "entities": [[first, after the last, label], ...]}; may be nested."""
+    """Read one JSON object per line; yield its words and spans. Raises DataRefused for a malformed line.
+
+    An object is {"tokens": [str, ...], "entities": [[first, after the last, label], ...]}; entities may be nested.
+    """
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():

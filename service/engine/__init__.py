@@ -1,1 +1,1 @@
-"""The online engine: admits texts, runs them layer by layer, answers every one. Knows no HTTP."""
+"""The online engine: it admits texts, runs them layer by layer and answers every one. It knows no HTTP."""

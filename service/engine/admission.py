@@ -1,4 +1,4 @@
-"""Who is in: the requests that were admitted and are not answered yet, bounded in texts and in pieces."""
+"""Admission: the requests that were admitted and are not answered yet, limited in texts and in pieces."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from service.policy.captured import CapturedPolicy
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
-    """What the engine has to do at a moment.
+    """The engine's work at one moment.
 
-    admitted_pieces  of all requests since the start
-    open_pieces      of requests that are not answered yet
-    waiting_s        how long the request has waited that waits longest for its first step; 0 where none does
+    admitted_pieces  pieces of all requests admitted since the start
+    open_pieces      cost of the requests that are not answered yet, in pieces that run to full depth
+    waiting_s        seconds that the oldest request without a first step has waited; 0 if there is none
     """
 
     admitted_pieces: int
@@ -25,9 +25,9 @@ class EngineLoad:
 
 
 class Admission:
-    """Takes requests in, whole or not at all, and gives their places back. Safe to use from several threads.
+    """Admits requests, as a whole or not at all, and frees their places. Several threads may use it.
 
-    A text is counted as one, whatever its length; a piece as one that goes to full depth.
+    Two limits apply: the number of texts, whatever their length, and their cost in pieces that run to full depth.
     """
 
     def __init__(self, max_texts: int, max_pieces: int) -> None:
@@ -57,7 +57,7 @@ class Admission:
         return len(self._open) - self._running, self._running
 
     def admit(self, request: Request) -> None:
-        """Take a request in. Raises Overloaded."""
+        """Admit a request. Raises Overloaded if it does not fit within the limits."""
         with self._lock:
             texts, pieces = self._texts + len(request.texts), self._pieces + request.cost
             if texts > self._max_texts or pieces > self._max_pieces:
@@ -71,14 +71,14 @@ class Admission:
             self._open.add(request)
 
     def start(self, request: Request, captured: CapturedPolicy, now: float) -> None:
-        """Note that a request has begun, under a policy; one that was answered meanwhile stays as it is."""
+        """Note that a request starts under a policy at `now`; leave it as it is if it was answered meanwhile."""
         with self._lock:
             if request in self._open:
                 request.captured, request.started, request.has_started = captured, now, True
                 self._running += 1
 
     def give_back(self, request: Request) -> bool:
-        """Give a request's place back, once; return whether it was open until now."""
+        """Free the place of a request, once; return whether it was still open."""
         with self._lock:
             if request not in self._open:
                 return False
@@ -89,11 +89,11 @@ class Admission:
             return True
 
     def is_open(self, request: Request) -> bool:
-        """Whether a request is admitted and not answered."""
+        """Return whether a request is admitted and not answered."""
         return request in self._open
 
     def load(self, now: float) -> EngineLoad:
-        """Return what there is to do just now."""
+        """Return the engine's work at `now`, in monotonic seconds."""
         with self._lock:
             waiting = [request.submitted for request in self._open if not request.has_started]
             waiting_s = max(0.0, now - min(waiting)) if waiting else 0.0

@@ -27,11 +27,11 @@ MAX_WORKER_FAILURES = 3
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """What may wait and run at a time, and what one step may hold.
+    """Limits of what may wait and run at a time, and of what one step may hold.
 
-    queue_texts, queue_pieces  over all admitted requests that are not answered yet
-    max_step_pieces            pieces of one layer step
-    step_overdue_s             a step that takes longer means that the engine makes no progress
+    queue_texts, queue_pieces  most texts and pieces of all admitted requests that are not answered yet
+    max_step_pieces            most pieces of one layer step
+    step_overdue_s             after so many seconds in one step, the engine no longer counts as alive
     """
 
     queue_texts: int = 4_096
@@ -41,51 +41,48 @@ class EngineLimits:
 
 
 class EngineObserver(Protocol):
-    """Whom the engine tells what happened; metrics implement it."""
+    """Receives the engine's events; the server passes them on to metrics, live policy and autopilot."""
 
     def step_done(self, layer: int, sequences: int, pieces: int, seconds: float) -> None:
-        """One layer ran over some sequences."""
+        """Take note that `layer` ran over so many sequences and pieces, in `seconds`."""
 
     def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
-        """One sequence has its answer."""
+        """Take note that a sequence has left and its spans are decoded."""
 
     def queue_changed(self, waiting: int, running: int) -> None:
-        """Requests that wait for their first step, and that have begun."""
+        """Take note of how many requests wait for their first step, and of how many have started."""
 
 
-class LivePolicy(Protocol):
-    """Where requests get their exit policy from; `service.policy` implements it."""
+class PolicySource(Protocol):
+    """Gives requests their exit policy; `service.policy` implements it."""
 
     def capture(self, override: Mapping[str, Any] | None = None) -> CapturedPolicy:
         """Return the policy in force, with a request's own changes. Raises BadInput for changes that do not fit."""
 
     def renew(self, captured: CapturedPolicy, override: Mapping[str, Any] | None) -> CapturedPolicy:
-        """Return `captured` while its version is in force, else capture anew. Raises BadInput."""
+        """Return `captured` while its version is in force, else a new capture. Raises BadInput, as `capture` does."""
 
 
 class Engine:
-    """Runs what was admitted on a worker thread, and settles the futures.
+    """Runs admitted requests on a worker thread, and settles their futures.
 
-    A step is three lines: schedule, run, settle. An exception in a step fails the request that it is about and nobody
-    else's. A request is decided by the policy that is in force when its first sequence starts. Only when no request has
-    a step to run, a shadow has one.
+    A step is three lines: schedule, run, settle. An exception in a step fails only the request that causes it. The
+    policy that is in force when a request's first sequence starts decides the whole request. A shadow runs only while
+    no request has a step to run.
     """
 
     def __init__(
         self,
         stepper: Stepper,
         *,
-        policy: LivePolicy,
+        policy: PolicySource,
         limits: EngineLimits,
         observer: EngineObserver,
         shadows: Shadows | None = None,
         prepare: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`prepare` is run by `start`, in the worker's thread, before anything else runs there.
-
-        Without `shadows` none are run.
-        """
+        """`start` has the worker's thread run `prepare` before anything else. Without `shadows`, no shadow runs."""
         self._stepper = stepper
         self._policy = policy
         self._limits = limits
@@ -98,19 +95,22 @@ class Engine:
         self._newcomers: list[Request] = []
         self._is_closing = False
         self._has_failed = False
-        self._reported = (0, 0)  # waiting and running, as the observer knows them
+        self._reported = (0, 0)  # waiting and running, as the observer was last told
         self._step_started: float | None = None
         self._prepare = prepare
         self._prepared: Future[None] = Future()
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Start the worker, and return once it is prepared; what `prepare` raises is raised here."""
+        """Start the worker, and return once it is prepared. Raises whatever `prepare` raises."""
         self._worker.start()
         self._prepared.result()
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Finish what was admitted, then stop; later submissions get NotReady. A step that hangs is a failure."""
+        """Finish the admitted requests, then stop; later submissions get NotReady.
+
+        If the worker does not end within `timeout_s`, the engine has failed, and the open requests get NotReady.
+        """
         with self._changed:
             self._is_closing = True
             self._changed.notify()
@@ -122,38 +122,38 @@ class Engine:
                 )
                 self._has_failed = True
         self._shadows.drop()
-        for request in self._admission.open:  # a worker that never started, or that is gone
+        for request in self._admission.open:  # the worker never started, hangs, or is gone
             self._answer(request, NotReady("the service ended before the request ran; send it to another instance"))
         self._report_queue()
 
     @property
     def has_failed(self) -> bool:
-        """Whether the worker gave up after too many failures; the process should end."""
+        """Whether the worker failed too often, or hung when it was to end; the process should then end."""
         return self._has_failed
 
     @property
     def is_alive(self) -> bool:
-        """Whether the worker can make progress: it runs, and no step of it is overdue. Idle is alive."""
+        """Whether the worker can make progress: it runs, and its step is not overdue. An idle engine is alive."""
         return self._worker.is_alive() and self.step_age_s() < self._limits.step_overdue_s
 
     def step_age_s(self) -> float:
-        """How long the current step has been running; 0 between steps."""
+        """Return for how many seconds the current step has run; 0 between steps."""
         started = self._step_started
         return 0.0 if started is None else self._clock() - started
 
     @property
     def has_room(self) -> bool:
-        """Whether another text could be admitted at all: asked before the work of tokenising it."""
+        """Whether another text could be admitted at all; callers ask before they tokenise it."""
         return self._admission.has_room
 
     def load(self) -> EngineLoad:
-        """What there is to do just now."""
+        """Return the engine's work at this moment."""
         return self._admission.load(self._clock())
 
     def submit(self, request: Request) -> None:
-        """Admit a request, whole or not at all; its future is always answered.
+        """Admit a request, as a whole or not at all; the future of an admitted request is always answered.
 
-        Raises Overloaded or NotReady; and BadInput where it came without a captured policy and its changes do not fit.
+        Raises Overloaded or NotReady; and BadInput for a request without a captured policy whose override does not fit.
         """
         if request.captured is None:
             request.captured = self._policy.capture(request.override)
@@ -176,13 +176,13 @@ class Engine:
             self._report_queue()
 
     def cancel(self, request: Request) -> None:
-        """Nobody waits for `request` any more: its room is free at once, its sequences leave at the next boundary."""
+        """Drop a request: its place is free at once, and its sequences leave at the next layer boundary."""
         request.is_cancelled = True
         self._answer(request, ServiceError("the caller left before the answer was ready"))
         self._report_queue()
 
     def _work(self) -> None:
-        """Prepare, then work until closed. A fault outside a step costs all open requests; too many, the process."""
+        """Prepare, then run steps until closed. A fault outside a step fails all open requests; too many end this."""
         try:
             self._prepare()
         except BaseException as error:
@@ -198,7 +198,7 @@ class Engine:
                 self._abandon()
         with self._changed:
             self._has_failed = self._is_closing = True
-        self._abandon()  # what was submitted since
+        self._abandon()  # requests that were submitted meanwhile
 
     def _run_steps(self) -> None:
         while True:
@@ -222,7 +222,7 @@ class Engine:
         self._settle(step, moved)
 
     def _abandon(self) -> None:
-        """Answer every open request with an error, and begin with nothing waiting."""
+        """Answer every open request with an error, and start over with an empty schedule."""
         with self._changed:
             abandoned = self._admission.open
             self._newcomers.clear()
@@ -236,7 +236,7 @@ class Engine:
         self._report_queue()
 
     def _schedule(self) -> Step:
-        """Take the next step; sequences that nobody waits for any more leave here, at a layer boundary."""
+        """Return the next step, without the sequences that nobody waits for any more."""
         self._step_started = now = self._clock()
         step = self._scheduler.next_step()
         wanted = tuple(sequence for sequence in step.sequences if self._is_wanted(sequence, now))
@@ -244,11 +244,11 @@ class Engine:
         return Step(step.layer, wanted, sum(sequence.step_pieces for sequence in wanted))
 
     def _run(self, step: Step) -> list[Sequence]:
-        """Advance the step's sequences by its layer; return those that it did not fail on."""
+        """Advance the step's sequences by its layer; return the sequences that did not fail."""
         return self._in_parts(step.sequences, self._stepper.advance) if step.sequences else []
 
     def _settle(self, step: Step, moved: Seq[Sequence]) -> None:
-        """Answer those that leave; those that stay wait before their next layer."""
+        """Answer the sequences that leave, and put the others before their next layer."""
         self._scheduler.add(sequence for sequence in moved if sequence.exit_reason is None)
         self._leave([sequence for sequence in moved if sequence.exit_reason is not None])
         self._report_queue()
@@ -257,7 +257,7 @@ class Engine:
             self._tell(self._observer.step_done, step.layer, len(step.sequences), step.pieces, seconds)
 
     def _run_shadow(self) -> None:
-        """Run one layer of one shadow; where that fails, nobody but the statistics has lost anything."""
+        """Run one layer of one shadow. If that fails, only the statistics lose a shadow run."""
         self._step_started = self._clock()
         try:
             self._shadows.run_layer(self._stepper)
@@ -266,10 +266,10 @@ class Engine:
         self._step_started = None
 
     def _in_parts(self, sequences: Seq[Sequence], do: Callable[[Seq[Sequence]], object]) -> list[Sequence]:
-        """Have the device do something for some sequences; return those that it did it for.
+        """Call `do`, which uses the device, on some sequences; return the sequences for which it succeeded.
 
-        Where it fails, halves are tried, down to whom it fails on alone. So neither a poisoned sequence nor a step too
-        large for the device's memory costs anybody else the answer.
+        If it fails, it is tried on each half, and so on down to single sequences. So neither a faulty sequence nor a
+        step that is too large for the device's memory costs another request its answer.
         """
         try:
             do(sequences)
@@ -283,7 +283,7 @@ class Engine:
         return self._in_parts(sequences[:middle], do) + self._in_parts(sequences[middle:], do)
 
     def _fail(self, sequence: Sequence) -> None:
-        """Answer the request of a sequence that the engine failed on; called while the exception is handled."""
+        """Answer the request of a failed sequence with an error; called while the exception is handled."""
         log.exception("request %s failed at layer %d", sequence.request.request_id, sequence.layer + 1)
         sequence.release()
         self._answer(
@@ -291,7 +291,7 @@ class Engine:
         )
 
     def _is_wanted(self, sequence: Sequence, now: float) -> bool:
-        """Whether somebody still waits for it; what nobody waits for leaves here, at a layer boundary."""
+        """Return whether a sequence's request is still open, starting it if it is new; else release the sequence."""
         request = sequence.request
         if request.is_cancelled:
             self.cancel(request)
@@ -305,10 +305,10 @@ class Engine:
         return False
 
     def _start(self, request: Request) -> None:
-        """Begin a request: the policy that is in force now decides all its sequences."""
+        """Start a request: the policy that is in force now decides all its sequences."""
         try:
             captured = self._policy.renew(request.policy, request.override)
-        except BadInput as error:  # the live policy changed since its changes were checked, and they fit no more
+        except BadInput as error:  # the live policy has changed since the override was checked
             self._answer(request, error)
             return
         for sequence in request.sequences:
@@ -333,16 +333,16 @@ class Engine:
                 self._answer(request, None)
 
     def _read(self, sequences: Seq[Sequence]) -> None:
-        """Decode what sequences answer, and view the layers of those whose request wants a trace."""
+        """Decode the spans of sequences, and inspect the layers of those whose request wants a trace."""
         for sequence, spans in zip(sequences, self._stepper.read_spans(sequences), strict=True):
             sequence.spans = spans
             if sequence.keeps_every_exit:
                 sequence.views = inspect(sequence)
 
     def _answer(self, request: Request, error: ServiceError | None) -> None:
-        """Settle a request's future, once, and give its place in the queue back.
+        """Settle a request's future, once, and free its place in the queue.
 
-        What its sequences hold on the device is given back by the worker, which may be using it just now.
+        The states of its sequences are left to the worker, which may be using them at this moment and releases them.
         """
         if not self._admission.give_back(request):
             return
@@ -359,7 +359,7 @@ class Engine:
             self._tell(self._observer.queue_changed, *counts)
 
     def _tell(self, event: Callable[..., None], *details: object) -> None:
-        """Tell the observer; its failure is logged and stops nobody."""
+        """Tell the observer of an event; if it fails, log that and go on."""
         try:
             event(*details)
         except Exception:

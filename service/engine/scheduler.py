@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from service.engine.sequence import Sequence
 
-MAX_PASSED_OVER = 8  # steps that may run elsewhere while a sequence waits at the head of its layer
-FULL_SHARE = 0.75  # of the budget: what leaves a few behind at every layer must still count as a full step
+MAX_PASSED_OVER = 8  # steps of other layers that may run while a sequence is first before its own
+FULL_SHARE = 0.75  # of the budget: a batch that loses a few sequences at every exit must still count as full
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Run `layer` over `sequences`, which all stand before it; pieces: what that costs, in pieces that move."""
+    """A layer to run, and the sequences to run it over, which all stand before it. `pieces` counts those that move."""
 
     layer: int
     sequences: tuple[Sequence, ...]
@@ -22,14 +22,14 @@ class Step:
 
 
 class Scheduler:
-    """Sequences wait before a layer; a step takes those before one layer, in order of arrival, under a piece budget.
+    """Chooses the next step. Sequences wait before their next layer, in order of arrival.
 
-    Next runs, in this order of precedence:
-    1. a layer whose head was passed over MAX_PASSED_OVER times, the most often passed over one first: nobody starves;
-    2. a layer with a full step's worth of pieces, as a full step costs least per piece;
-    3. any layer that has work.
-    Among several of these, the one whose head has the earliest deadline; among equal deadlines, the deepest, which is
-    nearest to its answer. Nothing is ever waited for: while anything waits, there is a next step.
+    A step takes the sequences that wait before one layer, up to a budget of pieces. The layer is chosen in this order:
+    1. a layer that was passed over at least MAX_PASSED_OVER times, the most often first, so that none starves;
+    2. a layer that has a full step's worth of pieces, since a full step costs least per piece;
+    3. any other layer that has work.
+    Among several, the layer whose first sequence has the earliest deadline comes first; among equal deadlines, the
+    deepest layer, since it is nearest to an answer. While any sequence waits, there is a next step.
     """
 
     def __init__(self, num_layers: int, max_step_pieces: int) -> None:
@@ -45,7 +45,7 @@ class Scheduler:
             self._pieces[sequence.layer] += sequence.step_pieces
 
     def next_step(self) -> Step:
-        """Take the next step's sequences out, of which one always fits; there is one as long as `has_work`."""
+        """Take out and return the next step; its first sequence may exceed the budget. Call it only if `has_work`."""
         candidates = [index for index, waiting in enumerate(self._waiting) if waiting]
         chosen = max(candidates, key=self._precedence)
         for index in candidates:
@@ -67,5 +67,5 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        """Whether anything waits."""
+        """Whether any sequence waits."""
         return any(self._waiting)

@@ -1,4 +1,4 @@
-"""The state of what is being answered: a request (one call), its texts, their sequences. No logic lives here."""
+"""The state of a request (one call) while it is answered, and of its sequences. No logic lives here."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from service.text.types import EncodedText
 class Request:
     """One call, admitted as a whole. `future` yields the finished request itself.
 
-    request_id    for the log
+    deadline      when the request times out, in monotonic seconds
+    request_id    names the request in the log
     override      changes to the live policy for this request alone
-    captured      the policy when it came in, and from its first sequence's start on the one that decides; None has the
-                  engine capture it
-    deadline      monotonic seconds
-    cost          what the queue counts it as, in pieces that go to full depth
-    has_started   whether its first sequence has
-    is_cancelled  nobody waits any more (see `Engine.cancel`); its sequences leave at the next layer boundary
-    submitted, started, finished: monotonic seconds; decode_s: time spent decoding
+    captured      the policy at the request's arrival; once its first sequence has started, the policy that decides.
+                  If it is None, the engine captures one on `submit`
+    has_started   whether its first sequence has started
+    is_cancelled  whether it was cancelled (see `Engine.cancel`): its sequences leave at the next layer boundary
+    unfinished    how many of its sequences have no answer yet
+    cost          how much of the queue it takes, in pieces that run to full depth
+    submitted, started, finished: monotonic seconds; decode_s: seconds spent decoding
     """
 
     texts: tuple[EncodedText, ...]
@@ -47,12 +48,12 @@ class Request:
 
     @property
     def num_pieces(self) -> int:
-        """Pieces over all texts: what the queue is bounded by, beside texts."""
+        """The number of pieces of all its texts."""
         return sum(text.num_pieces for text in self.texts)
 
     @property
     def policy(self) -> CapturedPolicy:
-        """The policy it was captured with; only an admitted request has one."""
+        """The captured policy. Raises RuntimeError for a request that has none, since it was not submitted."""
         if self.captured is None:
             raise RuntimeError("the policy of a request was read before the request was admitted")
         return self.captured
@@ -60,9 +61,9 @@ class Request:
 
 @dataclass(slots=True, eq=False)
 class Sequence(Passage):
-    """One unit of scheduling: a passage and the request that it is of.
+    """One unit of scheduling: a passage and its request.
 
-    views  of a request that wants a trace: every layer that ran
+    views  one view of every layer that ran, if the request wants a trace; else None
     """
 
     request: Request = field(kw_only=True)

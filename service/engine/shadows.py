@@ -1,9 +1,9 @@
 """Shadow runs: some sequences that left early go on to full depth in idle time, to see whether leaving cost them.
 
-Nobody waits for a shadow. It begins where its sequence left, after the answer, and takes over what that one held on
-the device. It runs a layer at a time, and only while no request has a step to run; so the most that it can delay one is
-the layer it is in. Few are kept: in a peak the oldest make way. So quiet times are sampled more than busy ones, and
-what is found holds for the texts of quiet times.
+Nobody waits for a shadow. It continues where its sequence left, after the answer, and takes over the sequence's state
+on the device; if words of it halted one by one, it starts anew. It runs a layer at a time, and only while no request
+has a step to run; so it delays a request by one layer at most. Only a few shadows are kept: in a peak, new ones replace
+the oldest. So quiet times are sampled more than busy ones, and the findings hold for the texts of quiet times.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from service.spans.types import Span
 from service.stepping.passage import Passage
 from service.stepping.stepper import Stepper
 
-MOST_KEPT = 8  # sequences whose states stay on the device, some 10 MB of them at the most
+MOST_KEPT = 8  # sequences whose states stay on the device, about 10 MB in all at most
 Report = Callable[[CapturedPolicy, bool], None]
 
 
@@ -28,7 +28,8 @@ Report = Callable[[CapturedPolicy, bool], None]
 class Shadow:
     """A passage on its way to full depth.
 
-    left_under, answered  the policy and the entities that its sequence left early with
+    left_under  the policy under which its sequence left early
+    answered    the entities that its sequence answered, as (start, end, label)
     """
 
     passage: Passage
@@ -37,7 +38,7 @@ class Shadow:
 
 
 class Shadows:
-    """The lane that all others go before. It belongs to the engine's worker, and to no other thread."""
+    """The shadows that wait to run. They belong to the engine's worker, and to no other thread."""
 
     def __init__(
         self,
@@ -45,9 +46,9 @@ class Shadows:
         report: Report = lambda captured, disagrees: None,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """fraction: of early leavers; report: told the policy that one left under, and whether full depth disagrees.
+        """Keep `fraction` of the sequences that leave early, each if `draw` returns a number in [0, 1) below it.
 
-        draw: yields a number in [0, 1) for every early leaver
+        report: called with the policy under which a sequence left, and with whether full depth disagrees
         """
         self._fraction = fraction
         self._report = report
@@ -56,18 +57,18 @@ class Shadows:
 
     @property
     def has_work(self) -> bool:
-        """Whether any waits."""
+        """Whether any shadow waits."""
         return bool(self._waiting)
 
     def offer(self, left: Sequence, num_layers: int) -> None:
-        """Keep a sequence that was answered and holds its state yet, if it left early and the draw says so."""
+        """Keep an answered sequence that still holds its state, if it left early without an override and is drawn."""
         captured = left.request.policy
         if captured.is_override or left.layers_run == num_layers or self._draw() >= self._fraction:
             return
         self._waiting.append(Shadow(left.goes_on_under(FullDepth()), captured, _entities(left.spans)))
 
     def run_layer(self, stepper: Stepper) -> None:
-        """Run the next layer of the one that waits longest. What the stepper raises costs that one, and is raised."""
+        """Run the next layer of the oldest shadow. If the stepper raises, drop the shadow and raise the error."""
         shadow = self._waiting.popleft()
         stepper.advance([shadow.passage])
         if shadow.passage.exit_reason is None:
@@ -77,10 +78,10 @@ class Shadows:
         self._report(shadow.left_under, _entities(spans) != shadow.answered)
 
     def drop(self) -> None:
-        """Forget all that wait."""
+        """Drop all shadows."""
         self._waiting.clear()
 
 
 def _entities(spans: list[Span]) -> frozenset[tuple[int, int, int]]:
-    """Without their scores."""
+    """Return spans as (start, end, label), without their scores."""
     return frozenset((span.start, span.end, span.label) for span in spans)

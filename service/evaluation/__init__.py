@@ -1,1 +1,1 @@
-"""What every exit says on annotated data, and how good it is. Serving never imports it."""
+"""Evaluation: this package works out how good exits and policies are on annotated data. Serving never imports it."""

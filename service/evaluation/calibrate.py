@@ -1,4 +1,4 @@
-"""Calibration: which policy to run for a wish, and what to expect of it. Swept on a dev set, timed on this device."""
+"""Calibrates a model: finds the policies worth running, and what to expect of each, on a dev set and this device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.vee import Vee
 
 MAX_F1_LOSS: Mapping[Preset, float] = {"accurate": 0.1, "balanced": 0.3, "fast": 1.0}  # F1 x 100, on the dev set
-FEWEST_TEXTS = 10  # of fewer, nothing is to be learned
+FEWEST_TEXTS = 10  # nothing can be learned from fewer
 SMALLEST_STEP = 1.03  # neighbouring points of the front differ by at least this factor in time
 
 
@@ -28,12 +28,16 @@ Runs = Callable[[float], Mapping[str, Sequence[Outcome]]]
 def calibrate(
     trace: Trace, meter: CostMeter, provenance: Mapping[str, Any], runs: Runs = lambda full_s: {}
 ) -> Calibration:
-    """Fit the learned rule, sweep every strategy, keep a front and the best default of each.
+    """Fit the learned rule and sweep every strategy; return the front, and the best default of every strategy.
 
-    The front is made up of the learned rule and its two ends, the first exit for all and full depth: choosing among all
-    strategies at every point would choose by luck. The rule is judged by estimates of rules that had not seen the text.
-    runs: given full depth's seconds, what the strategies give that are run, not replayed; their fronts are kept, too.
-    Raises DataRefused for a handful of texts, and ModelRefused for a model of one layer.
+    The front holds policies of the learned rule and its two ends: the first exit for all sequences, and full depth. To
+    choose among all strategies at every point would be to choose by luck. The rule is judged on every text by a rule
+    that was fitted without that text.
+
+    runs: a function that takes the seconds of full depth and returns the outcomes of the strategies that cannot be
+    replayed, by family; their fronts are kept, too.
+
+    Raises DataRefused for fewer than FEWEST_TEXTS texts, and ModelRefused for a model with one layer.
     """
     if len(trace.texts) < FEWEST_TEXTS:
         raise DataRefused(f"{trace.data} has {len(trace.texts)} texts; calibrate on at least {FEWEST_TEXTS}")
@@ -74,21 +78,24 @@ def calibrate(
 
 
 def _of_patience_1(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """VEE's defaults all have the same patience, so that another measure's tau fits beside it."""
+    """Keep VEE's policies of patience 1; other strategies keep all.
+
+    So all defaults of VEE have the same patience, and the tau of another measure fits beside it.
+    """
     return [o for o in outcomes if not isinstance(o.policy, Vee) or o.policy.patience == 1] or list(outcomes)
 
 
 def _ladder(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The front; where it has fewer points than there are presets, the cheapest of the others beside it."""
+    """Return the front, cheapest first; if it has fewer points than there are presets, add the cheapest others."""
     ladder = front(outcomes)
     others = sorted((o for o in outcomes if o not in ladder), key=lambda o: (o.seconds, -o.f1))
     return sorted([*ladder, *others[: max(0, len(MAX_F1_LOSS) - len(ladder))]], key=lambda o: o.seconds)
 
 
 def _presets(ladder: Sequence[Outcome], full: Outcome) -> dict[Preset, Outcome]:
-    """The cheapest point within each preset's loss; where two presets want one point, the stricter gets a dearer one.
+    """Return for each preset the cheapest point within its loss.
 
-    ladder: cheapest first
+    Where two presets would take the same point, the stricter one gets a dearer point. ladder: points, cheapest first
     """
     chosen: dict[Preset, Outcome] = {}
     left = list(ladder)
@@ -100,7 +107,10 @@ def _presets(ladder: Sequence[Outcome], full: Outcome) -> dict[Preset, Outcome]:
 
 
 def _spread(outcomes: Sequence[Outcome], kept: Sequence[Outcome]) -> list[Outcome]:
-    """Thin out `outcomes`, cheapest first, to steps that make a difference; `kept`, which are among them, stay."""
+    """Drop outcomes that take hardly longer than the one before (SMALLEST_STEP), but none of those in `kept`.
+
+    outcomes: cheapest first
+    """
     spread: list[Outcome] = []
     for outcome in outcomes:
         if outcome in kept or not spread or outcome.seconds >= SMALLEST_STEP * spread[-1].seconds:

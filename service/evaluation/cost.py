@@ -1,4 +1,4 @@
-"""What a policy costs in time: measured layer by layer and exit by exit, on one device, one sentence at a time."""
+"""Measures what a policy costs in time: layer by layer and exit by exit, on one device, one sentence at a time."""
 
 from __future__ import annotations
 
@@ -31,17 +31,20 @@ _WISHES: Sequence[dict[str, Any]] = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PolicyCost:
-    """What a policy takes for a sequence, by its length and the layer it leaves at.
+    """Holds the time that a policy takes for a sequence, by the sequence's length and exit layer.
 
     lengths  (lengths,) pieces
-    seconds  (layers, lengths) of a sequence that leaves after that layer, from its word pieces to its decoded spans
+    seconds  (layers, lengths) for a sequence that leaves after that layer, from its word pieces to its decoded spans
     """
 
     lengths: IntArray
     seconds: Seconds
 
     def of(self, replay: Replay) -> float:
-        """Seconds for all sequences of a replay, one at a time; between measured lengths by linear interpolation."""
+        """Return the seconds for all sequences of a replay, run one at a time.
+
+        Between measured lengths the time is interpolated linearly.
+        """
         total = 0.0
         for layer, seconds in enumerate(self.seconds, 1):
             leaving = replay.num_pieces[replay.exit_layers == layer]
@@ -52,18 +55,19 @@ class PolicyCost:
 class CostMeter:
     """Measures the steps of an executor on sequences of spread lengths, one sequence a step.
 
-    What the engine adds around a step (scheduling, futures) is not in it.
+    The time does not include what the engine adds around a step (scheduling, futures).
 
-    lengths              (lengths,) pieces
-    first_layer_s        (lengths,) seconds of the first layer, embedding included
-    layer_s              (lengths,) of any other
-    exit_s, table_s      (lengths,) what an exit adds to a layer: without and with the table itself
+    lengths        (lengths,) pieces
+    first_layer_s  (lengths,) seconds that the first layer takes, embedding included
+    layer_s        (lengths,) seconds that any other layer takes
+    exit_s         (lengths,) seconds that an exit adds to a layer when it leaves out its table
+    table_s        (lengths,) seconds that an exit adds to a layer when it gives its table
     """
 
     def __init__(
         self, executor: Executor, sequences: Sequence[SequenceInput], *, num_lengths: int = 12, repeats: int = 25
     ) -> None:
-        """sequences: real ones, from which some of every length are taken."""
+        """Measure `num_lengths` lengths, each on one of `sequences`; every step is repeated `repeats` times."""
         by_length = sorted(sequences, key=lambda sequence: sequence.num_pieces)
         shortest, longest = by_length[0].num_pieces, by_length[-1].num_pieces
         wanted = np.unique(np.geomspace(shortest, longest, num_lengths).round())
@@ -78,9 +82,9 @@ class CostMeter:
         self.first_layer_s, self.layer_s, self.exit_s, self.table_s = self._measure_executor()
 
     def cost(self, policy: ExitPolicy) -> PolicyCost:
-        """Layers, the exits that the policy needs, its evidence, and decoding where it leaves.
+        """Return what a policy takes: layers, the exits that it needs, its evidence, and decoding at the end.
 
-        Measured once for all policies of a kind.
+        It is measured once for all policies of the same kind.
         """
         kind = policy.kind(self._num_layers)
         if kind not in self._costs:
@@ -92,7 +96,7 @@ class CostMeter:
         running = np.zeros(len(self._samples))
         for layer in range(1, self._num_layers + 1):
             running += self.first_layer_s if layer == 1 else self.layer_s
-            seconds[layer - 1] = running  # nobody leaves here, unless
+            seconds[layer - 1] = running  # no sequence leaves here, unless its exit is computed
             if policy.needs_exit(layer, self._num_layers):
                 evidence_s, decode_s = self._measure_policy(policy, layer)
                 running += (self.table_s if policy.compares_tables else self.exit_s) + evidence_s
@@ -104,7 +108,10 @@ class CostMeter:
         return readings
 
     def _measure_executor(self) -> tuple[Seconds, Seconds, Seconds, Seconds]:
-        """Steps take turns, so that a slow moment of the machine is none of a single one's."""
+        """Return first_layer_s, layer_s, exit_s and table_s.
+
+        The steps take turns, so that a slow moment of the machine does not fall on one of them alone.
+        """
         rows = []
         for sample in self._samples:
             (state,), _ = self._executor.run_layer(1, [sample], [None], with_exit=False)
@@ -116,7 +123,10 @@ class CostMeter:
         return first, plain, np.maximum(with_exit - plain, 0.0), np.maximum(with_table - plain, 0.0)
 
     def _measure_policy(self, policy: ExitPolicy, layer: int) -> tuple[Seconds, Seconds]:
-        """(lengths,) seconds of the policy's evidence after `layer`, and of decoding what it did not decode."""
+        """Return the seconds of the policy's evidence after `layer`, and of decoding there: (lengths,) each.
+
+        Decoding does not count again what was decoded for the evidence already.
+        """
         needed = [m for m in range(1, layer + 1) if policy.needs_exit(m, self._num_layers)]
         evidence_s, decode_s = [], []
         for of_layers in self._readings:
@@ -137,7 +147,7 @@ class CostMeter:
         return np.array(evidence_s), np.array(decode_s)
 
     def _time_in_turns(self, steps: Sequence[Callable[[], object]]) -> list[float]:
-        """Seconds of every step: the fewest of some tries, what it takes when nothing disturbs it."""
+        """Return the seconds of every step: the fewest of all tries, which is what it takes undisturbed."""
         fewest = [math.inf] * len(steps)
         for _ in range(self._repeats):
             for index, step in enumerate(steps):

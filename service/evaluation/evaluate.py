@@ -1,4 +1,4 @@
-"""F1, precision and recall of every exit on an annotated data set: in all, per label, flat and nested apart."""
+"""Scores every exit on an annotated data set: F1, precision and recall in all, per label, and nested ones apart."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from service.text.types import EncodedText
 
 @dataclass(slots=True)
 class ExitScore:
-    """One exit's counts. `outermost` and `nested` split them by whether an entity lies inside another one.
+    """Holds one exit's counts; `nested` counts entities that lie inside another one, `outermost` the others.
 
-    A found entity that is gold counts where gold has it; a wrong one where it lies among the found ones. So the two
-    parts add up to `micro`.
+    A correct entity counts as nested if it is nested among the gold entities, a wrong one if it is nested among the
+    found entities. So the two parts add up to `micro`.
     """
 
     micro: Score = field(default_factory=Score)
@@ -31,7 +31,7 @@ class ExitScore:
     by_label: dict[str, Score] = field(default_factory=dict)
 
     def add(self, gold: Sequence[Entity], found: Sequence[Entity]) -> None:
-        """Count one text."""
+        """Add the counts of one text."""
         gold_keys, found_keys = keys(gold), keys(found)
         gold_inner = inner(gold_keys)
         found_inner = (found_keys & gold_inner) | ((found_keys - gold_keys) & inner(found_keys))
@@ -44,7 +44,11 @@ class ExitScore:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Scores of exits 1, 2, ..., and how many gold entities splitting or windows put out of reach of all of them."""
+    """Holds the scores of exits 1, 2, ... on a data set.
+
+    texts, sequences, gold  how many texts, sequences and gold entities there are
+    lost                    how many gold entities no exit can find, since splitting or windows cut them
+    """
 
     exits: tuple[ExitScore, ...]
     texts: int
@@ -54,11 +58,11 @@ class Evaluation:
 
     @property
     def f1(self) -> list[float]:
-        """Micro-F1 of every exit, as a fraction."""
+        """The micro-F1 of every exit, as a fraction."""
         return [exit_score.micro.f1 for exit_score in self.exits]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON types; F1, precision and recall are x 100."""
+        """Return the scores as plain JSON types; F1, precision and recall are x 100."""
         return {
             "texts": self.texts,
             "sequences": self.sequences,
@@ -78,7 +82,7 @@ class Evaluation:
 
 
 def score_json(counts: Score) -> dict[str, float | int]:
-    """Counts and ratios as plain JSON types; the ratios are x 100."""
+    """Return counts and ratios as plain JSON types; the ratios are x 100."""
     return {
         "f1": round(100 * counts.f1, 2),
         "precision": round(100 * counts.precision, 2),
@@ -90,7 +94,7 @@ def score_json(counts: Score) -> dict[str, float | int]:
 
 
 def encode_examples(text_encoder: TextEncoder, examples: Sequence[Example], *, split: bool = True) -> list[EncodedText]:
-    """Every example's text on the way that a request goes."""
+    """Encode the text of every example as the server encodes a request."""
     return text_encoder.encode_batch([example.text for example in examples], split=split)
 
 
@@ -104,7 +108,7 @@ def evaluate(
 ) -> Evaluation:
     """Score every exit against gold; `split=False` takes each text as one sentence. A lost gold entity is a miss.
 
-    word_layers: after which layers a sequence's words halt; None: none does
+    word_layers: a function that says after which layers the words of a sequence halt; None: no word halts
     """
     texts = encode_examples(text_encoder, examples, split=split)
     label_ids = {label: index for index, label in enumerate(executor.config.labels, 1)}

@@ -1,10 +1,10 @@
-"""Fits the learned exit rule to a trace: the leaving probabilities that cost least, errors and work together.
+"""Fits the learned exit rule to a trace: the rule whose errors and work together cost least.
 
-With q_m the probability of leaving after layer m, a sequence leaves there with probability
-pi_m = q_m (1 - q_1) ... (1 - q_{m-1}). Minimised is the mean of sum_m pi_m (errors_m + price m work) over sequences and
-over prices, so one rule serves every price; at run time the price is tau. The work of a layer is what it takes for that
-sequence: a layer of a long one must mend more. This is ours: what is learned is not whether an exit is right but
-whether going on would pay.
+Let q_m be the probability that a sequence that has come to layer m leaves after it. It then leaves after layer m with
+probability pi_m = q_m (1 - q_1) ... (1 - q_{m-1}). The fit minimises the mean of sum_m pi_m (errors_m + price m work)
+over sequences and over prices, so that one rule serves every price; at run time the price is tau. `work` is the work of
+one layer for that sequence: a layer of a longer sequence must mend more. The method is ours: the rule does not learn
+whether an exit is right, but whether going on would pay.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from service.exits.policies.learned import FEATURES, UNIT_PIECES, ExitRule, Lear
 from service.spans.types import IntArray
 
 LOWEST_PRICE, HIGHEST_PRICE, MIDDLE_PRICE = 0.003, 0.2, 0.02  # entity errors per unit of work
-STEP_PIECES = 8  # a layer with its exit takes as long for no pieces as for 8 more: kernels start, the rule is asked
+STEP_PIECES = 8  # the fixed cost of a layer and its exit (kernels start, the rule is asked) is that of 8 pieces
 GOLD_SHARE = 0.5  # of the errors against gold; the rest counts disagreement with full depth, which is less noisy
 STEPS, LEARNING_RATE, WEIGHT_DECAY = 600, 0.02, 0.1
 SHARPNESS = 2.0  # how fast a leaving probability turns at its threshold
 
 
 def fit_rule(replayer: Replayer, sequences: NDArray[np.int64] | None = None, seed: int = 0) -> ExitRule:
-    """Fit a rule to a trace, or to some of its sequences only."""
+    """Fit a rule to a trace, or only to those of its sequences whose indices are given."""
     chosen = np.arange(len(replayer.trace.sequences)) if sequences is None else sequences
     inputs = [layer[chosen] for layer in _inputs(replayer)]
     errors, work = _errors(replayer)[chosen], work_of_a_layer(replayer.trace.num_pieces[chosen])
@@ -39,7 +39,7 @@ def fit_rule(replayer: Replayer, sequences: NDArray[np.int64] | None = None, see
 
 
 def cross_fitted_evidence(replayer: Replayer, folds: int = 5, seed: int = 0) -> list[list[Evidence]]:
-    """The worth of going on of every sequence, estimated by a rule that was fitted without its text's fold."""
+    """Return [layer - 1][sequence] the worth of going on, estimated by a rule fitted without the fold of its text."""
     trace = replayer.trace
     fold_of_text = np.random.default_rng(seed).permutation(len(trace.texts)) % folds
     fold = fold_of_text[trace.text_of_sequence]
@@ -55,18 +55,24 @@ def cross_fitted_evidence(replayer: Replayer, folds: int = 5, seed: int = 0) -> 
 
 
 def work_of_a_layer(num_pieces: IntArray) -> NDArray[np.float64]:
-    """(sequences,) work of one layer with its exit, in layers of a sequence of UNIT_PIECES: nearly its time."""
+    """Return the work of one layer and its exit for every sequence: (sequences,), nearly proportional to its time.
+
+    The unit is the work for a sequence of UNIT_PIECES pieces.
+    """
     return (STEP_PIECES + num_pieces) / (STEP_PIECES + UNIT_PIECES)
 
 
 def _inputs(replayer: Replayer) -> list[Tensor]:
-    """Per layer but the last, (sequences, features)."""
+    """Return for every layer but the last the features of all sequences: (sequences, features)."""
     readings = replayer.trace.readings
     return [torch.tensor(features(readings[:layer]), dtype=torch.float64) for layer in range(1, len(readings))]
 
 
 def _errors(replayer: Replayer) -> NDArray[np.float64]:
-    """(sequences, layers) entity errors of every exit: against gold, and half of what differs from full depth."""
+    """Return the entity errors of every exit: (sequences, layers).
+
+    They are a weighted mean of the errors against gold and half of the differences from full depth.
+    """
     trace = replayer.trace
     against_gold = replayer.errors()
     full = trace.readings[-1].span_sets
@@ -108,7 +114,7 @@ def _fit(inputs: Sequence[Tensor], errors: Tensor, work: Tensor, seed: int) -> E
 
 
 def _rule(weights: Tensor, bias: Tensor, slope: Tensor, means: Sequence[Tensor], scales: Sequence[Tensor]) -> ExitRule:
-    """Solve score = 0 for the price: the worth of going on, as a linear function of the features as they come."""
+    """Solve score = 0 for the price, which is the worth of going on: its logarithm is linear in the raw features."""
     rows, constants = [], []
     for layer, (mean, scale) in enumerate(zip(means, scales, strict=True)):
         per_feature = -weights[layer, :, 0].double() / (slope[layer].double() * scale)

@@ -70,7 +70,7 @@ class Compared:
 def policy_of(stored: StoredModel, parameters: Mapping[str, Any]) -> ExitPolicy:
     """Make the policy that PATCH /exit-policy would make of `parameters`; the strategy is vee if they name none.
 
-    What they leave open is as the model was calibrated. Raises BadInput for what cannot be.
+    Parameters that are left out take their calibrated defaults. Raises BadInput where no such policy can be made.
     """
     catalog = catalog_of(stored.operating_points, assets_of(stored.model))
     return catalog.policy({"strategy": "vee", **parameters})
@@ -86,7 +86,7 @@ def evaluate_exits(stored: StoredModel, file: Path, choice: ExecutorChoice, *, s
 def evaluate_exit_policy(
     stored: StoredModel, file: Path, parameters: Mapping[str, Any], choice: ExecutorChoice, *, split: bool = True
 ) -> PolicyResult:
-    """Score a policy on an annotated file: replayed where that is as good as run, and much faster for it."""
+    """Score a policy on an annotated file: by replay where a trace suffices, which is much faster, else by a run."""
     policy = policy_of(stored, parameters)
     examples = read_examples(file)
     with choice.running(stored) as executor:
@@ -104,7 +104,7 @@ def trace_file(stored: StoredModel, file: Path, choice: ExecutorChoice) -> Trace
 
 
 def replay_trace(path: Path, parameters: Mapping[str, Any], store: Path, model: str | None = None) -> PolicyResult:
-    """Let a policy decide over a trace file; `model` is the traced model where the store does not have it.
+    """Let a policy decide over a trace file; `model` names the traced model where the store has no such name.
 
     Raises DataRefused where the model has other weights than those that were traced.
     """
@@ -141,7 +141,7 @@ def calibrate_model(stored: StoredModel, file: Path, choice: ExecutorChoice) -> 
 
 def report_on(compared: Sequence[Compared], output: Path, store: Path, choice: ExecutorChoice) -> Path:
     """Study each model on its test data, and write a report on all of them into `output`; return its page."""
-    from service.evaluation.report import report  # draws, for which it loads matplotlib
+    from service.evaluation.report import report  # imported here because it loads matplotlib
     from service.evaluation.study import study
 
     studies = []

@@ -1,4 +1,4 @@
-"""The plots of a report: readable in print, in grey and by the colour-blind (marker, line and colour all differ)."""
+"""Draws the plots of a report. Marker, line and colour all differ, for print in grey and for the colour-blind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Axis = Callable[[Outcome], float]
 
 
 def draw_exits(studies: Sequence[Study], path: Path) -> None:
-    """F1 and mean entropy of every exit: overthinking (Fig. 1 of VEE-BERT)."""
+    """Draw F1 and mean entropy of every exit, which shows overthinking (Fig. 1 of VEE-BERT)."""
     with _figure(studies, path) as panels:
         for axes, study in panels:
             layers = range(1, study.test.num_layers + 1)
@@ -37,7 +37,7 @@ def draw_exits(studies: Sequence[Study], path: Path) -> None:
 
 
 def draw_trade_off(studies: Sequence[Study], path: Path, *, in_time: bool) -> None:
-    """F1 against depth or time for every strategy, policies chosen on dev (Fig. 3 and 7 of VEE-BERT)."""
+    """Draw F1 against depth or time for every strategy, with policies chosen on dev (Fig. 3 and 7 of VEE-BERT)."""
     with _figure(studies, path) as panels:
         for axes, study in panels:
             along = _time(study) if in_time else _layers
@@ -55,7 +55,7 @@ def draw_trade_off(studies: Sequence[Study], path: Path, *, in_time: bool) -> No
 
 
 def draw_ensemble(studies: Sequence[Study], path: Path) -> None:
-    """VEE with and without the cross-layer ensemble (Fig. 4 and 8 of VEE-BERT)."""
+    """Draw VEE with and without the cross-layer ensemble (Fig. 4 and 8 of VEE-BERT)."""
     with _figure(studies, path) as panels:
         for axes, study in panels:
             plain = [pair for pair in study.families["vee/kl/mean"] if _patience(pair) == 1]
@@ -67,7 +67,7 @@ def draw_ensemble(studies: Sequence[Study], path: Path) -> None:
 
 
 def draw_measures(studies: Sequence[Study], path: Path) -> None:
-    """VEE, patience 1, under every measure, pooled by mean or max (Fig. 5 of VEE-BERT)."""
+    """Draw VEE with patience 1 under every measure, pooled by mean and by max (Fig. 5 of VEE-BERT)."""
     rows = [(study, pooling) for study in studies for pooling in ("mean", "max")]
     _, grid = plt.subplots(len(studies), 2, figsize=(11, 4.2 * len(studies)), squeeze=False)
     for axes, (study, pooling) in zip(grid.flat, rows, strict=True):
@@ -107,7 +107,7 @@ def _patience(pair: Pair) -> int:
 
 @contextmanager
 def _figure(studies: Sequence[Study], path: Path) -> Iterator[list[tuple[Axes, Study]]]:
-    """One panel a model; written when the block ends."""
+    """Yield one panel per model; write the figure when the block ends."""
     _, grid = plt.subplots(1, len(studies), figsize=(5.5 * len(studies), 4.4), squeeze=False)
     panels = list(zip(grid.flat, studies, strict=True))
     yield panels

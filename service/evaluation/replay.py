@@ -1,4 +1,4 @@
-"""A policy over a trace: the same `evidence` and `decide` as serving, without running the model again."""
+"""Replays policies over a trace: with the same `evidence` and `decide` as serving, but without running the model."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from service.text.encoder import entities_of_sequences
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Replay:
-    """What a policy gives on a trace.
+    """Holds what a policy gives on a trace.
 
-    exit_layers               (sequences,); under a strategy by word, the mean over each one's words
-    gold, found, correct      (texts,) entities
-    num_pieces, num_layers    of the trace
+    exit_layers           (sequences,) the layer after which each sequence leaves; under a strategy by word, the mean
+                          over the words of each sequence
+    gold, found, correct  (texts,) how many entities are annotated, found, and found correctly
+    num_pieces            (sequences,) word pieces of each sequence
+    num_layers            of the model
     """
 
     exit_layers: IntArray | DoubleArray
@@ -36,21 +38,21 @@ class Replay:
 
     @property
     def micro(self) -> Score:
-        """Counts over all texts."""
+        """The counts of all texts together."""
         return Score(int(self.gold.sum()), int(self.found.sum()), int(self.correct.sum()))
 
     @property
     def average_exit_layer(self) -> float:
-        """Per sequence."""
+        """The mean exit layer over sequences."""
         return float(self.exit_layers.mean())
 
     @property
     def average_exit_layer_by_token(self) -> float:
-        """Weighted by word pieces: long sentences leave later, so this is nearer to the work that is done."""
+        """The mean exit layer weighted by word pieces: long sentences leave later, so it is nearer to the work done."""
         return float(self.exit_layers @ self.num_pieces / self.num_pieces.sum())
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON types; F1, precision and recall are x 100."""
+        """Return the figures as plain JSON types; F1, precision and recall are x 100."""
         counts = Counter(self.exit_layers.tolist())
         return {
             **score_json(self.micro),
@@ -63,7 +65,10 @@ class Replay:
 
 
 def gather_evidence(trace: Trace, policy: ExitPolicy) -> list[list[Evidence]]:
-    """What `policy` sees of every sequence after every layer; it does not depend on thresholds."""
+    """Return [layer - 1][sequence] what `policy` sees of every sequence after every layer.
+
+    Evidence does not depend on thresholds.
+    """
     evidences: list[list[Evidence]] = []
     seen = []
     for layer, reading in enumerate(trace.readings, 1):
@@ -76,7 +81,7 @@ def gather_evidence(trace: Trace, policy: ExitPolicy) -> list[list[Evidence]]:
 
 
 def decide_all(policy: ExitPolicy, evidences: Evidences) -> IntArray:
-    """(sequences,) exit layers."""
+    """Return the exit layer of every sequence, (sequences,), for evidences [layer - 1][sequence]."""
     num_layers = len(evidences)
     exit_layers = []
     for history in zip(*evidences, strict=True):
@@ -89,11 +94,11 @@ def decide_all(policy: ExitPolicy, evidences: Evidences) -> IntArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Prepared:
-    """What policies of a kind share.
+    """Holds what all policies of one kind (see `ExitPolicy.kind`) share.
 
-    evidences  [layer - 1][sequence]
-    spans      [layer - 1][sequence], what a sequence answers that leaves there
-    counts     (layers, sequences, 2) entities found and correct, where a text has no windows
+    evidences  [layer - 1][sequence] what the policies see
+    spans      [layer - 1][sequence] what a sequence answers if it leaves after that layer
+    counts     (layers, sequences, 2) entities found and correct; they hold only for texts without windows
     """
 
     evidences: Evidences
@@ -102,7 +107,7 @@ class _Prepared:
 
 
 class Replayer:
-    """Replays policies over one trace; what those of a kind share is worked out once."""
+    """Replays policies over one trace; what policies of the same kind share is worked out once."""
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
@@ -118,11 +123,11 @@ class Replayer:
         self._prepared: dict[Hashable, _Prepared] = {}
 
     def evidences(self, policy: ExitPolicy) -> Evidences:
-        """What policies of this kind see."""
+        """Return [layer - 1][sequence] what policies of the same kind as `policy` see."""
         return self._prepare(policy).evidences
 
     def replay(self, policy: ExitPolicy, evidences: Evidences | None = None) -> Replay:
-        """Let `policy` decide for every sequence; `evidences` in place of what it would see itself."""
+        """Let `policy` decide for every sequence; if `evidences` are given, it decides by them instead of its own."""
         prepared = self._prepare(policy)
         exit_layers = decide_all(policy, prepared.evidences if evidences is None else evidences)
         return self._at_layers(exit_layers, prepared.spans, prepared.counts)
@@ -137,13 +142,13 @@ class Replayer:
         return self._prepared[kind]
 
     def at_layers(self, exit_layers: IntArray) -> Replay:
-        """Every sequence leaves where it is told to."""
+        """Return what the trace gives if every sequence leaves at its layer in `exit_layers`, (sequences,)."""
         return self._at_layers(exit_layers, self._spans, self._counts)
 
     def errors(self) -> IntArray:
-        """(sequences, layers) entities that a sequence would get wrong or miss at each exit.
+        """Count the entities that every sequence gets wrong or misses at each exit: (sequences, layers).
 
-        What its text's windows share is counted as if it stood alone.
+        A window of a long sentence is counted as if it were a text of its own.
         """
         ends = [(int(s.word_starts[0]), int(s.word_ends.max())) for s in self.trace.sequences]
         golds = [self.trace.gold[text] for text in self.trace.text_of_sequence.tolist()]
@@ -167,18 +172,18 @@ class Replayer:
         return Replay(exit_layers, self._gold, found, correct, trace.num_pieces, trace.num_layers)
 
     def _predictions(self, policy: ExitPolicy) -> list[list[list[Span]]]:
-        """Per exit, the spans that every sequence would answer there."""
+        """Return [layer - 1][sequence] the spans that every sequence would answer after each layer."""
         seen, spans = [], []
         for layer, reading in enumerate(self.trace.readings, 1):
             if policy.needs_exit(layer, self.trace.num_layers):
                 seen.append(reading)
                 spans.append(policy.prediction(seen).spans)
-            else:  # nobody leaves here
+            else:  # no sequence leaves here
                 spans.append(reading.spans)
         return spans
 
     def _count(self, spans: Sequence[Sequence[list[Span]]]) -> IntArray:
-        """(exits, sequences, 2): entities found and correct of sequences in texts without windows."""
+        """Count the entities found and correct per exit and sequence, each sequence alone: (exits, sequences, 2)."""
         counts = np.zeros((len(spans), len(self.trace.sequences), 2), dtype=np.int64)
         for index, (sequence, text) in enumerate(
             zip(self.trace.sequences, self.trace.text_of_sequence.tolist(), strict=True)
@@ -193,6 +198,6 @@ class Replayer:
         return counts
 
     def _count_text(self, text: int, spans: Sequence[list[Span]]) -> tuple[int, int]:
-        """Entities found and correct of one text, its windows merged."""
+        """Count the entities found and correct in one text, after its windows have been merged."""
         found = keys(entities_of_sequences(self.trace.texts[text], spans, self.trace.labels, self.trace.nested))
         return len(found), len(found & self.trace.gold[text])

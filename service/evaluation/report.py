@@ -36,7 +36,7 @@ Differences are learned minus gated vote."""
 
 
 def report(studies: Sequence[Study], folder: Path) -> Path:
-    """Write results.md and its figures into `folder`; -> the page."""
+    """Write results.md and its figures into `folder`; return the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     plots.draw_exits(studies, folder / "exits.png")
     plots.draw_trade_off(studies, folder / "f1_by_layers.png", in_time=False)
@@ -194,7 +194,7 @@ def _cell(study: Study, outcome: Outcome) -> str:
 
 
 def _learned_against_gated(study: Study) -> list[str]:
-    """At the same promise, at the same depth, in the same time."""
+    """Compare the learned rule with the gated vote: within the same loss, at the same depth, and in the same time."""
     boot = study.bootstrap
     rows = []
     for loss in COMPARED_LOSSES:

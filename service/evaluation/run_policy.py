@@ -1,6 +1,6 @@
-"""A policy on texts, run as the server runs it: for strategies that change what deeper layers see, where no replay can.
+"""Runs a policy over texts as the server does: for strategies that cannot be replayed from a trace.
 
-Under a strategy by which words halt one by one, what a layer says depends on who halted before.
+Under a strategy that halts words one by one, what a layer says depends on which words have halted before.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from service.text.types import SequenceInput
 
 
 def run_policy(executor: Executor, policy: ExitPolicy, inputs: Sequence[SequenceInput]) -> list[Passage]:
-    """Run one batch, whose sequences set out together; return their passages, with what they answer, released."""
+    """Run sequences together as one batch; return their passages, decoded and released."""
     passages = [Passage(one, policy) for one in inputs]
     for passage in run(executor, passages):
         passage.spans = passage.decode()
@@ -37,12 +37,13 @@ def run_policy(executor: Executor, policy: ExitPolicy, inputs: Sequence[Sequence
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PolicyRun:
-    """What a policy gives on texts.
+    """Holds what a policy gives on texts.
 
-    gold, found, correct  (texts,) entities
-    num_pieces            (sequences,); num_layers of the model
+    gold, found, correct  (texts,) how many entities are annotated, found, and found correctly
     layers                (words,) how many layers moved each word
-    exit_layers           (sequences,) mean over the words of each
+    exit_layers           (sequences,) mean of `layers` over the words of each sequence
+    num_pieces            (sequences,) word pieces of each sequence
+    num_layers            of the model
     """
 
     gold: IntArray
@@ -55,16 +56,16 @@ class PolicyRun:
 
     @property
     def replay(self) -> Replay:
-        """The same as a replay has it."""
+        """The same result as a `Replay`."""
         return Replay(self.exit_layers, self.gold, self.found, self.correct, self.num_pieces, self.num_layers)
 
     @property
     def micro(self) -> Score:
-        """Counts over all texts."""
+        """The counts of all texts together."""
         return Score(int(self.gold.sum()), int(self.found.sum()), int(self.correct.sum()))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON types; F1, precision and recall are x 100."""
+        """Return the figures as plain JSON types; F1, precision and recall are x 100."""
         return {
             **score_json(self.micro),
             "average_exit_layer": round(float(self.exit_layers.mean()), 4),
@@ -82,7 +83,7 @@ def evaluate_policy(
     split: bool = True,
     max_pieces: int = 4_096,
 ) -> PolicyRun:
-    """Run a policy over annotated texts, in batches of like length."""
+    """Run a policy over annotated texts, in batches of sequences of similar length."""
     texts = encode_examples(text_encoder, examples, split=split)
     sequences = [sequence for text in texts for sequence in text.sequences]
     found: dict[int, Passage] = {}
@@ -104,7 +105,7 @@ def evaluate_policy(
 
 
 def _word_layers(passage: Passage) -> IntArray:
-    """(words,) how many layers moved each word."""
+    """Return how many layers moved each word: (words,)."""
     if passage.words is None:
         return np.full(passage.input.num_words, passage.layer)
     return passage.words.layers

@@ -1,4 +1,4 @@
-"""One model's strategies side by side: thresholds swept on dev data, the same policies replayed on test data."""
+"""Compares the strategies of one model: thresholds are swept on dev data, the same policies replayed on test data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from service.models.store import StoredModel
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
-    """One policy on dev data, where it is chosen, and on test data, where it counts."""
+    """Holds what one policy gives on dev data, where it is chosen, and on test data, where it is reported."""
 
     dev: Outcome
     test: Outcome
@@ -39,17 +39,21 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Study:
-    """What a report shows of one model.
+    """Holds what a report shows of one model.
 
-    kinds          by key, what was swept
-    families       by key, every policy swept
-    full           full depth
-    oracle         leaves at the first layer whose decoded entities are full depth's: no rule can know it
-    ensemble       VEE (mean KL) that decodes the average of its exits
-    points         the calibrated front, and what each of its points gives on the test data
-    runs           the same of the strategies that are run, not replayed; only of a model that was trained for them
-    entropy        per exit, the mean over test sequences of the mean normalised entropy (Eq. 6)
-    lengths        (lengths,) pieces; layer_ms, exit_ms: what one layer and one exit take at these
+    model              its reference, name@version
+    dev, test          the traces
+    kinds              by key, the families that were swept
+    families           by key, every policy that was swept
+    full               full depth
+    oracle             leaves after the first layer whose decoded entities are those of full depth: no rule can know it
+    ensemble           VEE (mean KL) that decodes the average of its exits
+    points             the points of the calibrated front, and what each gives on the test data
+    runs               the same for strategies that are run, not replayed; empty unless the model was trained for them
+    entropy            per exit, the mean over test sequences of the mean normalised entropy (Eq. 6 of VEE-BERT)
+    lengths            (lengths,) pieces
+    layer_ms, exit_ms  (lengths,) milliseconds that one layer and one exit take for a sequence of that length
+    measured_on        device, executor, data type and threads
     """
 
     model: str
@@ -71,41 +75,50 @@ class Study:
 
     @property
     def bootstrap(self) -> Bootstrap:
-        """Draws over the test texts."""
+        """The bootstrap over the test texts."""
         return Bootstrap(len(self.test.texts))
 
     def within(self, key: str, loss: float) -> Pair:
-        """The cheapest policy of a family that loses at most `loss` F1 on the dev data."""
+        """Return the cheapest policy of a family that loses at most `loss` (F1 x 100) on the dev data.
+
+        If none does, it is the one with the best F1.
+        """
         pairs = self.families[key]
         chosen = cheapest([pair.dev for pair in pairs], self.full.dev.f1 - loss)
         return next(pair for pair in pairs if pair.dev is chosen)
 
     def best(self, key: str, cost: Callable[[Outcome], float], at_most: float) -> Pair:
-        """The policy of a family with the best F1 on the dev data among those that cost no more there."""
+        """Return the policy of a family with the best F1 on dev data that costs no more than `at_most` there.
+
+        If none costs so little, it is the best policy of all.
+        """
         within = [pair for pair in self.families[key] if cost(pair.dev) <= at_most] or list(self.families[key])
         return max(within, key=lambda pair: (pair.dev.f1, -pair.dev.seconds))
 
     def front(self, key: str) -> list[Pair]:
-        """The policies of a family that are on its dev front, cheapest first."""
+        """Return the policies of a family that are on its front on the dev data, cheapest first."""
         kept = front([pair.dev for pair in self.families[key]])
         return [next(pair for pair in self.families[key] if pair.dev is outcome) for outcome in kept]
 
     def is_dominated(self, outcome: Outcome) -> bool:
-        """Whether a static cut is at least as good on the test data and takes no longer."""
+        """Tell whether a static cut is at least as good on the test data and takes no longer."""
         cuts = [pair.test for pair in self.families["budgeted"]]
         return any(
             cut.f1 >= outcome.f1 and cut.seconds <= outcome.seconds and cut.policy != outcome.policy for cut in cuts
         )
 
     def static_f1_at(self, seconds: float) -> float:
-        """Test F1 of the static cut at this cost; between two cuts, that of a mixture of both."""
+        """Return the test F1 of static cuts that take `seconds`; between two cuts, that of a mixture of both."""
         cuts = sorted((pair.test.seconds, pair.test.f1) for pair in self.families["budgeted"])
-        best = np.maximum.accumulate([f1 for _, f1 in cuts])  # nobody has to take a worse and dearer cut
+        best = np.maximum.accumulate([f1 for _, f1 in cuts])  # a cut that is both worse and dearer need not be taken
         return float(np.interp(seconds, [cost for cost, _ in cuts], best))
 
 
 def study(stored: StoredModel, dev_file: Path, test_file: Path, executor: Executor) -> Study:
-    """Trace, sweep and replay. The model must be calibrated: its learned rule and its front are what is reported."""
+    """Trace a model on both files, sweep its strategies on dev data, and replay the policies on test data.
+
+    Raises ModelRefused for a model that is not calibrated: its learned rule and its front are part of the report.
+    """
     if stored.operating_points is None:
         raise ModelRefused(f"{stored.reference} has no operating points; calibrate it on {dev_file} first")
     assets = assets_of(stored.model)
@@ -161,13 +174,13 @@ def _patience_1(swept: Mapping[str, Sequence[Pair]]) -> list[Vee]:
 
 
 def _one_exit(meter: CostMeter, num_layers: int) -> PolicyCost:
-    """What a sequence costs that computes no exit but the one it leaves by."""
+    """Return the cost of a policy that computes no exit but the one that a sequence leaves by."""
     cuts = [meter.cost(Budgeted(layer)).seconds[layer - 1] for layer in range(1, num_layers + 1)]
     return PolicyCost(meter.lengths, np.stack(cuts))
 
 
 def _oracle_layers(traced: Trace) -> NDArray[np.int64]:
-    """(sequences,) the first layer whose decoded entities are those of the last."""
+    """Find for every sequence the first layer whose decoded entities are those of the last layer: (sequences,)."""
     agrees = np.array(
         [
             [found == full for found, full in zip(reading.span_sets, traced.readings[-1].span_sets, strict=True)]

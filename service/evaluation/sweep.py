@@ -1,4 +1,4 @@
-"""Every strategy over a range of its thresholds: families of policies, and what each of them gives on a trace."""
+"""Sweeps strategies over a range of their thresholds: replays families of policies on a trace, and compares them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.exits.policy import ExitPolicy
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """A policy, what it gives, and the seconds that it takes for all sequences, one at a time."""
+    """Holds a policy, what it gives, and the seconds that it takes for all sequences, one at a time."""
 
     policy: ExitPolicy
     replay: Replay
@@ -24,17 +24,17 @@ class Outcome:
 
     @property
     def f1(self) -> float:
-        """Micro-F1 x 100."""
+        """The micro-F1 x 100."""
         return 100 * self.replay.micro.f1
 
 
 def families(model: ModelAssets) -> dict[str, Family]:
-    """Return by key all that a replay can sweep on a model: of every strategy that a trace suffices for."""
+    """Return by key the families of all strategies that the model supports and that can be replayed."""
     return _families(model, is_replayable=True)
 
 
 def families_to_run(model: ModelAssets) -> dict[str, Family]:
-    """Return by key all that has to be run to be swept on a model."""
+    """Return by key the families of all strategies that the model supports and that have to be run."""
     return _families(model, is_replayable=False)
 
 
@@ -50,19 +50,19 @@ def _families(model: ModelAssets, *, is_replayable: bool) -> dict[str, Family]:
 def run_family(
     family: Family, replayer: Replayer, meter: CostMeter, evidences: Evidences | None = None
 ) -> list[Outcome]:
-    """Replay all members; `evidences` in place of what they would see themselves."""
+    """Replay all members of a family; if `evidences` are given, they decide by them instead of their own."""
     seen = replayer.evidences(family.prototype) if evidences is None else evidences
     return [run(policy, replayer, meter, evidences) for policy in family.members(seen)]
 
 
 def run(policy: ExitPolicy, replayer: Replayer, meter: CostMeter, evidences: Evidences | None = None) -> Outcome:
-    """Replay one policy and add up its time."""
+    """Replay one policy and add up its time; if `evidences` are given, it decides by them instead of its own."""
     replay = replayer.replay(policy, evidences)
     return Outcome(policy, replay, meter.cost(policy).of(replay))
 
 
 def front(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """Those that no other beats in both F1 and time, cheapest first."""
+    """Return the outcomes that no other one beats in both F1 and time, cheapest first."""
     kept: list[Outcome] = []
     for outcome in sorted(outcomes, key=lambda outcome: (outcome.seconds, -outcome.f1)):
         if not kept or outcome.f1 > kept[-1].f1:
@@ -71,7 +71,7 @@ def front(outcomes: Iterable[Outcome]) -> list[Outcome]:
 
 
 def cheapest(outcomes: Sequence[Outcome], lowest_f1: float) -> Outcome:
-    """The cheapest that reaches an F1 (x 100); where none does, the best there is."""
+    """Return the cheapest outcome that reaches `lowest_f1` (x 100); if none does, the one with the best F1."""
     good = [outcome for outcome in outcomes if outcome.f1 >= lowest_f1]
     if good:
         return min(good, key=lambda outcome: (outcome.seconds, -outcome.f1))

@@ -1,4 +1,4 @@
-"""The strategies that are run, not replayed, over a range of their parameters: what each gives, and its time."""
+"""Sweeps the strategies that cannot be replayed: each policy is run, scored and timed. `sweep` does the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.exits.policy import ExitPolicy
 from service.models.store import StoredModel
 from service.text.types import SequenceInput
 
-TIMED, ROUNDS = 200, 3  # sequences, passes over them
+TIMED, ROUNDS = 200, 3  # how many sequences are timed, and how often
 
 
 def sweep_runs(
@@ -26,7 +26,11 @@ def sweep_runs(
     sequences: Sequence[SequenceInput],
     full_s: float,
 ) -> dict[str, list[Outcome]]:
-    """Run them all; seconds are for all `sequences`, the examples' own, where full depth takes `full_s`."""
+    """Run every policy of every such strategy; return the outcomes by family.
+
+    sequences  the sequences of `examples`, in order
+    full_s     seconds that full depth takes for all `sequences`; an outcome's seconds are a share of them
+    """
     families = {key: list(family.members(())) for key, family in families_to_run(assets_of(stored.model)).items()}
     every = [policy for policies in families.values() for policy in policies]
     shares = time_shares(executor, every, sequences)
@@ -41,14 +45,17 @@ def sweep_runs(
 def outcome_of_run(
     stored: StoredModel, executor: Executor, examples: Sequence[Example], policy: ExitPolicy, seconds: float
 ) -> Outcome:
-    """What a policy gives on texts, and the time that it was measured to take."""
+    """Run a policy over texts; return what it gives, with the `seconds` that it was measured to take."""
     return Outcome(policy, evaluate_policy(executor, stored.text_encoder, examples, policy).replay, seconds)
 
 
 def time_shares(
     executor: Executor, policies: Iterable[ExitPolicy], sequences: Sequence[SequenceInput]
 ) -> Mapping[ExitPolicy, float]:
-    """Each policy's time as a share of full depth's, on some of the sequences, one at a time; policies take turns."""
+    """Measure each policy's time as a share of full depth's.
+
+    A sample of the sequences is run, one at a time; the policies take turns, and the fastest round of each counts.
+    """
     some = random.Random(0).sample(sequences, min(TIMED, len(sequences)))
     full: ExitPolicy = FullDepth()
     fewest: dict[ExitPolicy, float] = {}

@@ -8,7 +8,7 @@ from service.spans.score import Score
 
 
 def format_evaluation(model: str, file: str, result: Evaluation) -> str:
-    """One table over all exits, then one per label for the last exit and for each before it."""
+    """Return a table over all exits, and after it one table per exit with a row for each label."""
     lines = [
         f"{model} on {file}: {result.texts} texts, {result.sequences} sequences, {result.gold} gold entities,",
         f"{result.lost} of them out of reach by sentence splitting or windows (counted as missed)",
@@ -25,7 +25,7 @@ def format_evaluation(model: str, file: str, result: Evaluation) -> str:
 
 
 def format_operating_points(model: str, calibration: Calibration) -> str:
-    """The front, one line a point, cheapest first; then the calibrated defaults of the other strategies."""
+    """Return the front, one line per point, cheapest first, and after it the defaults of the other strategies."""
     provenance = calibration.provenance
     lines = [
         f"{model}, calibrated on {provenance['data']}: {provenance['sequences']} sequences, {provenance['device']}, "

@@ -1,6 +1,6 @@
-"""A trace: what every exit said of every sequence of a data set, run once to full depth. Policies are replayed over it.
+"""Makes, saves and loads traces: what every exit said of every sequence of a data set, run once to full depth.
 
-It holds tables, word boundaries and gold entities, but no text.
+Policies are replayed over a trace. It holds tables, word boundaries and gold entities, but no text.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ FORMAT = "2"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TracedSequence:
-    """What is left of a sequence: enough to turn its spans into entities, and to weigh it.
+    """Keeps of a sequence what turns its spans into entities, and its length.
 
-    word_starts, word_ends, owned: as in SequenceInput
+    num_pieces                     how many word pieces it has
+    word_starts, word_ends, owned  as in SequenceInput
     """
 
     num_pieces: int
@@ -53,14 +54,14 @@ class TracedSequence:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Every exit's word on a data set.
+    """Holds what every exit of a model said of a data set.
 
-    model, weights_sha256  which model spoke
-    data                   name of the file it spoke about
+    model, weights_sha256  the model, and the checksum of its weights
+    data                   the name of the data file
     labels, nested         of the model
     tables                 per exit, (cells, K) float32 log-probabilities of all sequences, one after another
-    summaries, candidates  per exit, as the executor gave them, so that a replay decides as serving does; without them
-                           they are worked out from the tables
+    summaries, candidates  per exit, as the executor gave them, so that a replay decides as serving does; if they are
+                           empty, they are worked out from the tables
     texts                  per text, its sequences
     gold                   per text, its entities: (start, end, label) by character
     """
@@ -82,12 +83,12 @@ class Trace:
 
     @cached_property
     def sequences(self) -> tuple[TracedSequence, ...]:
-        """Of all texts, in order."""
+        """The sequences of all texts, in order."""
         return tuple(sequence for text in self.texts for sequence in text)
 
     @cached_property
     def readings(self) -> tuple[Reading, ...]:
-        """Per exit, what it said of all sequences."""
+        """One reading per exit: what the exit said of all sequences."""
         num_words = [sequence.num_words for sequence in self.sequences]
         return tuple(
             Reading(table, num_words, nested=self.nested, summary=summary, candidates=candidates)
@@ -96,21 +97,22 @@ class Trace:
 
     @cached_property
     def num_pieces(self) -> IntArray:
-        """(sequences,)"""
+        """The word pieces of every sequence: (sequences,)."""
         return np.array([sequence.num_pieces for sequence in self.sequences])
 
     @cached_property
     def text_of_sequence(self) -> IntArray:
-        """(sequences,) index of the text that a sequence is of."""
+        """The index of the text that each sequence belongs to: (sequences,)."""
         return np.repeat(np.arange(len(self.texts)), [len(text) for text in self.texts])
 
 
 def trace(
     stored: StoredModel, examples: Sequence[Example], data: str, executor: Executor, *, split: bool = True
 ) -> Trace:
-    """Run every text to full depth, cut into sentences as the server cuts it (`split=False`: not at all).
+    """Run every text to full depth and return what every exit said.
 
-    Raises DataRefused where no text has a word.
+    Texts are cut into sentences as the server cuts them; `split=False` takes each text as one sentence. Raises
+    DataRefused where no text has a word.
     """
     texts = encode_examples(stored.text_encoder, examples, split=split)
     sequences = [sequence for text in texts for sequence in text.sequences]
@@ -178,7 +180,7 @@ def save_trace(path: Path, found: Trace) -> None:
 
 
 def load_trace(path: Path) -> Trace:
-    """The reverse of `save_trace`. Raises DataRefused for anything else than a trace of this version."""
+    """Read a trace that `save_trace` wrote. Raises DataRefused for any other file or format version."""
     if not path.is_file():
         raise DataRefused(f"{path} does not exist; make it with `python -m service trace`")
     try:

@@ -1,1 +1,1 @@
-"""When to leave: consistency of two layers, confidence of one, and the strategies that decide by them. Pure maths."""
+"""Decides when a sequence leaves: by measures of one layer or of two, and strategies that use them. Pure maths."""

@@ -1,4 +1,4 @@
-"""What a model brings for the exit strategies: its depth, its exits, and what training or calibration left."""
+"""Describes what a model offers to exit strategies: its depth, its exits, and what training or calibration left."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Asset = TypeVar("Asset")
 
 @dataclass(frozen=True, slots=True)
 class ModelAssets:
-    """What a strategy may need of a model.
+    """Holds what a strategy may need of a model.
 
-    num_layers   of the encoder
-    has_one_exit one exit for all layers, as a model trained under a hash has; else there is one after every layer
-    assets       what single strategies need, such as the weights of a rule; at most one of each type
+    num_layers    of the encoder
+    has_one_exit  whether one exit serves all layers, as in a model trained under a hash; else every layer has its own
+    assets        what only some strategies need, such as the weights of a rule; at most one of each type
     """
 
     num_layers: int
@@ -26,5 +26,5 @@ class ModelAssets:
         return next((asset for asset in self.assets if isinstance(asset, kind)), None)
 
     def with_asset(self, asset: object | None) -> ModelAssets:
-        """Return the same with one more asset; None adds nothing."""
+        """Return a copy with one more asset; for None, return the same object."""
         return self if asset is None else replace(self, assets=(*self.assets, asset))

@@ -1,7 +1,7 @@
-"""What was worked out of the sequences of one step, remembered once, however they are regrouped afterwards.
+"""Remembers what was worked out for the sequences of one step: once, even if the sequences are regrouped.
 
-What there is to work out, and how, is the business of `service.exits.reading`: its readings look at sequences of
-batches, and their figures are properties of the two kinds that are defined here.
+What is worked out, and how, is defined in `service.exits.reading`: a reading looks at sequences of batches, and its
+figures are properties of the two kinds that are defined here.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from service.exits.candidates import Candidates
 from service.spans.table import num_cells
 
 T = TypeVar("T")
-Size = Callable[[int], int]  # entries that a figure has for a sequence of so many words
+Size = Callable[[int], int]  # from the words of a sequence to the entries that a figure has for it
 
 
 class Batch:
-    """The sequences of one step, and what is known of them so far.
+    """Holds the sequences of one step, and all figures of them that have been worked out so far.
 
-    It refers to no reading, so that it goes, and its tensors with it, as soon as nobody looks at it any more.
+    It holds no strong reference to a reading, so its tensors are freed as soon as no reading looks at it any more.
 
     num_words  of every sequence
     nested     whether decoded entities may contain each other
-    given      figures by name, as the executor worked them out itself, or None
-    figures    what is known of all sequences, by name: one after another, or a list of items
-    items      what is known of single sequences, by name: an item each, or None
-    missing    by name, how many of those items are None
-    reading    a weak reference to the one that looks at all sequences
+    given      figures by name, as the executor handed them in; None for one that it did not
+    figures    figures that are known for all sequences, by name: an array of all entries, or a list of items
+    items      figures that are known for single sequences, by name: a list with an item or None for each
+    missing    how many items of each list in `items` are None, by name
+    reading    a weak reference to the reading that looks at all sequences
     """
 
     __slots__ = ("_bounds", "figures", "given", "items", "missing", "nested", "num_words", "reading")
@@ -50,44 +50,45 @@ class Batch:
         self._bounds: dict[Size, list[int]] = {}
 
     def fresh(self) -> Batch:
-        """Return the same as the executor gave it, with nothing worked out yet."""
+        """Return a copy as the executor gave it, with nothing worked out yet."""
         return Batch(self.num_words, self.nested, self.given)
 
     def bounds(self, size: Size) -> list[int]:
-        """Tell where each sequence's entries begin and where the last one's end: sequences + 1 numbers."""
+        """Return where the entries of each sequence begin, and where the last ones end: sequences + 1 numbers."""
         found = self._bounds.get(size)
         if found is None:
             found = self._bounds[size] = list(accumulate(map(size, self.num_words), initial=0))
         return found
 
 
-Stretch = tuple[Batch, int, int]  # sequences of a batch in a row: the first, and the end, exclusive
+Stretch = tuple[Batch, int, int]  # consecutive sequences of a batch: the first, and the end, exclusive
 
 
 class View(Protocol):
-    """What looks at sequences of batches: a reading."""
+    """An object that looks at sequences of batches: a reading."""
 
     @property
     def stretches(self) -> Sequence[Stretch]:
-        """The sequences that it looks at, in order."""
+        """The sequences that the view looks at, in order."""
 
     @classmethod
     def of(cls, stretches: Sequence[Stretch]) -> Self:
-        """Look at these."""
+        """Make a view of some stretches."""
 
     @classmethod
     def all_of(cls, batch: Batch) -> Self:
-        """Look at all sequences of a batch."""
+        """Make a view of all sequences of a batch."""
 
 
 class AtOneGo(Generic[T]):
-    """A property of a view, worked out for all of a batch at one go and remembered there; a view of it gets its share.
+    """A property of a view that is worked out for the whole batch together and remembered in the batch.
 
-    A share is a slice that copies nothing (of a tuple, of each of its figures). Looking at several stretches copies.
+    A view gets the part that belongs to its sequences. For one stretch that is a slice, which copies nothing (of a
+    tuple, a slice of each of its figures); several stretches are concatenated, which copies.
     """
 
     def __init__(self, work_out: Callable[[Any], T], size: Size) -> None:
-        """work_out: what the property is of a view of a whole batch."""
+        """Take `work_out`, which returns the figure for a view of a whole batch, and the figure's `size`."""
         self._work_out, self._size, self.__doc__ = work_out, size, work_out.__doc__
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -112,22 +113,22 @@ class AtOneGo(Generic[T]):
                 bounds = batch.bounds(self._size)
                 shares.append(_cut(figure, bounds[start], bounds[end]))
         found = shares[0] if len(shares) == 1 else _concatenated(shares)
-        setattr(view, self._name, found)  # hides this property: the next look at it costs nothing
+        setattr(view, self._name, found)  # hides this property: the next read costs nothing
         return found
 
 
 def per_cell(work_out: Callable[[Any], T]) -> AtOneGo[T]:
-    """Make a property of a figure that has an entry for every valid cell."""
+    """Turn a method into a property whose figure has an entry for every valid cell."""
     return AtOneGo(work_out, num_cells)
 
 
 def per_word(work_out: Callable[[Any], T]) -> AtOneGo[T]:
-    """Make a property of a figure that has an entry for every word."""
+    """Turn a method into a property whose figure has an entry for every word."""
     return AtOneGo(work_out, int)
 
 
 def per_sequence(work_out: Callable[[Any], T]) -> AtOneGo[T]:
-    """Make a property of a figure that has an entry for every sequence."""
+    """Turn a method into a property whose figure has an entry for every sequence."""
     return AtOneGo(work_out, _one)
 
 
@@ -136,12 +137,13 @@ def _one(num_words: int) -> int:
 
 
 class OneByOne(Generic[T]):
-    """A property of a view with an item a sequence, worked out only for sequences that are asked about, each once."""
+    """A property of a view: a list with one item per sequence, each worked out once, when it is first asked for."""
 
     def __init__(self, work_out: Callable[[Any], list[T]], is_cheap: Callable[[Batch], bool] = lambda _: False) -> None:
-        """work_out: what the property is of a view of sequences of one batch.
+        """Take the function that works the items out.
 
-        is_cheap: whether it costs least for all sequences of a batch at one go
+        work_out  returns the items for a view of sequences of one batch
+        is_cheap  tells of a batch whether all its items together cost hardly more than a single one
         """
         self._work_out, self._is_cheap, self.__doc__ = work_out, is_cheap, work_out.__doc__
 
@@ -159,11 +161,11 @@ class OneByOne(Generic[T]):
         for batch, start, end in view.stretches:
             known = batch.figures.get(self._name)
             found += self._asked(view, batch, start, end) if known is None else known[start:end]
-        setattr(view, self._name, found)  # hides this property: the next look at it costs nothing
+        setattr(view, self._name, found)  # hides this property: the next read costs nothing
         return found
 
     def _asked(self, view: View, batch: Batch, start: int, end: int) -> list[T]:
-        """Work out what is missing from start to end."""
+        """Return the items of the sequences from `start` to `end`; work out those that are missing."""
         count, known = len(batch.num_words), batch.items.get(self._name)
         if known is None:
             if end - start == count or self._is_cheap(batch):
@@ -188,7 +190,7 @@ def _cut(figure: Any, start: int, end: int) -> Any:
 
 
 def _concatenated(shares: list[Any] | tuple[Any, ...]) -> Any:
-    """One after another, of whatever kind a figure is."""
+    """Concatenate shares of a figure: tuples, tensors, arrays, candidates or lists."""
     first = shares[0]
     if isinstance(first, tuple):
         return tuple(_concatenated(columns) for columns in zip(*shares, strict=True))

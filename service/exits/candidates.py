@@ -1,4 +1,4 @@
-"""The cells that decoding chooses from, sequence by sequence. How it chooses is said in `service.spans.decode`."""
+"""Holds the cells that decoding chooses from, sequence by sequence. How it chooses is in `service.spans.decode`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from service.spans.types import FloatArray, IntArray
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """The cells whose most probable label is an entity's, sequence by sequence, in the order of the table.
+    """Holds the cells whose most probable label is not 0, sequence by sequence, in the order of the table.
 
-    counts         of every sequence
-    cells          (candidates, 4) float32: first word, last word (inclusive), label, its log-probability
-    are_entities   whether those that conflict with better ones have been left out, see `service.spans.decode`
+    counts        how many candidates every sequence has
+    cells         (candidates, 4) float32: first word, last word (inclusive), label, and its log-probability
+    are_entities  whether decoding has been done: candidates that conflict with better ones have been left out
     """
 
     counts: tuple[int, ...]
@@ -29,10 +29,10 @@ class Candidates:
 
     @classmethod
     def at(cls, cells: IntArray, figures: NDArray[np.float64], num_words: Sequence[int]) -> Candidates:
-        """Say which words some cells of a packed table stand for.
+        """Make candidates of some cells of a packed table.
 
-        cells      (candidates,) where in the table, ascending
-        figures    (candidates, 2) label and log-probability of each
+        cells      (candidates,) where the cells lie in the table, ascending
+        figures    (candidates, 2) label and log-probability of each cell
         num_words  of every sequence
         """
         starts = np.cumsum([0, *map(num_cells, num_words)])
@@ -48,23 +48,23 @@ class Candidates:
 
     @cached_property
     def bounds(self) -> list[int]:
-        """Tell where each sequence's cells begin and where the last one's end: sequences + 1 numbers."""
+        """Where the cells of each sequence begin, and where the last ones end: sequences + 1 numbers."""
         return list(accumulate(self.counts, initial=0))
 
     def __getitem__(self, sequences: slice) -> Candidates:
-        """Leave out all but some sequences in a row."""
+        """Return the candidates of consecutive sequences; the slice needs a start and a stop."""
         start, end = sequences.start, sequences.stop
         return Candidates(self.counts[sequences], self.cells[self.bounds[start] : self.bounds[end]], self.are_entities)
 
     def split(self) -> list[FloatArray]:
-        """Give every sequence its own cells."""
+        """Return the cells of every sequence, (candidates of the sequence, 4) each."""
         if len(self.counts) == 1:
             return [self.cells]
         return [self.cells[start:end] for start, end in pairwise(self.bounds)]
 
     @staticmethod
     def join(cells: Sequence[FloatArray], *, are_entities: bool) -> Candidates:
-        """Put one sequence's cells after another's."""
+        """Make candidates of the cells of every sequence; the reverse of `split`."""
         return Candidates(tuple(map(len, cells)), cells[0] if len(cells) == 1 else np.concatenate(cells), are_entities)
 
     @staticmethod

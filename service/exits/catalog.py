@@ -1,4 +1,4 @@
-"""The exit policies that one model can have: from JSON and merge patches to policies. Knows not where they are kept."""
+"""Makes the exit policies that a model supports from JSON and merge patches. Where they are kept is not known here."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from service.exits.policy import ExitPolicy
 
 @dataclass(frozen=True, slots=True)
 class PolicyCatalog:
-    """What depends on the model: what it brings for the strategies, and its calibrated defaults.
+    """Makes the policies of one model.
 
-    defaults  by `default_key`: the calibrated parameters of a strategy, or of one of its measures
+    model     what the model offers to strategies
+    defaults  the calibrated parameters of a strategy, or of one of its measures, by `default_key`
     """
 
     model: ModelAssets
@@ -25,11 +26,15 @@ class PolicyCatalog:
 
     @property
     def strategies(self) -> list[str]:
-        """Names of the strategies that this model supports."""
+        """The names of the strategies that this model supports, sorted."""
         return sorted(name for name, strategy in STRATEGIES.items() if strategy.lacks(self.model) is None)
 
     def policy(self, parameters: Mapping[str, Any]) -> ExitPolicy:
-        """Make a policy from strategy and parameters; what is left out takes its default. Raises BadInput."""
+        """Make a policy from strategy and parameters; parameters that are left out take their defaults.
+
+        Raises BadInput for a strategy that is unknown or needs what the model lacks, and for parameters that it does
+        not take.
+        """
         values = dict(parameters)
         strategy = values.pop("strategy", None)
         found = STRATEGIES.get(strategy) if isinstance(strategy, str) else None
@@ -53,12 +58,18 @@ class PolicyCatalog:
         return self.policy({name: value for name, value in merged.items() if value is not None})
 
     def defaults_of(self, strategy: type[ExitPolicy], given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return calibrated parameters where there are some, else the strategy's own, in the light of those given."""
+        """Return the default parameters of a strategy: the calibrated ones, else its own.
+
+        Where a default depends on other parameters, as VEE's tau does on its measure, their values are in `given`.
+        """
         built_in = strategy.defaults(given)
         calibrated = self.defaults.get(default_key(strategy.strategy, {**built_in, **given}), {})
         return {**built_in, **{name: value for name, value in calibrated.items() if name != "strategy"}}
 
 
 def default_key(strategy: str, parameters: Mapping[str, Any]) -> str:
-    """Return under which name calibrated defaults are kept, of a strategy or of one of its measures: `vee/kl/mean`."""
+    """Return the name under which calibrated defaults are kept: the strategy, or for VEE also its measure and pooling.
+
+    For example: `learned`, `vee/kl/mean`.
+    """
     return "/".join([strategy, *(str(parameters[name]) for name in STRATEGIES[strategy].calibrated_by)])

@@ -1,4 +1,4 @@
-"""How sure one layer's span table is of itself. Tables are packed: (cells, K) float32 log-probabilities."""
+"""Measures how sure one layer's span table is. Tables are packed: (cells, K) float32 log-probabilities."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 def entropy(table: Tensor) -> Tensor:
-    """Normalised entropy of every cell: (cells, K) log-probabilities -> (cells,) in [0, 1], 0 = certain.
+    """Return the normalised entropy of every cell: (cells, K) log-probabilities -> (cells,) in [0, 1], 0 = certain.
 
-    Eq. 6 of VEE-BERT per cell, without its sign slip: H / log K.
+    This is H / log K: Eq. 6 of VEE-BERT for one cell, without its sign slip.
     """
     return -(table.exp() * table.clamp_min(-1e4)).sum(dim=1) / math.log(table.shape[1])

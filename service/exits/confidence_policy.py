@@ -1,4 +1,4 @@
-"""What strategies share that ask one layer alone: one number a sequence and layer, and a threshold."""
+"""The base of strategies that look at the latest layer alone: one number per sequence, compared with a threshold."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class ConfidencePolicy(ExitPolicy):
 
     @abstractmethod
     def is_confident(self, confidence: float) -> bool:
-        """Compare strictly: at tau itself nobody leaves."""
+        """Tell whether a number from `confidence` lets a sequence leave; a number equal to tau does not."""
 
     def evidence(self, readings: Sequence[Reading]) -> DoubleArray:
         """Return (sequences, 1): the latest layer's confidence."""
         return self.confidence(readings[-1])[:, None]
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
-        """Decide by the latest layer alone."""
+        """Leave if the latest layer is confident."""
         if len(history) == num_layers:
             return LAST_LAYER
         return "confidence" if self.is_confident(history[-1][0]) else None

@@ -1,8 +1,8 @@
-"""How much two exits agree. Every measure is a consistency: larger means more alike, and a vote is C > tau.
+"""Measures how much two exits agree. Every measure is a consistency C: larger means more alike; a vote is C > tau.
 
-Compared are readings of the same sequences, on the host; the result is (sequences,) float64. Divergences of single
-cells are pooled over a sequence's valid cells by their mean, as in the paper, or by their maximum: the cell that agrees
-least.
+A measure compares two readings of the same sequences on the host and returns (sequences,) float64. Divergences of
+single cells are pooled over the valid cells of a sequence by their mean, as in the paper, or by their maximum, which is
+that of the cell that agrees least.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from service.spans.types import DoubleArray, FloatArray, IntArray
 Compare = Callable[[Reading, Reading], DoubleArray]
 PerCell = FloatArray | DoubleArray
 Divergence = Callable[[Reading, Reading], PerCell]
-"""(cells,) divergences, or (cells, K) terms whose sums over the labels they are"""
+"""Returns (cells,) divergences, or (cells, K) terms whose sums over the labels are the divergences."""
 
 
 def kl_divergence(earlier: Reading, current: Reading) -> PerCell:
-    """(cells, K) terms of KL(p_earlier || p_current), in units of log K: the divergence of Eq. 7 of VEE-BERT."""
+    """Return (cells, K) terms of KL(p_earlier || p_current) / log K, the divergence of Eq. 7 of VEE-BERT."""
     terms = earlier.log_probs - current.log_probs
     terms *= earlier.probs
     terms /= np.float32(math.log(terms.shape[1]))
@@ -33,12 +33,12 @@ def kl_divergence(earlier: Reading, current: Reading) -> PerCell:
 
 
 def reverse_kl_divergence(earlier: Reading, current: Reading) -> PerCell:
-    """(cells, K) terms of KL(p_current || p_earlier), as `kl_divergence`."""
+    """Return (cells, K) terms of KL(p_current || p_earlier) / log K."""
     return kl_divergence(current, earlier)
 
 
 def js_divergence(earlier: Reading, current: Reading) -> PerCell:
-    """(cells,) Jensen-Shannon divergence / log 2, in [0, 1] (footnote 7 of VEE-BERT)."""
+    """Return (cells,) the Jensen-Shannon divergence / log 2, in [0, 1] (footnote 7 of VEE-BERT)."""
     p, q = earlier.probs, current.probs
     total = p + q
     halves = p * np.log(2 * p / total) + q * np.log(2 * q / total)
@@ -47,31 +47,31 @@ def js_divergence(earlier: Reading, current: Reading) -> PerCell:
 
 
 def hellinger_distance(earlier: Reading, current: Reading) -> PerCell:
-    """(cells,) Hellinger distance, in [0, 1] (footnote 7 of VEE-BERT)."""
+    """Return (cells,) the Hellinger distance, in [0, 1] (footnote 7 of VEE-BERT)."""
     difference = np.sqrt(earlier.probs) - np.sqrt(current.probs)
     distance: PerCell = np.minimum(np.sqrt(_over_labels(np.square(difference)) / 2), np.float32(1))
     return distance
 
 
 def squared_euclidean_distance(earlier: Reading, current: Reading) -> PerCell:
-    """(cells, K) terms of the squared Euclidean distance of the probabilities, in [0, 2]."""
+    """Return (cells, K) terms of the squared Euclidean distance of the probabilities; a cell's sum is in [0, 2]."""
     terms: PerCell = np.square(earlier.probs - current.probs)
     return terms
 
 
 def label_differs(earlier: Reading, current: Reading) -> PerCell:
-    """(cells,) 1 where the most probable label is another, else 0."""
+    """Return (cells,) 1 where the most probable labels differ, else 0."""
     differs: PerCell = (earlier.labels != current.labels).astype(np.float32)
     return differs
 
 
 def pooled_by_mean(divergence: Divergence) -> Compare:
-    """-(mean over valid cells of `divergence`), never above 0.
+    """Return a measure: -(mean over valid cells of `divergence`), never above 0.
 
-    For `kl_divergence` this is Eq. 7 of VEE-BERT without its leading minus: as printed it would grow with disagreement,
-    against the text, which calls it the negative of the average divergence. For `label_differs` it is the Hamming
-    distance of the lists of labels where section 4.1 asks for the edit distance: never below Levenshtein's, so never
-    less strict, and without dynamic programming (`edit_levenshtein` has it).
+    For `kl_divergence` this is Eq. 7 of VEE-BERT without its leading minus: as printed, it would grow with
+    disagreement, while the text calls it the negative of the average divergence. For `label_differs` it is the Hamming
+    distance of the lists of labels, where section 4.1 asks for the edit distance: it is never below Levenshtein's, so
+    it is never less strict, and it needs no dynamic programming. `edit_levenshtein` is the exact edit distance.
     """
 
     def compare(earlier: Reading, current: Reading) -> DoubleArray:
@@ -81,7 +81,7 @@ def pooled_by_mean(divergence: Divergence) -> Compare:
 
 
 def pooled_by_max(divergence: Divergence) -> Compare:
-    """-(largest `divergence` of a valid cell), never above 0."""
+    """Return a measure: -(largest `divergence` of a valid cell), never above 0."""
 
     def compare(earlier: Reading, current: Reading) -> DoubleArray:
         return _negated(_max(divergence(earlier, current), current))
@@ -90,34 +90,34 @@ def pooled_by_max(divergence: Divergence) -> Compare:
 
 
 def euclidean(earlier: Reading, current: Reading) -> DoubleArray:
-    """-norm(T_i - T_m) / sqrt(Z) over the probabilities of the valid cells, in [-sqrt 2, 0].
+    """Return -norm(T_i - T_m) / sqrt(Z) over the probabilities of the valid cells, in [-sqrt 2, 0].
 
-    Section 4.1 of VEE-BERT; divided by sqrt(Z) so that tau does not depend on the length.
+    This is the measure of section 4.1 of VEE-BERT, divided by sqrt(Z) so that tau does not depend on the length.
     """
     return _negated(np.sqrt(_mean(squared_euclidean_distance(earlier, current), current)))
 
 
 def euclidean_of_worst_cell(earlier: Reading, current: Reading) -> DoubleArray:
-    """-(largest Euclidean distance of a valid cell), in [-sqrt 2, 0]."""
+    """Return -(largest Euclidean distance of a valid cell), in [-sqrt 2, 0]."""
     return _negated(np.sqrt(_max(squared_euclidean_distance(earlier, current), current)))
 
 
 def cosine(earlier: Reading, current: Reading) -> DoubleArray:
-    """Cosine of the two tables of probabilities as vectors (section 4.1 of VEE-BERT), in [0, 1]."""
+    """Return the cosine of the two tables of probabilities as vectors (section 4.1 of VEE-BERT), in [0, 1]."""
     one, other = earlier.probs.astype(np.float64), current.probs.astype(np.float64)
     squares = _sum(np.square(one), current) * _sum(np.square(other), current)
     return np.minimum(_sum(one * other, current) / np.sqrt(squares), 1.0)
 
 
 def cosine_of_worst_cell(earlier: Reading, current: Reading) -> DoubleArray:
-    """Smallest cosine of a valid cell's two distributions, in [0, 1]."""
+    """Return the smallest cosine of a valid cell's two distributions, in [0, 1]."""
     one, other = earlier.probs.astype(np.float64), current.probs.astype(np.float64)
     squares = _over_labels(np.square(one)) * _over_labels(np.square(other))
     return 1.0 - np.maximum(_max(1.0 - _over_labels(one * other) / np.sqrt(squares), current), 0.0)
 
 
 def edit_levenshtein(earlier: Reading, current: Reading) -> DoubleArray:
-    """-(Levenshtein distance of the lists of most probable labels) / Z, exact, in [-1, 0] (section 4.1)."""
+    """Return -(Levenshtein distance of the lists of most probable labels) / Z, in [-1, 0] (section 4.1 of VEE-BERT)."""
     distances = []
     for one, other in zip(_by_sequence(earlier), _by_sequence(current), strict=True):
         hamming = int(np.count_nonzero(one != other))  # it bounds the band that has to be searched
@@ -126,24 +126,24 @@ def edit_levenshtein(earlier: Reading, current: Reading) -> DoubleArray:
 
 
 def _by_sequence(reading: Reading) -> list[IntArray]:
-    """Every sequence's most probable labels, cell by cell."""
+    """Return the most probable label of every cell, sequence by sequence."""
     return np.split(reading.labels, reading.first_cells[1:])
 
 
 def entity_set(earlier: Reading, current: Reading) -> DoubleArray:
-    """1 where the decoded entities are the same, else 0: what the caller would get."""
+    """Return 1 where the decoded entities, which are what a client would get, are the same, else 0."""
     pairs = zip(earlier.entity_keys, current.entity_keys, strict=True)
     return np.array([float(one == other) for one, other in pairs])
 
 
 def entity_jaccard(earlier: Reading, current: Reading) -> DoubleArray:
-    """Decoded entities in common / in either, in [0, 1]; 1 where neither has any."""
+    """Return the decoded entities in common / those in either reading, in [0, 1]; 1 where neither has any."""
     pairs = zip(earlier.span_sets, current.span_sets, strict=True)
     return np.array([len(one & other) / len(one | other) if one or other else 1.0 for one, other in pairs])
 
 
 def _over_labels(terms: PerCell) -> PerCell:
-    """(cells, K) -> (cells,) sums, label by label: no cell's sum depends on where it stands."""
+    """Sum over labels, one after another, so that no cell's sum depends on its place: (cells, K) -> (cells,)."""
     total = terms[:, 0] + terms[:, 1]
     for label in range(2, terms.shape[1]):
         total += terms[:, label]
@@ -151,7 +151,7 @@ def _over_labels(terms: PerCell) -> PerCell:
 
 
 def _sum(per_cell: PerCell, of: Reading) -> DoubleArray:
-    """(cells,) or (cells, K) -> (sequences,) in float64"""
+    """Sum over the cells of every sequence, in float64: (cells,) or (cells, K) -> (sequences,)."""
     width = 1 if per_cell.ndim == 1 else per_cell.shape[1]
     sums: DoubleArray = np.add.reduceat(per_cell.ravel().astype(np.float64), width * of.first_cells)
     return sums
@@ -168,13 +168,19 @@ def _max(per_cell: PerCell, of: Reading) -> DoubleArray:
 
 
 def _negated(distance: DoubleArray) -> DoubleArray:
-    """Rounding never lifts a consistency above 0, and identical tables are 0, not -0."""
+    """Return -distance, but never above 0 by rounding; for identical tables it is 0, not -0."""
     return 0.0 - np.maximum(distance, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Consistency:
-    """A measure, the range in which a threshold for it makes sense, and a threshold to start from."""
+    """Describes a measure of consistency.
+
+    compare          compares an earlier and the current reading: (sequences,) float64
+    lowest, highest  the range of a threshold
+    tau              the default threshold
+    scale            how a threshold is drawn
+    """
 
     compare: Compare
     lowest: float

@@ -1,4 +1,4 @@
-"""What a strategy says of itself beside its parameters: how its figures are drawn, and how its decisions are told."""
+"""Types by which a strategy declares what it needs, how its figures are drawn, and how its decisions are explained."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """A curve's colour, marker and line. All three differ between strategies, so that print and the colour-blind tell
-    them apart; the colours are of Okabe and Ito's palette."""
+    """Says how a strategy's curve is drawn.
+
+    Colour, marker and line all differ between strategies, for print in grey and for the colour-blind; the colours are
+    from the palette of Okabe and Ito.
+    """
 
     colour: str
     marker: str
@@ -25,16 +28,16 @@ class Style:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Display:
-    """How a decision is shown to a reader of a traced answer.
+    """Says how the decisions of a strategy are shown to a reader of a traced answer.
 
-    title       what it decides by: the head of a column
+    title       what the strategy decides by: the head of a column
     shown       which numbers of a layer are drawn on the scale of the threshold: its evidence, its consistencies with
                 the earlier layers, or none
-    thresholds  the parameters that are drawn beside them, on their own scale
-    leaves      on which side of the first threshold a number has to be
+    thresholds  the parameters that are drawn beside the numbers, on their own scale
+    leaves      on which side of the first threshold a number has to be for a sequence to leave
     note        what a layer saw, in a few words
-    why         by exit reason, why a sequence left early: a sentence
-    held        why one did not leave early: words that follow "All 6 layers ran:"
+    why         a sentence for every exit reason: why a sequence left early
+    held        why a sequence did not leave early: words that follow "All 6 layers ran:"
 
     In note, why and held `{tau}` is a parameter, `{0}` the first number of the layer's evidence, `{votes}` its votes,
     and `{0|word}` counts: "1 word", "2 words". `{0?same:changed}` is "same" where the number is 1.
@@ -51,9 +54,10 @@ class Display:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a strategy needs of a model that is no object of the model's: see `OfModel` for those.
+    """A condition that a model must meet before a strategy can run on it. Needs that are assets are marked `OfModel`.
 
-    lack  what a model that does not meet it is told, in words that follow "strategy x needs"
+    is_met  whether a model meets the condition
+    lack    what is said of a model that does not meet it, in words that follow "strategy x needs"
     """
 
     is_met: Callable[[ModelAssets], bool]
@@ -68,13 +72,13 @@ EXIT_AFTER_EVERY_LAYER = Need(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Family:
-    """Policies that are judged by the same evidence of every layer: one curve of a figure.
+    """Holds policies that decide by the same evidence, for a sweep: one curve of a figure.
 
-    key        the strategy's name, or for one with several families more than that: `vee/kl/mean`
-    title      for figures and tables
-    prototype  any of them
-    members    all that a sweep tries, given what the prototype saw
-    style      of the curve; None for one that is swept, but drawn in no figure of all strategies
+    key        the strategy's name; a strategy with several families adds to it: `vee/kl/mean`
+    title      its name in figures and tables
+    prototype  any of the policies
+    members    returns all policies that a sweep tries, given what the prototype saw: [layer - 1][sequence]
+    style      of the curve; None for a family that is swept, but not drawn in the figures of all strategies
     """
 
     key: str

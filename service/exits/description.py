@@ -1,4 +1,4 @@
-"""The exit strategies in plain values, as a model has them: for GET /exit-policy/strategies and the documents."""
+"""Describes the exit strategies in plain values, as a model supports them, for GET /exit-policy/strategies."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from service.exits.policy import ExitPolicy
 
 @dataclass(frozen=True, slots=True)
 class ParameterDescription:
-    """One parameter of a strategy.
+    """Describes one parameter of a strategy.
 
-    default          what it is when nobody says; calibrated where the model is
-    lowest, highest  of a number or an integer; null where there is no bound
-    step             between two values of an integer, from the lowest on; null for all other kinds
-    useful_highest   the highest integer that makes a difference on this model; null where there is no telling
-    choices          of a choice
-    scale            how a slider or a threshold is drawn; null for one that is not
-    ends             what the two ends of a slider do, lowest value first; null for a threshold or where there is none
+    default          its value if it is left out: the calibrated one where there is one, else the strategy's own
+    lowest, highest  the bounds of a number or an integer; null where there is no bound
+    step             the distance between two values of an integer, from the lowest on; null for other kinds
+    useful_highest   the highest integer that makes a difference on this model; null where that is not known
+    choices          the names of which a choice is one; empty for other kinds
+    scale            how a slider or a threshold is drawn; null for a parameter that is not drawn
+    ends             what the two ends of a slider do, lowest value first; null for a threshold or without a slider
     """
 
     name: str
@@ -43,10 +43,10 @@ class ParameterDescription:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A parameter's range and default where others have certain values.
+    """Describes a parameter's range and default for certain values of other parameters.
 
-    when       those values, by name
-    parameter  the parameter, as it is then
+    when       the values of the other parameters, by name
+    parameter  the parameter's description for these values
     """
 
     when: Mapping[str, str]
@@ -55,11 +55,12 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class StrategyDescription:
-    """One exit strategy.
+    """Describes one exit strategy.
 
-    lacks         what it needs that this model has not; null where the model supports it
-    calibrated_by the parameters of which another value takes the defaults of tau, and of those named after it, anew
-    variants      parameters whose range and default depend on others
+    lacks          what the strategy needs that this model does not have; null where the model supports it
+    calibrated_by  parameters that change what tau means: where one gets another value, tau takes its default again,
+                   and so may those named after it
+    variants       parameters whose range and default depend on others
     """
 
     strategy: str
@@ -76,7 +77,7 @@ class StrategyDescription:
 
 
 def describe(catalog: PolicyCatalog) -> list[StrategyDescription]:
-    """Describe every strategy there is, those that the model does not support as well."""
+    """Describe every strategy, also those that the model does not support."""
     return [_describe(strategy, catalog) for strategy in STRATEGIES.values()]
 
 
@@ -100,7 +101,7 @@ def _describe(strategy: type[ExitPolicy], catalog: PolicyCatalog) -> StrategyDes
 
 
 def _variants(policy: ExitPolicy, catalog: PolicyCatalog) -> list[Variant]:
-    """The parameters that are others for this policy than its strategy declares."""
+    """Describe the parameters whose range or default differ for this policy from what its strategy declares."""
     when = {name: getattr(policy, name) for name in policy.calibrated_by}
     defaults = catalog.defaults_of(type(policy), when)
     own = {name: policy.parameter(name) for name, declared in policy.parameters().items() if name not in when}

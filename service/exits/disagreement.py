@@ -1,4 +1,4 @@
-"""How often leaving early changes the answer, from a sample, with bounds that hold whenever they are looked at."""
+"""Estimates from a sample how often leaving early changes the answer, with bounds that hold at any time."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ from dataclasses import dataclass
 
 CONFIDENCE = 0.95
 _PRIOR = 0.5  # a and b of the mixing Beta(a, b), which weighs rates near 0 and 1 most: rare events are bounded well
-_HALVINGS = 50  # of a bisection: what is left is far below what anybody reads
+_HALVINGS = 50  # of a bisection: what is left is far smaller than any digit that is shown
 
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """Sequences that left early and were run on to full depth, and how many of them had other entities there."""
+    """Counts sequences that left early and were run on to full depth, and how many of them had other entities there."""
 
     runs: int = 0
     disagreements: int = 0
 
     def plus(self, disagrees: bool) -> Disagreement:
-        """With one more run."""
+        """Return the counts with one more run."""
         return Disagreement(self.runs + 1, self.disagreements + disagrees)
 
     @property
     def rate(self) -> float | None:
-        """Disagreements a run; None before the first."""
+        """Disagreements per run; None before the first run."""
         return self.disagreements / self.runs if self.runs else None
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Lower and upper bound of the true rate, from a confidence sequence: peeking costs it nothing.
+        """The lower and upper bound of the true rate, from a confidence sequence: it may be read after every run.
 
         For runs that are independent and disagree with the same probability p, the mixture martingale
 
             M_n(p) = B(a + s, b + n - s) / (B(a, b) p^s (1 - p)^(n - s))
 
-        of s disagreements in n runs, B the beta function, is a likelihood ratio with expectation 1. By Ville's
-        inequality it ever reaches 1 / alpha with probability alpha at most: the p with M_n(p) < 1 / alpha, for all n at
-        once, hold the true one with probability CONFIDENCE. They are an interval, as M_n falls to s / n and then rises.
-        (Robbins, 1970, "Statistical methods related to the law of the iterated logarithm", has it for a = b = 1; the
-        1/2 taken here is Krichevsky and Trofimov's, 1981.)
+        of s disagreements in n runs, where B is the beta function, is a likelihood ratio with expectation 1. By
+        Ville's inequality, the probability that it ever reaches 1 / alpha is at most alpha. So the set of all p with
+        M_n(p) < 1 / alpha contains the true p, for all n at once, with probability CONFIDENCE = 1 - alpha. The set is
+        an interval, since M_n falls up to p = s / n and rises after it. (Robbins, 1970, "Statistical methods related
+        to the law of the iterated logarithm", has it for a = b = 1; the 1/2 taken here is Krichevsky and Trofimov's,
+        1981.)
         """
         if not self.runs:
             return 0.0, 1.0
@@ -56,7 +57,7 @@ class Disagreement:
 
 
 def _edge(is_inside: Callable[[float], bool], inside: float, end: float) -> float:
-    """Where the interval around `inside` ends, on the way to `end`; rounded outwards."""
+    """Find by bisection where the interval that contains `inside` ends towards `end`; rounded outwards."""
     if is_inside(end):
         return end
     outside = end
@@ -71,7 +72,7 @@ def _log_beta(a: float, b: float) -> float:
 
 
 def _times_log(count: int, rate: float) -> float:
-    """count log(rate), with 0 log(0) = 0."""
+    """Return count * log(rate), where 0 * log(0) is 0."""
     if not count:
         return 0.0
     return count * math.log(rate) if rate > 0 else -math.inf

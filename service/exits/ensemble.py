@@ -11,7 +11,7 @@ from service.exits.reading import Reading
 
 
 def average(readings: Sequence[Reading]) -> Reading:
-    """The mean of the exits' probabilities p_1, ..., p_m, as log-probabilities."""
+    """Return a reading of the mean of the exits' probabilities p_1, ..., p_m, as log-probabilities."""
     tables = torch.stack([reading.table for reading in readings])
     mean = (torch.logsumexp(tables, dim=0) - math.log(len(readings))).clamp_max(0.0)  # rounding lifts no score above 1
     return Reading(mean, readings[-1].num_words, nested=readings[-1].nested)

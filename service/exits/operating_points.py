@@ -1,4 +1,4 @@
-"""Operating points: what policies were measured to give. Calibration writes them into the model folder."""
+"""Operating points: policies with what they were measured to give. Calibration writes them into the model folder."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ Preset = Literal["accurate", "balanced", "fast"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 Interval = tuple[float, float]
 LOSS_UNIT = "F1 x 100 below full depth"
-LEAST_STEP = 1.1  # a level of the ladder is faster than the one before it by this factor: less is not worth a move
+LEAST_STEP = 1.1  # each level of the ladder is faster than the one before by at least this factor
 
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """A policy and what to expect of it, on the data set it was calibrated on.
+    """Holds a policy and what to expect of it, as measured on the data set of the calibration.
 
-    parameters           strategy and parameters, as PATCH /exit-policy takes them
-    f1, f1_loss          F1 x 100, and full depth's minus it; each with its 95 % bootstrap interval
-    average_exit_layer   per sequence, with its interval; ..._by_token weighted by word pieces
-    speedup_layers       num_layers / average_exit_layer
-    speedup_latency      measured time of full depth / of this policy, one sentence at a time
+    parameters                   strategy and parameters, as PATCH /exit-policy takes them
+    f1                           F1 x 100
+    f1_loss                      F1 x 100 of full depth minus that of this policy
+    average_exit_layer           mean over sequences
+    average_exit_layer_by_token  mean over sequences, weighted by word pieces
+    ..._interval                 95 % bootstrap interval of the figure
+    speedup_layers               num_layers / average_exit_layer
+    speedup_latency              measured time of full depth / of this policy, one sentence at a time
+    preset                       the preset that this point is, if it is one
     """
 
     parameters: Mapping[str, Any]
@@ -44,22 +48,22 @@ class OperatingPoint:
     preset: Preset | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As on the wire."""
+        """Return all fields as they are on the wire."""
         return {name: value for name, value in asdict(self).items() if name != "preset" or value is not None}
 
     def expected(self) -> dict[str, Any]:
-        """What GET /exit-policy says of a policy that is this point."""
+        """Return the figures that GET /exit-policy shows as expected of this policy."""
         return {name: value for name, value in self.to_json().items() if name not in ("parameters", "preset")}
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Everything that calibration knows of a model.
+    """Holds everything that calibration has found for a model.
 
-    points       the front: each gives the best F1 at its cost; cheapest first
+    points       the front, cheapest first
     others       further measured points: the calibrated defaults of the other strategies and measures
     rule         the learned exit rule's weights
-    provenance   data set, device, executor, threads, weights, command: what the figures hold for
+    provenance   what the figures hold for: data set, device, executor, threads, weights, command
     """
 
     points: tuple[OperatingPoint, ...]
@@ -74,24 +78,24 @@ class Calibration:
         return PolicyCatalog(model.with_asset(self.rule), defaults)
 
     def expected(self, policy: ExitPolicy) -> dict[str, Any] | None:
-        """What was measured for exactly this policy; None if it was not."""
+        """Return what was measured for exactly this policy, or None if it was not measured."""
         found = next((point for point in (*self.points, *self.others) if point.parameters == policy.to_json()), None)
         return found.expected() if found else None
 
     def preset_of(self, policy: ExitPolicy) -> Preset | None:
-        """The preset that this policy is."""
+        """Return the preset that has exactly these parameters, or None."""
         return next((point.preset for point in self.points if point.parameters == policy.to_json()), None)
 
     def choose(self, goal: str, wish: object) -> OperatingPoint:
-        """The point for a goal; the message of BadInput names what is possible."""
+        """Return the best point that meets a goal (a key of GOALS). Raises BadInput, which names what is possible."""
         return GOALS[goal](self.points, goal, wish)
 
     def ladder(self, max_f1_loss: float) -> tuple[OperatingPoint, ...]:
-        """The front's points that lose at most so much, thinned to levels: most accurate first, each one faster.
+        """Return levels for the autopilot: points of the front that lose at most `max_f1_loss` (F1 x 100).
 
-        The last is the fastest that the loss allows. Full depth is a level only where the front has it: mostly a
-        shallower point is as accurate, and nobody should wait for a slower one that is not better. Raises BadInput
-        where not even the most accurate point loses so little.
+        The most accurate point is first, every next one is faster, by at least LEAST_STEP except for the last, and the
+        last is the fastest that the loss allows. Full depth is a level only where it is on the front: mostly a
+        shallower point is as accurate. Raises BadInput where even the most accurate point loses more.
         """
         _number("max_f1_loss", max_f1_loss, min(point.f1_loss for point in self.points), math.inf, LOSS_UNIT)
         levels: list[OperatingPoint] = []
@@ -103,7 +107,7 @@ class Calibration:
         return tuple(levels)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """Return the calibration as plain JSON types."""
         return {
             "provenance": dict(self.provenance),
             "points": [point.to_json() for point in self.points],
@@ -113,7 +117,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], model: ModelAssets) -> Calibration:
-        """The reverse of `to_json`. Raises ModelRefused for anything that does not fit the model."""
+        """Read what `to_json` returned. Raises ModelRefused for anything that does not fit the model."""
         try:
             rule = ExitRule.from_json(data["rule"], model.num_layers) if data["rule"] is not None else None
             catalog = PolicyCatalog(model.with_asset(rule))
@@ -135,7 +139,10 @@ def catalog_of(operating_points: Mapping[str, Any] | None, model: ModelAssets) -
 
 
 def _point(item: Mapping[str, Any], catalog: PolicyCatalog) -> OperatingPoint:
-    """A parameter that did not exist when the point was measured has the value that makes no difference."""
+    """Read one point. A parameter that did not exist when the point was measured takes its default.
+
+    Raises ValueError for figures that are not finite, and BadInput for parameters that the strategy does not take.
+    """
     pairs = dict(item).items()  # TypeError or ValueError for what is no object
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in pairs}
     point = OperatingPoint(**values)

@@ -1,7 +1,7 @@
-"""How a strategy declares its parameters: what each one means, the values it takes, and which of them a sweep tries.
+"""Types by which a strategy declares its parameters: what each means, the values it takes, and those a sweep tries.
 
-A parameter is a field of the strategy's dataclass, annotated with one of the kinds below. Whoever checks, sweeps,
-documents or draws parameters reads these declarations, and nobody keeps a list of his own.
+A parameter is a field of the strategy's dataclass, annotated with one of the kinds below. All code that checks, sweeps,
+documents or draws parameters reads these declarations; there is no second list.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from service.exits.assets import ModelAssets
 
 Evidence = tuple[float, ...]
 Evidences = Sequence[Sequence[Evidence]]
-"""[layer - 1][sequence]: what a policy saw of every sequence after every layer."""
+"""What a policy saw of every sequence after every layer: [layer - 1][sequence]."""
 Grid = Sequence[Any] | Callable[[ModelAssets, Evidences], Sequence[Any]]
-"""The values that a sweep tries: fixed ones, or those that a model and what was seen of its exits suggest."""
+"""The values that a sweep tries: fixed ones, or a function of the model and of what a policy saw there."""
 Kind = Literal["number", "integer", "flag", "choice"]
 
 HIGHEST_INT = 1_000_000  # more than any count of layers or words; a metric must be able to show it
@@ -32,11 +32,11 @@ NUM_QUANTILES = 60
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How a threshold is drawn: by how far a value is from the surest one, since what lies near that counts most.
+    """Says how a threshold is drawn: by its distance from the surest value, since small distances matter most.
 
     surest    the value that leaves no doubt
     farthest  the value at the other end of a slider
-    is_even   drawn evenly; else the distance from `surest` is drawn on a logarithmic scale
+    is_even   whether values are drawn evenly; else the distance from `surest` is on a logarithmic scale
     """
 
     surest: float = 0.0
@@ -46,11 +46,12 @@ class Scale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter(ABC):
-    """One parameter of a strategy.
+    """Declares one parameter of a strategy.
 
+    kind     its type on the wire
     meaning  what it decides, in words that follow "a number from 0 to 1:"
     unit     of its values; empty for names, flags and plain counts
-    grid     the values that a sweep tries; empty where the sweep leaves the default
+    grid     the values that a sweep tries; empty for a parameter that keeps its default
     ends     what the two ends of a slider do, lowest value first
     """
 
@@ -63,7 +64,7 @@ class Parameter(ABC):
 
     @abstractmethod
     def check(self, name: str, value: object) -> None:
-        """Raise BadInput, with the parameter's name, for a value that is none of its own."""
+        """Raise BadInput, with the parameter's `name`, for a value that the parameter does not take."""
 
     def values(self, model: ModelAssets, seen: Evidences) -> Sequence[Any]:
         """Return the values that a sweep tries on a model, given what a policy saw there."""
@@ -72,7 +73,10 @@ class Parameter(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Number(Parameter):
-    """A finite number in [lowest, highest]; scale: how it is drawn, None for one that is not drawn."""
+    """Declares a finite number in [lowest, highest].
+
+    scale  how it is drawn; None for one that is not drawn
+    """
 
     kind: ClassVar[Kind] = "number"
 
@@ -81,7 +85,7 @@ class Number(Parameter):
     scale: Scale | None = None
 
     def check(self, name: str, value: object) -> None:
-        """Raise BadInput for anything else."""
+        """Raise BadInput for a value that is not such a number."""
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if is_number and abs(value) <= sys.float_info.max and self.lowest <= value <= self.highest:  # type: ignore[arg-type, operator]
             return
@@ -92,10 +96,10 @@ class Number(Parameter):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count(Parameter):
-    """A whole number from `lowest` on.
+    """Declares an integer in [lowest, HIGHEST_INT].
 
     is_odd  whether it has to be odd
-    useful  the highest that makes a difference on a model; None where there is no telling
+    useful  returns the highest value that makes a difference on a model; None where that is not known
     """
 
     kind: ClassVar[Kind] = "integer"
@@ -105,7 +109,7 @@ class Count(Parameter):
     useful: Callable[[ModelAssets], int] | None = None
 
     def check(self, name: str, value: object) -> None:
-        """Raise BadInput for anything else."""
+        """Raise BadInput for a value that is not such an integer."""
         if isinstance(value, bool) or not isinstance(value, int) or not self.lowest <= value <= HIGHEST_INT:
             bounds = f"an integer of at least {self.lowest} and at most {HIGHEST_INT}"
             raise BadInput(f"{name} is {value!r}; expected {bounds}")
@@ -115,35 +119,35 @@ class Count(Parameter):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice(Parameter):
-    """One of some names."""
+    """Declares one of some names."""
 
     kind: ClassVar[Kind] = "choice"
 
     choices: Sequence[str] = field(default=())
 
     def check(self, name: str, value: object) -> None:
-        """Raise BadInput for anything else."""
+        """Raise BadInput for a value that is none of the names."""
         if value not in self.choices:
             raise BadInput(f"{name} is {value!r}; expected one of {list(self.choices)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag(Parameter):
-    """On or off."""
+    """Declares true or false."""
 
     kind: ClassVar[Kind] = "flag"
 
     def check(self, name: str, value: object) -> None:
-        """Raise BadInput for anything else."""
+        """Raise BadInput for a value that is not a bool."""
         if not isinstance(value, bool):
             raise BadInput(f"{name} is {value!r}; expected true or false")
 
 
 @dataclass(frozen=True, slots=True)
 class OfModel:
-    """Marks a field that is no parameter: an asset of the model's, without which the strategy cannot run.
+    """Marks a field that is not a parameter but an asset of the model, which the strategy needs to run.
 
-    lack  what a model without it is told, in words that follow "strategy x needs"
+    lack  what is said of a model without the asset, in words that follow "strategy x needs"
     """
 
     lack: str
@@ -156,8 +160,8 @@ def parameters_of(strategy: type) -> dict[str, Parameter]:
 
 
 @cache
-def assets_of(strategy: type) -> dict[str, tuple[type, OfModel]]:
-    """Return the type and the mark of every field that is an asset of the model's."""
+def asset_fields_of(strategy: type) -> dict[str, tuple[type, OfModel]]:
+    """Return the type and the mark of every field that is an asset of the model, by name."""
     return {
         name: (kind, marked) for name, (kind, marked) in _annotations(strategy).items() if isinstance(marked, OfModel)
     }
@@ -169,7 +173,7 @@ def _annotations(strategy: type) -> dict[str, tuple[Any, object]]:
 
 
 def quantiles(_: ModelAssets, seen: Evidences) -> list[float]:
-    """Return thresholds that cut what was seen into equal shares, to four digits: a grid for a threshold."""
+    """Return quantiles of all numbers that were seen, to four digits: a grid for a threshold."""
     values = [value for of_layer in seen for evidence in of_layer for value in evidence]
     cuts = np.quantile(values, np.linspace(0.01, 0.99, NUM_QUANTILES)).tolist() if values else []
     return sorted({float(f"{value:.4g}") for value in cuts})
@@ -181,7 +185,10 @@ def all_layers(model: ModelAssets, _: Evidences) -> range:
 
 
 def patiences(model: ModelAssets, _: Evidences) -> range:
-    """Return the patiences that let anybody leave early; of two layers, even patience 1 goes on to the last."""
+    """Return the patiences that let some sequence leave early: a grid for patience.
+
+    With two layers no patience does; the grid is 1 alone.
+    """
     return range(1, max(model.num_layers - 1, 2))
 
 

@@ -1,7 +1,7 @@
-"""What every exit strategy is: frozen parameters with `evidence` (maths over a batch) and `decide` (plain Python).
+"""The base class of exit strategies: parameters with `evidence` (maths over a batch) and `decide` (plain Python).
 
-A strategy is one file in `service/exits/policies`. Its class declares all that others need to know of it: the catalog,
-the sweep, reports and their figures, metrics, schemas, the console and the documents read these declarations.
+A strategy is one file in `service/exits/policies`. Its class declares everything that other code needs to know of it:
+the catalog, sweeps, reports and their figures, metrics, schemas, the console and the documents read these declarations.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from service.exits.assets import ModelAssets
 from service.exits.declaration import EXIT_AFTER_EVERY_LAYER, Display, Family, Need, Style
-from service.exits.parameters import Evidence, Evidences, Parameter, assets_of, parameters_of
+from service.exits.parameters import Evidence, Evidences, Parameter, asset_fields_of, parameters_of
 from service.exits.reading import Reading
 from service.exits.words import WordProgress
 from service.spans.types import DoubleArray
@@ -28,20 +28,21 @@ LAST_LAYER: ExitReason = "last_layer"
 
 @dataclass(frozen=True, slots=True)
 class ExitPolicy(ABC):
-    """A strategy with its parameters: an immutable value. Subclasses are frozen dataclasses; layers count from 1.
+    """Decides when sequences leave, by frozen parameters. Subclasses are frozen dataclasses; layers count from 1.
 
     A field annotated with a `Parameter` is set over the wire; one marked `OfModel` comes from the model.
 
     strategy       its name on the wire
     title, origin  its name in figures, and who published it
     meaning        when a sequence leaves, in a sentence
-    reasons        why a sequence may leave early
+    display        how its decisions are shown to a reader of a traced answer
+    reasons        the exit reasons of a sequence that leaves early
     needs          what it needs of a model, beside the assets that its fields name
     is_replayable  whether a trace, which keeps what every exit said at full depth, is enough to know what it gives
-    calibrated_by  the parameters that say which calibrated defaults fit, beside the strategy: another value of one of
-                   them changes what tau means
+    calibrated_by  the parameters by which calibrated defaults are looked up, beside the strategy: another value of one
+                   of them changes what tau means
     thresholds     the parameters that only `decide` reads
-    style          of its curve in figures; None for one that is drawn in none
+    style          of its curve in figures; None for a strategy that is not drawn
     """
 
     strategy: ClassVar[str]
@@ -69,7 +70,7 @@ class ExitPolicy(ABC):
         return parameters_of(cls)
 
     def parameter(self, name: str) -> Parameter:
-        """Return a parameter as it is beside the values of the others."""
+        """Return a parameter with the range that it has for this policy's other values."""
         return self.parameters()[name]
 
     @classmethod
@@ -79,14 +80,14 @@ class ExitPolicy(ABC):
 
     @classmethod
     def lacks(cls, model: ModelAssets) -> str | None:
-        """Return what the strategy needs that a model has not; None for a model that supports it."""
+        """Return what the strategy needs that a model does not have; None for a model that supports it."""
         unmet = [need.lack for need in cls.needs if not need.is_met(model)]
-        missing = [mark.lack for kind, mark in assets_of(cls).values() if model.get(kind) is None]
+        missing = [mark.lack for kind, mark in asset_fields_of(cls).values() if model.get(kind) is None]
         return next(iter([*unmet, *missing]), None)
 
     @classmethod
     def of_model(cls, model: ModelAssets, **parameters: Any) -> ExitPolicy:
-        """Make a policy on a model that lacks nothing; parameters that are left out take the strategy's own defaults.
+        """Make a policy for a model that lacks nothing; parameters that are left out take the strategy's own defaults.
 
         Raises BadInput for a value that a parameter does not take.
         """
@@ -96,16 +97,16 @@ class ExitPolicy(ABC):
 
     @classmethod
     def _assets(cls, model: ModelAssets) -> dict[str, Any]:
-        return {name: model.get(kind) for name, (kind, _) in assets_of(cls).items()}
+        return {name: model.get(kind) for name, (kind, _) in asset_fields_of(cls).items()}
 
     @classmethod
     def defaults(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters to take where no calibration knows better, in the light of those that are given."""
+        """Return the strategy's own defaults, used where there are no calibrated ones; they may depend on `given`."""
         return {f.name: f.default for f in fields(cls) if f.name in cls.parameters()}
 
     @classmethod
     def families(cls, model: ModelAssets) -> list[Family]:
-        """Return what a sweep tries on a model: here all combinations of the grids that the parameters declare."""
+        """Return what a sweep tries on a model; by default all combinations of the grids of the parameters."""
         grids = {name: parameter for name, parameter in cls.parameters().items() if parameter.grid}
 
         def members(seen: Evidences) -> list[ExitPolicy]:
@@ -117,48 +118,49 @@ class ExitPolicy(ABC):
 
     @property
     def is_worth_trying(self) -> bool:
-        """Whether a sweep should try it: False for a combination of parameters of which one makes no difference."""
+        """Whether a sweep should try this policy; False where one of its parameters makes no difference."""
         return True
 
     # how it decides
 
     def needs_exit(self, layer: int, num_layers: int) -> bool:
-        """Whether the exit after `layer` must be computed. Always true where `decide` may leave."""
+        """Tell whether the exit after `layer` must be computed. It must wherever `decide` may leave."""
         return True
 
     def needs_exit_of(self, layer: int, num_layers: int, sequence: SequenceInput) -> bool:
-        """Whether the exit after `layer` must be computed for this very sequence."""
+        """Tell whether the exit after `layer` must be computed for this sequence."""
         return self.needs_exit(layer, num_layers)
 
     @property
     def compares_tables(self) -> bool:
-        """Whether `evidence` or `prediction` look at the tables themselves, not only at summaries and entities."""
+        """Whether `evidence` or `prediction` read the tables themselves, and not only summaries and entities."""
         return False
 
     def evidence(self, readings: Sequence[Reading]) -> DoubleArray:
-        """Return what the exits computed so far show, the latest last: (sequences, n) float64, on the host.
+        """Return n numbers per sequence that `decide` needs: (sequences, n) float64, on the host.
 
-        It depends on each sequence's own cells alone, never on its batch mates, nor on thresholds. The default shows
-        nothing.
+        readings: of the exits computed so far, the latest last
+        The numbers of a sequence depend only on its own cells, never on other sequences of the batch, nor on
+        thresholds. By default there are none: n is 0.
         """
         return np.zeros((len(readings[-1].num_words), 0))
 
     @abstractmethod
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
-        """Leave here? `history` has one entry a layer that ran; return the reason to leave, or None to go on.
+        """Return the reason to leave here, or None to go on; `history` has the evidence of every layer that ran.
 
         At the last layer the reason is always LAST_LAYER.
         """
 
     def prediction(self, readings: Sequence[Reading]) -> Reading:
-        """Return what a sequence answers that leaves here: the latest reading, unless a strategy knows better."""
+        """Return the reading that is decoded for sequences that leave here; by default the latest one."""
         return readings[-1]
 
     def votes(self, evidence: Evidence) -> int | None:
         """Return how many earlier layers agree with the layer of this evidence; None for a strategy without votes."""
         return None
 
-    # what it makes of words; only strategies that halt words one by one do anything here
+    # how it halts words; only strategies that halt words one by one override these
 
     def start(self, sequence: SequenceInput) -> WordProgress | None:
         """Return the words of a sequence before its first layer; None where they move together to the end."""
@@ -167,14 +169,14 @@ class ExitPolicy(ABC):
     def words_after(
         self, layer: int, num_layers: int, sequence: SequenceInput, words: WordProgress, reading: Reading | None
     ) -> WordProgress:
-        """Return the words after `layer`, some of them halted there; reading: what the exit said, if it ran."""
+        """Return the words after `layer`, some of them halted there; `reading` is None if the exit did not run."""
         raise NotImplementedError(f"strategy {self.strategy} does not halt words one by one")
 
     def look(self, seen: Sequence[Sequence[Reading]], words: Sequence[WordProgress | None]) -> list[Evidence]:
         """Return the evidence of some sequences after a layer that is not the last.
 
-        seen   of every sequence, the readings so far; of all equally many
-        words  of every sequence, after the layer
+        seen   the readings of every sequence so far; the same number for all
+        words  the words of every sequence after the layer; None where they do not halt one by one
         """
         rows = self.evidence([Reading.join(of_exit) for of_exit in zip(*seen, strict=True)]).tolist()
         return [tuple(row) for row in rows]
@@ -182,24 +184,24 @@ class ExitPolicy(ABC):
     # how it is counted, compared and kept
 
     def work(self, sequence: SequenceInput, num_layers: int) -> int:
-        """Return what admission counts a sequence as, in pieces that go to full depth: all it may come to."""
+        """Return the most work that a sequence may take, in pieces that go to full depth; admission counts by it."""
         return sequence.num_pieces
 
     def check(self, num_layers: int) -> None:
         """Raise BadInput for a parameter that a model of `num_layers` layers cannot use."""
 
     def kind(self, num_layers: int) -> Hashable:
-        """Return a key, equal for policies that compute the same exits and see the same: only `decide` differs."""
+        """Return a key that is equal for policies with the same exits and evidence, which only `decide` differently."""
         needed = tuple(self.needs_exit(layer, num_layers) for layer in range(1, num_layers + 1))
         return type(self), needed, *(getattr(self, f.name) for f in fields(self) if f.name not in self.thresholds)
 
     def carried_over(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what stays of strategy and parameters under `changes`: not a tau whose meaning they change."""
+        """Return the strategy and parameters that a merge patch keeps: not a tau whose meaning `changes` alter."""
         if changes.get("strategy", self.strategy) != self.strategy:
             return {}
         is_recalibrated = bool(changes.keys() & set(self.calibrated_by))
         return {name: value for name, value in self.to_json().items() if name != "tau" or not is_recalibrated}
 
     def to_json(self) -> dict[str, Any]:
-        """Return strategy and parameters, as on the wire."""
+        """Return strategy and parameters as they are on the wire."""
         return {"strategy": self.strategy, **{name: getattr(self, name) for name in self.parameters()}}

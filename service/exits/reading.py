@@ -1,7 +1,7 @@
-"""What an exit said about some sequences: its packed span table, and what follows from it, worked out once.
+"""A reading: what an exit said of some sequences, its packed span table and figures of it, each worked out once.
 
-A policy looks at nothing else. Everything here is per sequence: nothing depends on who else is in the reading. Where
-it is remembered is the business of `service.exits.batch`.
+A policy looks at nothing else. The figures of a sequence do not depend on which other sequences are in the reading.
+`service.exits.batch` remembers what was worked out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def once_decoded(work_out: Callable[[Any], list[T]]) -> OneByOne[T]:
-    """Make a property of what follows so quickly from entities that it is worked out for all once those are known."""
+    """Turn a method into a `OneByOne` property that is worked out for the whole batch once its entities are known."""
     return OneByOne(work_out, _is_decoded)
 
 
@@ -42,14 +42,14 @@ def _is_decoded(batch: Batch) -> bool:
 
 
 class Reading:
-    """One exit's word on some sequences, packed.
+    """Holds what one exit said of some sequences, packed.
 
-    It looks at a batch that an executor ran, at a part of it (`split`), or at parts of several (`join`). Whichever it
-    is, and in whatever order one asks, a figure is worked out once and is the same to the last bit. What is cheapest
-    for many sequences at one go is worked out for the whole batch; decoding, only for the sequences asked about.
+    It looks at a batch that an executor ran, at a part of it (`split`), or at parts of several batches (`join`). In all
+    cases, and in any order of reading them, a figure is worked out once and is the same to the last bit. Most figures
+    are worked out for the whole batch together; decoding is done only for the sequences asked about.
     """
 
-    _parts: list[Reading] | None = None  # once it was split
+    _parts: list[Reading] | None = None  # after the first `split`
 
     def __init__(
         self,
@@ -63,11 +63,13 @@ class Reading:
         word_uncertainty: FloatArray | None = None,
         projections: Projections | None = None,
     ) -> None:
-        """Read a batch. An executor that has worked out a figure itself hands it in, and may then leave out the table.
+        """Make a reading of a batch. An executor that has worked out figures itself hands them in.
 
-        table      (cells, K) float32 log-probabilities
+        table      (cells, K) float32 log-probabilities; None where the executor left it out
         num_words  of every sequence
         nested     whether decoded entities may contain each other
+        cells      which cell belongs to which sequence, if it is known already
+        others     figures of the same names, as the properties below describe them
         """
         given = {
             "table": table,
@@ -79,7 +81,7 @@ class Reading:
         batch = Batch(num_words, nested, given, ref(self))
         self.num_words = batch.num_words
         self.stretches: Sequence[Stretch] = ((batch, 0, len(batch.num_words)),)
-        if summary is not None:  # as if somebody had asked for it
+        if summary is not None:  # as if the property had been read
             self.summary = summary
         if candidates is not None:
             self.candidates = candidates
@@ -88,7 +90,7 @@ class Reading:
 
     @classmethod
     def of(cls, stretches: Sequence[Stretch]) -> Reading:
-        """Look at sequences of batches. Who looks at all of one batch, in order, gets the same reading as everybody."""
+        """Return a reading of stretches. For all sequences of one batch, in order, it is the batch's shared reading."""
         (batch, start, end), *following = stretches
         merged: list[Stretch] = []
         for stretch in following:
@@ -103,7 +105,7 @@ class Reading:
 
     @classmethod
     def all_of(cls, batch: Batch) -> Reading:
-        """Look at all sequences of a batch: always the same reading, as long as anybody holds it."""
+        """Return the reading of all sequences of a batch: the same object as long as something refers to it."""
         reading: Reading | None = batch.reading()
         if reading is None:
             reading = cls._looking_at(((batch, 0, len(batch.num_words)),))
@@ -118,16 +120,17 @@ class Reading:
 
     @staticmethod
     def join(readings: Sequence[Reading]) -> Reading:
-        """Put readings of the same exit one after another; what each has worked out is not worked out again.
+        """Return one reading of the sequences of several readings of the same exit, in order.
 
-        All parts of one batch, in order, are that batch's reading itself.
+        Figures that are known already are not worked out again. All parts of one batch, in order, give that batch's
+        shared reading.
         """
         if len(readings) == 1:
             return readings[0]
         return Reading.of([stretch for reading in readings for stretch in reading.stretches])
 
     def split(self) -> list[Reading]:
-        """Return one reading a sequence, the same ones every time."""
+        """Return one reading per sequence, the same objects every time."""
         if len(self.num_words) == 1:
             return [self]
         if self._parts is None:
@@ -136,37 +139,37 @@ class Reading:
         return list(self._parts)
 
     def fresh(self) -> Reading:
-        """Return the same as the executor gave it, with nothing worked out yet."""
+        """Return a copy as the executor gave it, with nothing worked out yet."""
         anew = {batch: batch.fresh() for batch, _, _ in self.stretches}
         return Reading.of([(anew[batch], start, end) for batch, start, end in self.stretches])
 
     @cached_property
     def num_words(self) -> tuple[int, ...]:
-        """Count the words of every sequence."""
+        """The number of words of every sequence."""
         return tuple(words for batch, start, end in self.stretches for words in batch.num_words[start:end])
 
     @property
     def nested(self) -> bool:
-        """Tell whether decoded entities may contain each other."""
+        """Whether decoded entities may contain each other."""
         return self.stretches[0][0].nested
 
     @per_cell
     def table(self) -> Tensor:
-        """Return the (cells, K) log-probabilities. Raises RuntimeError where an executor left them out."""
+        """The log-probabilities: (cells, K). Raises RuntimeError where the executor left them out."""
         raise RuntimeError("an exit was run without its table, and somebody looks at it")
 
     @per_word
     def projections(self) -> Projections:
-        """Return what the exit made of every word as the first and as the last of a span: (words, rank) twice.
+        """The exit's projections of every word as the first and as the last word of a span: (words, rank) twice.
 
         Raises RuntimeError where the executor did not hand them in.
         """
         raise RuntimeError("only a model with prototypes keeps what its exits make of words")
 
     def words_of_cells(self, cells: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """Find the words and sequences of some cells of the packed table.
+        """Return the first word, the last word (inclusive) and the sequence of some cells: (n,) each.
 
-        cells: (n,) -> (n,) first word and (n,) last word, inclusive, counted over all sequences; (n,) sequence
+        cells: (n,) places in the packed table. Words are counted over all sequences of the reading.
         """
         owner = np.searchsorted(self.first_cells, cells, side="right") - 1
         word_starts = np.cumsum(self.num_words) - self.num_words
@@ -181,45 +184,45 @@ class Reading:
 
     @cached_property
     def cells(self) -> Cells:
-        """Tell which cell is whose."""
+        """Which sequence each cell belongs to."""
         return Cells.of(self.num_words, self.table.device)
 
     @per_cell
     def log_probs(self) -> FloatArray:
-        """Bring the table to the host: (cells, K), at least MIN_LOG_PROB, for measures that compare tables."""
+        """The table on the host, at least MIN_LOG_PROB, for measures that compare tables: (cells, K)."""
         found: FloatArray = np.maximum(self.table.cpu().numpy(), np.float32(MIN_LOG_PROB))  # a device-to-host copy
         return found
 
     @per_cell
     def probs(self) -> FloatArray:
-        """Return the (cells, K) probabilities, on the host."""
+        """The probabilities on the host: (cells, K)."""
         found: FloatArray = np.exp(self.log_probs)
         return found
 
     @per_cell
     def labels(self) -> IntArray:
-        """Find the most probable label of every cell: (cells,), on the host."""
+        """The most probable label of every cell, on the host: (cells,)."""
         found: IntArray = self.log_probs.argmax(axis=1)
         return found
 
     @per_sequence
     def cell_counts(self) -> IntArray:
-        """Count the valid cells of every sequence: (sequences,), Z of Eq. 7 of VEE-BERT."""
+        """The number of valid cells of every sequence: (sequences,), Z of Eq. 7 of VEE-BERT."""
         return np.array([num_cells(words) for words in self.num_words])
 
     @cached_property
     def first_cells(self) -> IntArray:
-        """Tell where each sequence's cells begin: (sequences,)."""
+        """Where the cells of each sequence begin: (sequences,)."""
         return np.cumsum(self.cell_counts) - self.cell_counts
 
     @per_cell
     def entropy(self) -> Tensor:
-        """Return the normalised entropy of every cell: (cells,) in [0, 1]."""
+        """The normalised entropy of every cell: (cells,) in [0, 1]."""
         return entropy(self.table)
 
     @per_word
     def word_uncertainty(self) -> FloatArray:
-        """Find the largest normalised entropy of a cell that each word begins or ends: (words,) float32."""
+        """The largest normalised entropy among the cells that each word begins or ends: (words,) float32."""
         starts = np.concatenate([[0], np.cumsum(self.num_words)])
         pairs = [cell_words(words) for words in self.num_words]
         first = np.concatenate([start + first for start, (first, _) in zip(starts, pairs, strict=False)])
@@ -232,13 +235,13 @@ class Reading:
 
     @per_cell
     def best(self) -> tuple[Tensor, Tensor]:
-        """Find every cell's highest log-probability and its label: (cells,) twice."""
+        """The highest log-probability of every cell, and its label: (cells,) each."""
         best = self.table.max(dim=1)
         return best.values, best.indices
 
     @per_sequence
     def summary_on_device(self) -> Tensor:
-        """Sum up every sequence's table: (sequences, SUMMARY) float64, where the table is."""
+        """The figures of SUMMARY for every sequence: (sequences, SUMMARY) float64, on the table's device."""
         cells, (log_prob, label) = self.cells, self.best
         unsure = 1.0 - log_prob.exp()  # (cells,) probability of everything but the most probable label
         figures = (
@@ -253,13 +256,13 @@ class Reading:
 
     @per_sequence
     def summary(self) -> DoubleArray:
-        """Bring the summary to the host: (sequences, SUMMARY) float64."""
+        """The figures of SUMMARY for every sequence, on the host: (sequences, SUMMARY) float64."""
         found: DoubleArray = self.summary_on_device.cpu().numpy()  # a device-to-host copy
         return found
 
     @per_sequence
     def summary_rows(self) -> list[list[float]]:
-        """Return the summary as plain floats, a row a sequence."""
+        """The summary as plain floats, a row per sequence."""
         rows: list[list[float]] = self.summary.tolist()
         return rows
 
@@ -270,7 +273,7 @@ class Reading:
 
     @per_sequence
     def candidates(self) -> Candidates:
-        """Find what decoding chooses from, on the host."""
+        """The cells that decoding chooses from, on the host."""
         log_probs, labels = self.best
         cells = labels.nonzero().squeeze(1)
         chosen = torch.stack([cells.double(), labels[cells].double(), log_probs[cells].double()], dim=1)
@@ -279,26 +282,26 @@ class Reading:
 
     @OneByOne
     def _chosen(self) -> list[FloatArray]:
-        """Decode: the candidates of every sequence that are entities."""
+        """The candidates of every sequence that decoding keeps, (entities, 4) each."""
         if self.candidates.are_entities:
             return self.candidates.split()
         return [choose(cells, nested=self.nested) for cells in self.candidates.split()]
 
     @property
     def entities(self) -> Candidates:
-        """Return the candidates that decoding chooses."""
+        """The candidates that decoding keeps."""
         return self.candidates if self.candidates.are_entities else Candidates.join(self._chosen, are_entities=True)
 
     @OneByOne
     def spans(self) -> list[list[Span]]:
-        """Return the decoded entities of every sequence."""
+        """The decoded entities of every sequence."""
         return [spans_of(cells) if len(cells) else [] for cells in self.entities.split()]
 
     @once_decoded
     def entity_keys(self) -> list[bytes]:
-        """Return bytes for every sequence that are equal where the decoded entities are, whatever their probabilities.
+        """The decoded entities of every sequence as bytes, without probabilities: equal bytes mean equal entities.
 
-        An entity takes up BYTES_OF_A_KEY of them.
+        Every entity takes BYTES_OF_A_KEY bytes.
         """
         entities = self.entities
         keys = entities.cells[:, :3].tobytes()
@@ -306,5 +309,5 @@ class Reading:
 
     @OneByOne
     def span_sets(self) -> list[SpanSet]:
-        """Return the decoded entities of every sequence as sets of (start, end, label), probabilities left out."""
+        """The decoded entities of every sequence as a set of (start, end, label), without probabilities."""
         return [frozenset([span[:3] for span in spans]) for spans in self.spans]

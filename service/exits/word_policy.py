@@ -1,4 +1,4 @@
-"""What strategies share under which the words of a sequence halt one by one."""
+"""The base of strategies that halt the words of a sequence one by one."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from service.text.types import SequenceInput
 
 @dataclass(frozen=True, slots=True)
 class WordPolicy(ExitPolicy):
-    """A sequence leaves when all its words have halted. Evidence is how many words go on.
+    """Leaves when all words of a sequence have halted; the evidence is how many words go on.
 
-    What deeper layers see depends on who halted before, so no trace can replay it.
+    What deeper layers see depends on which words have halted before, so a trace cannot be replayed.
     """
 
     is_replayable: ClassVar[bool] = False
 
     @abstractmethod
     def go_on(self, layer: int, num_layers: int, sequence: SequenceInput, words: WordProgress) -> Flags:
-        """Return (words,) which of the words that moved go on after `layer`, which is not the last."""
+        """Return which of the moving words go on after `layer`, which is not the last: (words,)."""
 
     def start(self, sequence: SequenceInput) -> WordProgress:
-        """Return all words, moving."""
+        """Return the words before the first layer: all move."""
         return WordProgress.of(sequence)
 
     def words_after(
         self, layer: int, num_layers: int, sequence: SequenceInput, words: WordProgress, reading: Reading | None
     ) -> WordProgress:
-        """Return the words one layer further; those that `go_on` does not name have halted."""
+        """Return the words after `layer`; those for which `go_on` is False have halted."""
         words = words.after(layer, None if reading is None else reading.word_uncertainty)
         if layer == num_layers:
             return words
@@ -45,7 +45,7 @@ class WordPolicy(ExitPolicy):
         return [() if one is None else (float(one.moving.sum()),) for one in words]
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
-        """Leave when no word goes on."""
+        """Leave if no word goes on."""
         if len(history) == num_layers:
             return LAST_LAYER
         return None if history[-1][0] else self.reasons[0]

@@ -1,4 +1,4 @@
-"""Machine code for the CPU, compiled from Python by numba when it is first needed. Knows arrays, no models."""
+"""Kernels for the CPU, which numba compiles from Python when they are first needed. They know arrays, no models."""
 
 from service.kernels.cache import keep_by_source
 

@@ -1,4 +1,4 @@
-"""What precedes the stages of a step where words are halted: which rows move, and the order of rows and words."""
+"""Prepares a step before its stages where words are halted: which rows move, and the order of rows and words."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def arrange(steps):
 
 @kernel
 def _place_rows(step, starts, row_of_piece):
-    """Place rows that move first, then halted ones.
+    """Place rows that move first, and halted ones after them.
 
-    row_of_piece: (rows,) says of every piece first whether it moves, afterwards its row
+    row_of_piece: (rows,) on entry whether each piece moves; on return the row of each piece
     """
     piece_of_row = carray(longs_at(step.piece_of_row), (step.rows,))
     moving_starts = carray(longs_at(step.moving_starts), (step.sequences + 1,))
@@ -66,7 +66,7 @@ def _place_rows(step, starts, row_of_piece):
 
 @kernel
 def _place_words(step, sequence, first, last, moves):
-    """Place the words of a sequence whose cells are new first, each kind in the order of the sentence."""
+    """Order the words of a sequence: first those with new cells, then the others, each in the order of the sentence."""
     new_words = carray(longs_at(step.new_words), (step.sequences,))
     place_of_word = carray(longs_at(step.place_of_word), (step.words,))
     word_at_place = carray(longs_at(step.word_at_place), (step.words,))

@@ -1,7 +1,7 @@
-"""Where compiled kernels are kept: in a folder of their own for every state of their source.
+"""Chooses where compiled kernels are kept: in a separate folder for every state of their source.
 
-Numba looks at the file of a kernel alone, not at those of the kernels that it calls: after an upgrade in place, an old
-one would go on calling what its callees were.
+Numba looks only at the file of a kernel, and not at the files of the kernels that it calls: after an upgrade in place,
+an old kernel would go on calling old versions of those.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The last stage of an exit: the cells of a span table, from scores to a summary, candidates and the table itself.
+"""The last stage of an exit: turns the scores of cells into a summary, candidates and the table itself.
 
-What is worked out of a cell's scores lives in `weighing`; the parts of a sequence are put together by `gather`.
+`weighing` works out the figures of a cell from its scores; `gather` puts the parts of a sequence together.
 """
 
 from __future__ import annotations
@@ -31,23 +31,24 @@ _ZERO = np.float32(0)
 
 @kernel
 def cells_before(words, word):
-    """How many cells of the table of so many words begin with a word before this one."""
+    """Return how many cells of a table over `words` words begin with a word before `word`."""
     return word * words - word * (word - 1) // 2
 
 
 @inlined
 def blocks_of_cells(step):
-    """Blocks of the first words of every sequence."""
+    """Return the number of blocks of the first words of all sequences; 0 where no exit is wanted."""
     return step.sequences * num_blocks(step.longest_words, STARTS_OF_A_BLOCK) if step.with_exit else 0
 
 
 @kernel
 def score_cells(block, step, layer, scratch):
-    """The cells of some first words: their part of the summary, candidates, and if wanted table and unsure words.
+    """Score the cells of some first words: write their part of the summary, candidates, and, if wanted, more.
 
-    In a sequence that has halted words these are the cells with a word that moves, and there is no summary.
+    More are the table and how unsure words are. In a sequence with halted words only the cells with a word that moves
+    are scored, and there is no summary.
     scratch: (labels, cells) scores, (NUM_FIGURES, cells) figures, and (words, half_columns) what `_score_new_cells`
-    gathers; a first word's cells are as many as last words, padded.
+    gathers; each first word has a cell for every last word, padded.
     """
     chunks = num_blocks(step.longest_words, STARTS_OF_A_BLOCK)
     sequence, chunk = block // chunks, block % chunks
@@ -115,9 +116,10 @@ def score_cells(block, step, layer, scratch):
 
 @kernel
 def _score_new_cells(block, step, layer, scratch, sequence, first, last):
-    """The cells with a word that moves, whose first word is at the places first ... last - 1 of the sequence's words.
+    """Score the cells with a word that moves whose first word is at a place from `first` to `last` - 1.
 
-    At the first places are the words that move; who is there may begin any span, the others end theirs at such a word.
+    Words that move have the first places in the sequence's order. They are paired with any last word; the other words
+    only with a last word that moves.
     """
     start, words = words_of(step, sequence)
     new = carray(longs_at(step.new_words), (step.sequences,))[sequence]
@@ -167,7 +169,7 @@ def _score_new_cells(block, step, layer, scratch, sequence, first, last):
 
 @kernel
 def _note_unsure_words(step, block, first, count, skipped, figures):
-    """Write the largest entropy of each first word's cells, and among these of each last word's; by place."""
+    """Write the largest entropy of the cells of each first word, and of each last word in this block; by place."""
     width = figures.shape[1] // count
     unsure = carray(floats_at(step.unsure), (step.words,))
     size = rounded_up(step.longest_words, LANES)
@@ -194,7 +196,7 @@ def _write_table(step, cell, first, count, scores, figures):
 
 @kernel
 def _find(step, position, word, words, cell, figures):
-    """Write the candidates (first word, last word, label, log-probability) that begin with `word`; -> how many."""
+    """Write the candidates that begin with `word`, as in `layout`'s `found`; return how many there are."""
     found = carray(floats_at(step.found + 16 * position), (words - word, 4))
     best, normalizer = figures[BEST], figures[NORMALIZER]
     count = 0

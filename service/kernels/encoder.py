@@ -1,7 +1,7 @@
-"""The stages of an encoder layer: from the states before it to the states after it. What exits do lives in `words`.
+"""The stages of an encoder layer, from the states before it to the states after it. Those of an exit are in `words`.
 
-Every stage takes (block, step, layer, scratch): which of its blocks, records of STEP and of LAYER, and the address of
-memory to work in. Rows that move come first; of the halted ones, only keys and values are computed.
+Every stage takes (block, step, layer, scratch): the number of its block, records of STEP and of LAYER, and the address
+of memory to work in. Rows that move come first; for halted rows only keys and values are computed.
 """
 
 from __future__ import annotations
@@ -35,37 +35,37 @@ _NO_ACTIVATION = -1
 
 @inlined
 def blocks_of_rows(step):
-    """Blocks of all rows."""
+    """Return the number of blocks of all rows."""
     return num_blocks(step.rows, ROWS_OF_A_BLOCK)
 
 
 @inlined
 def blocks_of_moving_rows(step):
-    """Blocks of the rows that move."""
+    """Return the number of blocks of the rows that move."""
     return num_blocks(step.moving_rows, ROWS_OF_A_BLOCK)
 
 
 @inlined
 def blocks_of_qkv(step):
-    """Blocks of the columns of queries, keys and values."""
+    """Return the number of blocks of the columns of queries, keys and values."""
     return num_blocks(3 * step.hidden, PANEL * PANELS_OF_A_BLOCK)
 
 
 @inlined
 def blocks_of_heads(step):
-    """A block for each head of each sequence."""
+    """Return the number of blocks of attention: one for each head of each sequence."""
     return step.sequences * step.heads
 
 
 @inlined
 def blocks_of_hidden(step):
-    """Blocks of the columns of a state."""
+    """Return the number of blocks of the columns of a state."""
     return num_blocks(step.hidden, PANEL * PANELS_OF_A_BLOCK)
 
 
 @inlined
 def blocks_of_intermediate(step):
-    """Blocks of the columns of an expanded state."""
+    """Return the number of blocks of the columns of an expanded state."""
     return num_blocks(step.intermediate, PANEL * PANELS_OF_A_BLOCK)
 
 
@@ -90,14 +90,14 @@ def load_rows(block, step, layer, scratch):
 
 @inlined
 def project_qkv(block, step, layer, scratch):
-    """Some columns of `qkv`: queries of the rows that move, keys and values of all rows."""
+    """Compute some columns of `qkv`: queries of the rows that move, keys and values of all rows."""
     size = step.hidden
     _multiply(block, step, step.bytes, size, layer.qkv_weight, layer.qkv_columns, step.qkv, 3 * size, size)
 
 
 @kernel
 def attend_head(block, step, layer, scratch):
-    """One head of one sequence, from `qkv` to its columns of `context`."""
+    """Compute one head of one sequence, from `qkv` to its columns of `context`."""
     sequence, head = block // step.heads, block % step.heads
     starts = carray(longs_at(step.moving_starts), (step.sequences + 1,))
     start, rows = starts[sequence], starts[sequence + 1] - starts[sequence]
@@ -125,20 +125,20 @@ def attend_head(block, step, layer, scratch):
 
 @inlined
 def quantize_context(block, step, layer, scratch):
-    """The bytes of some rows of `context`."""
+    """Write the bytes of some rows of `context`."""
     _quantize_rows(block, step, step.context, step.hidden, step.bytes, _NO_ACTIVATION)
 
 
 @inlined
 def project_context(block, step, layer, scratch):
-    """Some columns of attention's output, to `sum`."""
+    """Write some columns of the output of attention to `sum`."""
     size = step.hidden
     _multiply(block, step, step.bytes, size, layer.attended_weight, layer.attended_columns, step.sum, size, size)
 
 
 @kernel
 def add_attended(block, step, layer, scratch):
-    """Some rows of state = LayerNorm(state + sum), and their bytes."""
+    """Compute state = LayerNorm(state + sum) for some rows, and write their bytes."""
     size = step.hidden
     gains = carray(floats_at(layer.attention_norm_gain), (size,))
     biases = carray(floats_at(layer.attention_norm_bias), (size,))
@@ -152,20 +152,20 @@ def add_attended(block, step, layer, scratch):
 
 @inlined
 def expand(block, step, layer, scratch):
-    """Some columns of `expanded`, before the activation."""
+    """Compute some columns of `expanded`, before the activation."""
     wide = step.intermediate
     _multiply(block, step, step.bytes, step.hidden, layer.up_weight, layer.up_columns, step.expanded, wide, wide)
 
 
 @inlined
 def activate_expanded(block, step, layer, scratch):
-    """The activation of some rows of `expanded`, and their bytes."""
+    """Apply the activation to some rows of `expanded`, and write their bytes."""
     _quantize_rows(block, step, step.expanded, step.intermediate, step.wide_bytes, step.activation)
 
 
 @inlined
 def contract(block, step, layer, scratch):
-    """Some columns of what `expanded` adds to the state, to `sum`."""
+    """Write some columns of what `expanded` adds to the state to `sum`."""
     size, wide = step.hidden, step.intermediate
     _multiply(block, step, step.wide_bytes, wide, layer.down_weight, layer.down_columns, step.sum, size, size)
 
@@ -218,7 +218,7 @@ def _embed(row, step, out):
 
 @kernel
 def _kept(row, step, states):
-    """The address of a row's state in the memory of its sequence; states: addresses of every sequence's."""
+    """Return the address of a row's state in the memory of its sequence; states: addresses of all sequences' memory."""
     starts = carray(longs_at(step.row_starts), (step.sequences + 1,))
     piece = carray(longs_at(step.piece_of_row), (step.rows,))[row]
     sequence = _sequence_of(piece, starts, step.sequences)
@@ -227,7 +227,7 @@ def _kept(row, step, states):
 
 @kernel
 def _sequence_of(piece, starts, sequences):
-    """Which sequence a piece belongs to."""
+    """Return the sequence that a piece belongs to."""
     low, high = 0, sequences
     while high - low > 1:
         middle = (low + high) // 2
@@ -258,7 +258,10 @@ def _quantize(row, step, values, target):
 
 @kernel
 def _multiply(block, step, x, depth, weight, of_columns, out, columns, of_moving):
-    """Some panels of out = x @ weight + bias: the first `of_moving` columns of rows that move, the others of all."""
+    """Compute some panels of out = x @ weight + bias.
+
+    The first `of_moving` columns are computed for rows that move, the others for all rows.
+    """
     first = block * PANELS_OF_A_BLOCK * PANEL
     for column in range(first, min(first + PANELS_OF_A_BLOCK * PANEL, columns), PANEL):
         multiply_bytes(

@@ -1,4 +1,4 @@
-"""Decoding in machine code: which of a sequence's candidates are entities. What `service.spans.decode.choose` does."""
+"""Decodes in machine code: finds which candidates of a sequence are entities, as `service.spans.decode.choose` does."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from service.kernels.rows import kernel
 
 @kernel
 def choose(cells, order, is_nested):
-    """Move the candidates that are entities to the front, in the order that they have; -> how many.
+    """Move the candidates that are entities to the front, in their order; return how many there are.
 
-    cells: (n, 4) float32 as in `choose` of service.spans.decode; order: (n,) int64 to work in. The most probable first,
-    each is kept unless it crosses a kept one, or, in a flat model, overlaps it.
+    cells: (n, 4) float32 as in `choose` of service.spans.decode; order: (n,) int64 to work in. Taken by falling
+    probability, a candidate is kept unless it crosses a kept one, or, in a flat model, overlaps it.
     """
     count = len(cells)
     if count < 2:
@@ -33,7 +33,7 @@ def choose(cells, order, is_nested):
 
 @kernel
 def _sort(order, cells):
-    """Shell's sort: by falling log-probability, ties by index; by index alone where there are no cells."""
+    """Sort by falling log-probability, ties by index, with Shell's sort; by index alone where `cells` is empty."""
     gap = 1
     while gap < len(order) // 3:
         gap = 3 * gap + 1
@@ -56,7 +56,7 @@ def _comes_before(one, other, cells):
 
 @kernel
 def _fits(cells, candidate, kept, count, is_nested):
-    """Whether a candidate conflicts with none of the first `count` kept ones."""
+    """Tell whether a candidate conflicts with none of the first `count` kept ones."""
     first, last = cells[candidate, 0], cells[candidate, 1]
     for place in range(count):
         other_first, other_last = cells[kept[place], 0], cells[kept[place], 1]

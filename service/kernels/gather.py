@@ -1,4 +1,4 @@
-"""What follows the stages of an exit, on one thread: the parts of every sequence become its results."""
+"""Finishes an exit after its stages, on one thread: puts the parts of every sequence together."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _MEANS = (ENTROPY_MEAN, CONFIDENCE_MEAN)
 
 @kernel
 def gather_results(step):
-    """Put together what the blocks of `score_cells` found, and decode it; -> entities over all sequences.
+    """Put together what the blocks of `score_cells` found, and decode it; return the number of entities found.
 
-    Of a sequence that is read word by word all candidates stay: those of its halted words are still to join them.
+    A sequence that is read word by word keeps all candidates, since those of its halted words are added later.
     """
     chunks = num_blocks(step.longest_words, STARTS_OF_A_BLOCK)
     starts = carray(longs_at(step.word_starts), (step.sequences + 1,))

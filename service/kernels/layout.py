@@ -1,6 +1,6 @@
-"""What kernels are told: where the weights of a layer lie, and how much of everything a step has and where it lies.
+"""The records that kernels read: addresses of the weights of a layer, and the sizes and addresses of a step.
 
-Nothing is computed here. How large the arrays of a step are is for `service.kernels.plan` to say.
+Nothing is computed here. `service.kernels.plan` says how large the arrays of a step are.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ STEP = np.dtype(
     ]
     + [("epsilon", np.float64)]  # of every LayerNorm
 )
-"""What every thread must know of a step: sizes, and the addresses of its arrays, see `plan.arrays`. 8 bytes a field."""
+"""What a thread needs to know of a step: its sizes and the addresses of its arrays (`plan.arrays`), 8 bytes each."""
 
 PLACES = {name: place for place, name in enumerate(STEP.names or ())}
-"""Which of the int64 words of a record of STEP a field is."""
+"""The place of each field among the int64 words of a record of STEP."""

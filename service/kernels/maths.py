@@ -27,7 +27,7 @@ _ERF = tuple(np.float32(a) for a in (0.254829592, -0.284496736, 1.421413741, -1.
 
 @inline
 def exp(x):
-    """e**x, relative error below 3e-7; below -87 as at -87, which is about 1e-38."""
+    """Return e**x with a relative error below 3e-7; for x below -87, return that of -87, about 1e-38."""
     x = min(max(x, _LOWEST), _HIGHEST)
     shifted = x * _LOG2_E + _SHIFT
     n = shifted - _SHIFT  # to the nearest integer
@@ -44,7 +44,7 @@ def exp(x):
 
 @inline
 def log(x):
-    """Natural logarithm of a normal x > 0, absolute error below 2e-7 near 1."""
+    """Return the natural logarithm of a normal number x > 0; its absolute error is below 2e-7 near 1."""
     bits = int32(bits_of_float(x) - int32(0x3F3504F3))  # 1 / sqrt(2): m lies in [1/sqrt 2, sqrt 2)
     n = float32(int32(bits >> int32(23)))
     m = float_of_bits(int32(int32(bits & int32(0x7FFFFF)) + int32(0x3F3504F3)))
@@ -60,7 +60,7 @@ def log(x):
 
 @inline
 def gelu(x):
-    """x times the normal distribution's share below x; absolute error below 1e-6 times |x|."""
+    """Return x times the normal distribution's share below x, with an absolute error below 1e-6 times |x|."""
     z = abs(x) / _ROOT_2
     t = _ONE / (_ONE + _ERF_P * z)
     p = _ERF[4]

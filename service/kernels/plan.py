@@ -1,4 +1,4 @@
-"""How much memory a step of some size needs, array by array. Nothing is allocated here."""
+"""Works out how much memory a step of some size needs, array by array. Nothing is allocated here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALIGNMENT = 64  # bytes of a cache line
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What the memory of a step depends on: totals over its sequences, and the most that one of them has."""
+    """Holds the sizes of a step: totals over its sequences, and the most rows and words that one of them has."""
 
     rows: int
     sequences: int
@@ -30,12 +30,12 @@ class Sizes:
 
     @classmethod
     def of(cls, lengths: Sequence[int], num_words: Sequence[int]) -> Sizes:
-        """The sizes of a step over sequences of so many pieces and so many words."""
+        """Return the sizes of a step over sequences with these numbers of pieces and words."""
         cells = sum(map(num_cells, num_words))
         return cls(sum(lengths), len(lengths), sum(num_words), cells, max(lengths), max(num_words))
 
     def fit(self, reserved: Sizes) -> bool:
-        """Whether memory for `reserved` is enough."""
+        """Tell whether memory for `reserved` is enough."""
         return (
             self.rows <= reserved.rows
             and self.sequences <= reserved.sequences
@@ -46,14 +46,14 @@ class Sizes:
         )
 
     def joined(self, other: Sizes) -> Sizes:
-        """Large enough for both."""
+        """Return sizes that are large enough for both."""
         return Sizes(*(max(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))
 
 
 def arrays(
     sizes: Sizes, model: Sequence[int], threads: int, *, keeps_words: bool
 ) -> dict[str, tuple[Any, tuple[int, ...]]]:
-    """The type and shape of every array whose address a record of STEP holds, but for the table of cells.
+    """Return the type and shape of every array whose address a record of STEP holds, except the table of cells.
 
     model        the int64 words of a record of STEP, of which the sizes of the model are read
     keeps_words  whether what the bilinear form reads of words is wanted
@@ -100,7 +100,7 @@ def arrays(
 
 
 def _scratch_bytes(sizes: Sizes, of: dict[str, int]) -> int:
-    """The most that a thread works in during one block of any stage."""
+    """Return the most memory, in bytes, that a thread needs to work in during one block of any stage."""
     rank, longest_rows = of["rank"], rounded_up(sizes.longest_rows, LANES)
     floats = max(
         (2 * of["hidden"] // of["heads"] + MAX_TILE_ROWS) * longest_rows + MAX_TILE_ROWS,  # attention

@@ -31,7 +31,7 @@ _STEPS = np.float32(255)
 
 @kernel
 def quantize_row(row, out):
-    """out = round((row - low) / step), in 0 ... 255; -> step, low, so that row is about step * out + low."""
+    """Set out = round((row - low) / step), in 0 ... 255; return step, low, so that row is about step * out + low."""
     low, high = lowest_and_highest(row.ctypes.data, len(row))
     step = (high - low) / _STEPS
     inverse = _ONE / step if step > _ZERO else _ZERO
@@ -42,35 +42,35 @@ def quantize_row(row, out):
 
 @kernel
 def add(values, others):
-    """values += others, of which there may be more"""
+    """Add `others`, of which there may be more, to `values`."""
     for index in range(len(values)):
         values[index] += others[index]
 
 
 @kernel
 def copy(values, out):
-    """out = values"""
+    """Copy `values` to `out`."""
     for index in range(len(values)):
         out[index] = values[index]
 
 
 @kernel
 def keep_highest(values, highest):
-    """highest = the larger of the two, number by number"""
+    """Set each number of `highest` to the larger of it and that of `values`."""
     for index in range(len(values)):
         highest[index] = max(highest[index], values[index])
 
 
 @kernel
 def normalize_row(row, gain, bias, epsilon):
-    """row = LayerNorm(row), in place"""
+    """Set row = LayerNorm(row)."""
     standardize_row(row, epsilon)
     apply_gain(row, gain, bias, row)
 
 
 @kernel
 def standardize_row(row, epsilon):
-    """row = LayerNorm(row) before its gain and bias, in place"""
+    """Set row = LayerNorm(row) before its gain and bias."""
     mean = total(row) / np.float32(len(row))
     deviation = _ONE / np.float32(math.sqrt(squared_distances(row, mean) / np.float32(len(row)) + epsilon))
     for index in range(len(row)):
@@ -79,14 +79,14 @@ def standardize_row(row, epsilon):
 
 @kernel
 def apply_gain(row, gain, bias, out):
-    """out = row * gain + bias"""
+    """Set out = row * gain + bias."""
     for index in range(len(row)):
         out[index] = row[index] * gain[index] + bias[index]
 
 
 @kernel_of_sums
 def squared_distances(row, centre):
-    """The sum over a row of (number - centre) squared."""
+    """Return the sum over a row of (number - centre) squared."""
     result = _ZERO
     for index in range(len(row)):
         distance = row[index] - centre
@@ -96,7 +96,7 @@ def squared_distances(row, centre):
 
 @kernel
 def multiply_bytes(x, x_stride, of_rows, rows, depth, panel, of_columns, columns, out, out_stride):
-    """The first PANEL columns of out = x @ weights + bias, for any number of rows. Addresses; strides in bytes.
+    """Compute PANEL columns of out = x @ weights + bias, for any number of rows. Addresses; strides in bytes.
 
     x           (rows, depth) bytes, whose rows may overlap, and of_rows (rows, 2) their steps and lows
     panel       packed (depth / 4, PANEL, 4) bytes of these columns
@@ -122,7 +122,7 @@ def multiply_bytes(x, x_stride, of_rows, rows, depth, panel, of_columns, columns
 
 @kernel
 def activate(values, kind):
-    """values = GELU(values) where `kind` is 0, ReLU where it is 1; -1 leaves them"""
+    """Set values = GELU(values) if `kind` is 0, ReLU(values) if it is 1; -1 leaves them as they are."""
     if kind == 0:
         for index in range(len(values)):
             values[index] = maths.gelu(values[index])
@@ -133,7 +133,7 @@ def activate(values, kind):
 
 @kernel
 def multiply_floats(left, left_stride, right, right_stride, depth, out, out_stride, rows, columns):
-    """out = left @ right, for any number of rows; columns a multiple of LANES. Addresses; strides in bytes."""
+    """Compute out = left @ right, for any number of rows; columns a multiple of LANES. Addresses; strides in bytes."""
     for begin in range(0, rows, MAX_TILE_ROWS):
         height = min(MAX_TILE_ROWS, rows - begin)
         one, other = left + begin * left_stride, out + begin * out_stride
@@ -149,7 +149,7 @@ def multiply_floats(left, left_stride, right, right_stride, depth, out, out_stri
 
 @kernel
 def transpose(source, out, width, offset):
-    """out[c, offset + r] = source[r, c] for c < width"""
+    """Set out[c, offset + r] = source[r, c] for c < width."""
     for row in range(source.shape[0]):
         for column in range(width):
             out[column, offset + row] = source[row, column]
@@ -196,7 +196,7 @@ def attend(qkv, halted, stride, rows, halted_rows, head, size, hidden, keys, val
 
 @kernel
 def copy_rows(source, out, offset):
-    """out[offset + r] = the first numbers of source[r]"""
+    """Set out[offset + r] to the first numbers of source[r]."""
     for row in range(source.shape[0]):
         for column in range(out.shape[1]):
             out[offset + row, column] = source[row, column]
@@ -204,7 +204,7 @@ def copy_rows(source, out, offset):
 
 @kernel
 def softmax(table, columns, factor, sums):
-    """table / sums[:, None] = softmax(table * factor) over the first `columns` of every row; the rest becomes about 0.
+    """Make table / sums[:, None] the softmax of table * factor over the first `columns`; the others become about 0.
 
     All rows are shifted by their common largest number, unless one lies so far below it that it would vanish.
     """
@@ -228,21 +228,21 @@ def softmax(table, columns, factor, sums):
 
 @kernel
 def exponentials(values, highest, factor):
-    """values = e**((values - highest) * factor)"""
+    """Set values = e**((values - highest) * factor)."""
     for index in range(len(values)):
         values[index] = maths.exp((values[index] - highest) * factor)
 
 
 @kernel
 def scale(values, factor):
-    """values = values * factor"""
+    """Multiply `values` by `factor`."""
     for index in range(len(values)):
         values[index] *= factor
 
 
 @kernel_of_sums
 def total(row):
-    """The sum of a row."""
+    """Return the sum of a row."""
     result = _ZERO
     for index in range(len(row)):
         result += row[index]

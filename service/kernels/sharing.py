@@ -39,10 +39,11 @@ def run_stages(step, layer, counters, thread):
 
 @kernel
 def take_part(steps, layers, counters, control, helper, number, description):
-    """As the leader, helper 0: run the step that `description` describes, with all helpers that come; -> entities.
+    """Lead a step or help with steps.
 
-    As a helper: help with every step after `number` until none has come for a while; -> the last one seen, below 0 if
-    there will be no more.
+    The leader, helper 0, runs the step that `description` describes, with all helpers that come, and returns the number
+    of entities found. A helper helps with every step after `number` until none has come for a while, and returns the
+    number of the last step that it saw, below 0 if there will be no more.
 
     steps (RING,) records of STEP, counters (RING, NUM_STAGES, 16) int64, control (1 + helpers, 8) int64: the number of
     the latest step, and the one that each helper is at. description: the int64 words of a record of STEP.
@@ -74,7 +75,7 @@ def take_part(steps, layers, counters, control, helper, number, description):
 
 @kernel
 def _publish(counters, control, steps, description):
-    """Make the next step known to the helpers, in a slot that none of them is reading; -> its number."""
+    """Make the next step known to the helpers, in a slot that none of them is reading; return its number."""
     shared = control.ctypes.data
     number = load_shared(shared) + 1
     helper = 1

@@ -1,4 +1,4 @@
-"""What numba has no word for: memory by its address, bits of a float, atomic counters, extremes of a row."""
+"""Operations that numba does not offer: memory by address, bits of a float, atomic counters, extremes of a row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _constant(value: int) -> ir.Constant:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def lowest_and_highest(_: Any, address: Any, count: Any) -> Any:
-    """Smallest and largest of `count` float32 at an address; count is a multiple of LANES, and not 0."""
+    """Return the smallest and the largest of `count` float32 at an address; count is a multiple of LANES, not 0."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
         address, count = values
@@ -54,25 +54,25 @@ def lowest_and_highest(_: Any, address: Any, count: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def floats_at(_: Any, address: Any) -> Any:
-    """Memory at an address, as a pointer to float32 for `numba.carray`."""
+    """Return the memory at an address as a pointer to float32 for `numba.carray`."""
     return _pointer(types.float32)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def doubles_at(_: Any, address: Any) -> Any:
-    """Memory at an address, as a pointer to float64 for `numba.carray`."""
+    """Return the memory at an address as a pointer to float64 for `numba.carray`."""
     return _pointer(types.float64)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def bytes_at(_: Any, address: Any) -> Any:
-    """Memory at an address, as a pointer to uint8 for `numba.carray`."""
+    """Return the memory at an address as a pointer to uint8 for `numba.carray`."""
     return _pointer(types.uint8)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def longs_at(_: Any, address: Any) -> Any:
-    """Memory at an address, as a pointer to int64 for `numba.carray`."""
+    """Return the memory at an address as a pointer to int64 for `numba.carray`."""
     return _pointer(types.int64)
 
 
@@ -85,7 +85,7 @@ def _pointer(kind: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def float_of_bits(_: Any, bits: Any) -> Any:
-    """The float32 that has these 32 bits."""
+    """Return the float32 that has these 32 bits."""
 
     def generate(__: Any, builder: ir.IRBuilder, ___: Any, values: Any) -> Any:
         return builder.bitcast(values[0], _f32)
@@ -95,7 +95,7 @@ def float_of_bits(_: Any, bits: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def bits_of_float(_: Any, number: Any) -> Any:
-    """The 32 bits of a float32."""
+    """Return the 32 bits of a float32."""
 
     def generate(__: Any, builder: ir.IRBuilder, ___: Any, values: Any) -> Any:
         return builder.bitcast(values[0], _i32)
@@ -105,7 +105,7 @@ def bits_of_float(_: Any, number: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def fetch_and_add(_: Any, address: Any, value: Any) -> Any:
-    """Add to an int64 that other threads may be changing; -> what it was."""
+    """Add to an int64 that other threads may be changing; return what it was before."""
 
     def generate(__: Any, builder: ir.IRBuilder, ___: Any, values: Any) -> Any:
         return builder.atomic_rmw("add", builder.inttoptr(values[0], _i64.as_pointer()), values[1], "seq_cst")

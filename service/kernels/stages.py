@@ -14,7 +14,12 @@ from service.kernels.rows import inlined
 
 
 class Stage(NamedTuple):
-    """blocks: step -> how many blocks there are; run: (block, step, layer, scratch), which does one of them."""
+    """Describes one stage.
+
+    name    says what the stage does
+    blocks  takes (step) and returns the number of blocks
+    run     takes (block, step, layer, scratch) and does one block
+    """
 
     name: str
     blocks: Callable[..., Any]
@@ -40,10 +45,10 @@ NUM_STAGES = len(STAGES)
 
 
 def _chosen(functions: Sequence[Callable[..., Any]], arguments: str) -> Callable[..., Any]:
-    """(stage, arguments) -> what the stage's one of `functions` says; compiled as a part of its caller.
+    """Return a function of (stage, arguments) that calls the stage's one of `functions`; it is inlined in its caller.
 
-    Its source is written out, a branch for each stage: numba compiles no function that is looked up while it runs, and
-    takes longer where such functions are nested.
+    Its source is written out, a branch for each stage: numba cannot compile a function that is looked up at run time,
+    and takes longer where such functions are nested.
     """
     source = [f"def chosen(stage, {arguments}):"]
     source += [f" if stage == {stage}: return function_{stage}({arguments})" for stage in range(len(functions) - 1)]

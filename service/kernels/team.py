@@ -14,10 +14,10 @@ from service.kernels.tiles import load
 
 
 class Team:
-    """`threads` threads for steps over the layers that `layers` describes; one caller at a time."""
+    """Runs steps over the layers that `layers` describes, on `threads` threads; for one caller at a time."""
 
     def __init__(self, layers: np.ndarray[Any, Any], threads: int) -> None:
-        """layers: (num_layers,) records of LAYER"""
+        """Start the helpers; layers: (num_layers,) records of LAYER."""
         if layers.dtype != LAYER:
             raise TypeError(f"layers are records of LAYER, given {layers.dtype}")
         load()  # before any kernel is linked to it
@@ -36,11 +36,11 @@ class Team:
 
     @property
     def threads(self) -> int:
-        """With the caller's."""
+        """The number of threads, including that of the caller."""
         return len(self._control)
 
     def run(self, description: np.ndarray[Any, Any]) -> int:
-        """Run the step that `description` describes, the int64 words of a record of STEP; -> entities found."""
+        """Run a step and return the number of entities found; description: the int64 words of a record of STEP."""
         for index, is_asleep in enumerate(self._asleep):
             if is_asleep:
                 self._asleep[index] = False

@@ -40,7 +40,7 @@ out = product * step of row * step of column + (low of row * sum of column + bia
 
 
 def byte_dot_instruction() -> str:
-    """How this processor multiplies bytes: "avx512_vnni", "avx_vnni", or "portable" for one without such a thing."""
+    """Return how this processor multiplies bytes: "avx512_vnni", "avx_vnni", or else "portable"."""
     features = llvm.get_host_cpu_features()
     if features.get("avx512vnni") and features.get("avx512f"):
         return "avx512_vnni"
@@ -51,7 +51,10 @@ def byte_dot_instruction() -> str:
 
 @cache
 def load(instruction: str = "") -> None:
-    """Compile the tiles and make them known to all that is linked later; `instruction`: this processor's best."""
+    """Compile the tiles and make them known to all code that is linked later.
+
+    instruction: as `byte_dot_instruction` names it; empty for the best of this processor
+    """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     module = ir.Module(name="tiles")
@@ -74,7 +77,7 @@ Step = Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value], ir.Value]
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """A tile of `columns` registers; `is_quantized`: its sums become floats as `byte_tile` says."""
+    """Describes a tile of `columns` registers; `is_quantized`: its sums become floats as `byte_tile` says."""
 
     name: str
     columns: int
@@ -96,7 +99,7 @@ def _kinds(instruction: str) -> list[_Kind]:
 
 
 def _define(module: ir.Module, kind: _Kind) -> str:
-    """The function that goes to the tile of so many rows as its last argument says; -> its name."""
+    """Define the function that calls the tile for as many rows as its last argument says; return its name."""
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kind.arguments), kind.name)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     done = function.append_basic_block("done")
@@ -114,7 +117,7 @@ def _define(module: ir.Module, kind: _Kind) -> str:
 
 
 def _define_tile(module: ir.Module, kind: _Kind, rows: int) -> ir.Function:
-    """A tile of exactly `rows` rows: one loop over the depth, all sums in registers."""
+    """Define a tile of exactly `rows` rows: one loop over the depth, with all sums in registers."""
     vector, columns = kind.vector, range(kind.columns)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kind.arguments[:-1]), f"{kind.name}_{rows}")
     function.linkage = "internal"
@@ -153,7 +156,7 @@ def _define_tile(module: ir.Module, kind: _Kind, rows: int) -> ir.Function:
 def _dequantize(
     builder: ir.IRBuilder, sums: list[list[ir.Value]], of_rows: ir.Value, of_columns: ir.Value, stride: ir.Value
 ) -> list[list[ir.Value]]:
-    """Sums of products of bytes to floats, as `byte_tile` says."""
+    """Turn sums of products of bytes into floats, as `byte_tile` says."""
     starts = [builder.add(of_columns, builder.mul(stride, _constant(row))) for row in range(3)]
     columns = [[_load(builder, _floats, start, index) for start in starts] for index in range(len(sums[0]))]
     results = []
@@ -184,7 +187,7 @@ def _dot_256(builder: ir.IRBuilder, sums: ir.Value, unsigned: ir.Value, signed: 
 
 
 def _dot_portable(builder: ir.IRBuilder, sums: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
-    """The same in plain multiplications, which every processor has and which give the same integers."""
+    """Add products of bytes by plain multiplications, which every processor has and which give the same integers."""
     count = 4 * LANES
     one = builder.zext(builder.bitcast(unsigned, ir.VectorType(_i8, count)), ir.VectorType(_i32, count))
     other = builder.sext(builder.bitcast(signed, ir.VectorType(_i8, count)), ir.VectorType(_i32, count))
@@ -203,7 +206,7 @@ def _fused_multiply_add(builder: ir.IRBuilder, sums: ir.Value, one: ir.Value, ot
 
 
 def _call(builder: ir.IRBuilder, name: str, vector: ir.VectorType, *values: ir.Value) -> ir.Value:
-    """Call an intrinsic of LLVM's that takes and returns vectors of one kind."""
+    """Call an intrinsic of LLVM that takes and returns vectors of one kind."""
     known = builder.module.globals.get(name)
     kind = ir.FunctionType(vector, [vector] * len(values))
     return builder.call(known or ir.Function(builder.module, kind, name), values)
@@ -214,7 +217,7 @@ def _constant(value: int) -> ir.Constant:
 
 
 def _load(builder: ir.IRBuilder, vector: ir.VectorType, address: ir.Value, index: int) -> ir.Value:
-    """The index-th vector from an address on."""
+    """Load the index-th vector from an address on."""
     here = builder.add(address, _constant(4 * LANES * index))
     return builder.load(builder.inttoptr(here, vector.as_pointer()), align=4)
 
@@ -225,7 +228,7 @@ def _store(builder: ir.IRBuilder, vector: ir.Value, address: ir.Value, index: in
 
 
 def _repeat(builder: ir.IRBuilder, vector: ir.VectorType, address: ir.Value) -> ir.Value:
-    """The number at an address in every lane."""
+    """Load the number at an address into every lane."""
     value = builder.load(builder.inttoptr(address, vector.element.as_pointer()), align=4)
     undefined = ir.Constant(vector, ir.Undefined)
     single = builder.insert_element(undefined, value, ir.Constant(_i32, 0))

@@ -1,4 +1,4 @@
-"""How sure an exit is of cells: a few figures of each cell's scores, and their sums. Knows no words, no sequences."""
+"""Works out how sure an exit is of cells: a few figures of each cell's scores, and their sums. Knows no words."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _add_share(scores, highest, normalizer, entropy):
 
 @kernel
 def keep_apart(figures):
-    """Work out how unsure cells are, those where an entity is best apart from the others."""
+    """Work out how unsure cells are: apart for cells whose most probable label is an entity's, and for the others."""
     unsure, best, of_none, of_entity = (
         figures[UNSURE],
         figures[BEST],
@@ -82,7 +82,7 @@ def keep_apart(figures):
 
 @kernel
 def sum_up(num_cells, figures, summary):
-    """Add cells to a summary, (SUMMARY,) float64, whose means are still sums; cells that are none have figures of 0."""
+    """Add cells to a summary, (SUMMARY,) float64, whose means are still sums; padding has figures of 0."""
     width = figures.shape[1]
     summary[ENTROPY_MAX] = max(summary[ENTROPY_MAX], lowest_and_highest(figures[ENTROPY].ctypes.data, width)[1])
     summary[ENTROPY_MEAN] += total(figures[ENTROPY])

@@ -1,6 +1,6 @@
 """The stages of an exit that read words: projections, context, neighbours, and one half of the bilinear form.
 
-What becomes of pairs of words lives in `cells`. Every stage takes (block, step, layer, scratch), see `encoder`.
+Pairs of words are scored in `cells`. Every stage takes (block, step, layer, scratch), see `encoder`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _SIDES = 2  # of a span: its first word, its last word
 
 @inlined
 def words_of(step, sequence):
-    """Where a sequence's words begin among all words of the step, and how many they are."""
+    """Return where a sequence's words begin among all words of the step, and how many it has."""
     starts = carray(longs_at(step.word_starts), (step.sequences + 1,))
     return starts[sequence], starts[sequence + 1] - starts[sequence]
 
 
 @inlined
 def ends_of(step, sequence, start):
-    """The address of a sequence's part of `ends`: (rank + labels + 1, padded words), a column for each last word."""
+    """Return the address of a sequence's part of `ends`: (rank + labels + 1, padded words), a column per last word."""
     return step.ends + 4 * (step.rank + step.labels + 1) * (start + LANES * sequence)
 
 
@@ -37,13 +37,13 @@ def ends_of(step, sequence, start):
 
 @inlined
 def blocks_of_projections(step):
-    """Blocks of the columns of `projected`, and after them one for each sequence's context."""
+    """Return the number of blocks: those of the columns of `projected`, and one for each sequence's context."""
     return num_blocks(step.word_columns, PANEL) + step.sequences if step.with_exit else 0
 
 
 @kernel
 def project_words(block, step, layer, scratch):
-    """A panel of `projected`, or the context of a sequence where the model has one."""
+    """Compute a panel of `projected`, or the context of a sequence where the model has one."""
     panels = num_blocks(step.word_columns, PANEL)
     if block < panels:
         columns, column = step.word_columns, block * PANEL
@@ -65,7 +65,7 @@ def project_words(block, step, layer, scratch):
 
 @kernel
 def _project_mean(sequence, step, layer, scratch):
-    """The mean of a sequence's words, through the context's projections, to `word_context`."""
+    """Project the mean of a sequence's words by the context's projections, and write it to `word_context`."""
     size, columns = step.hidden, _SIDES * step.rank
     start, words = words_of(step, sequence)
     first_row = carray(longs_at(step.first_row), (step.words,))
@@ -103,15 +103,15 @@ def _project_mean(sequence, step, layer, scratch):
 
 @inlined
 def blocks_of_words(step):
-    """Blocks of the words of every sequence, as first words and as last words."""
+    """Return the number of blocks of words, once as first words and once as last words."""
     return step.sequences * _SIDES * num_blocks(step.longest_words, WORDS_OF_A_BLOCK) if step.with_exit else 0
 
 
 @kernel
 def mix_words(block, step, layer, scratch):
-    """Join some words of one side by neighbours and context; write first words to `halves`, or last words to `ends`.
+    """Add neighbours and context to some words of one side; write first words to `halves`, or last words to `ends`.
 
-    scratch: (words + 2 reach, rank) the words and those beside them, (words, rank) what they become, and what
+    scratch: (words + 2 reach, rank) the words and their neighbours, (words, rank) the result, and what
     `_add_neighbours` and `_multiply_first_words` quantise
     """
     chunks = num_blocks(step.longest_words, WORDS_OF_A_BLOCK)
@@ -149,7 +149,7 @@ def mix_words(block, step, layer, scratch):
 
 @kernel
 def _window(step, start, words, first, side, out):
-    """Rows first - reach, first - reach + 1, ... of a sequence's projected words of one side; zeros beyond its ends."""
+    """Copy a sequence's projected words of one side from `first` - reach on to `out`; zeros beyond its ends."""
     rank, columns = step.rank, step.word_columns
     at_last = side == 1 and step.ends_at_last_piece
     rows = carray(longs_at(step.last_row if at_last else step.first_row), (step.words,))
@@ -166,7 +166,7 @@ def _window(step, start, words, first, side, out):
 
 @inlined
 def _add_neighbours(step, layer, side, window, mixed_at, of_words, quantized):
-    """Write the words of a window, (words + 2 reach, rank), joined by their neighbours: (words, rank) at `mixed_at`.
+    """Add their neighbours to the words of a window, (words + 2 reach, rank); write (words, rank) at `mixed_at`.
 
     of_words, quantized: addresses of (words, 2) floats and of (words + 2 reach, rank) bytes to work in
     """
@@ -199,10 +199,10 @@ def _add_neighbours(step, layer, side, window, mixed_at, of_words, quantized):
 
 @kernel
 def _multiply_first_words(step, layer, start, first, mixed, of_words, quantized):
-    """Write what the last words of some first words are multiplied by to `halves`.
+    """Write to `halves` what last words are multiplied by, for some first words.
 
-    For each label that is the first word's projection through the bilinear form (rank), a 1 in the place of the label's
-    score of the last word (labels), and the label's score of the first word.
+    For each label these are the first word's projection through the bilinear form (rank), a 1 in the place of the
+    label's score of the last word (labels), and the label's score of the first word.
     """
     count, rank = mixed.shape
     labels, columns = step.labels, step.half_columns

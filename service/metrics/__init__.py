@@ -1,4 +1,4 @@
-"""Every Prometheus series of the service. Its objects are handed in, write what they are told, and decide nothing."""
+"""Every Prometheus series of the service. The metrics are handed in as objects, which record and decide nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Metrics:
         exit_reasons: Iterable[str],
         build: Mapping[str, str],
     ) -> None:
-        """model_name labels every series but the process's; build: values of ner_build_info's labels."""
+        """model_name: a label of every series but the process's; build: the values of ner_build_info's labels."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)  # memory, processor time, open files
         GCCollector(registry=self.registry)
@@ -35,5 +35,5 @@ class Metrics:
         self.policy = PolicyMetrics(series)
 
     def render(self) -> bytes:
-        """The exposition text."""
+        """Return all series in Prometheus' text format."""
         return generate_latest(self.registry)

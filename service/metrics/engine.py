@@ -16,15 +16,15 @@ STEP_TOKENS_BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
 class EngineMetrics:
-    """Written by the engine, as its observer.
+    """The engine's series, written as its observer.
 
-    Layers are counted when a sequence leaves, so what ran for one that was dropped on the way is not among them, and
-    executed + saved == layers of the model * sequences. The exit layer is a depth; where words halt one by one, a
-    sequence ran fewer layers than that: the mean over its words.
+    Layers are counted when a sequence leaves; the layers of a sequence that was dropped on the way are not counted, so
+    executed + saved == layers of the model * sequences. The exit layer is a depth. If words halt one by one, a sequence
+    runs fewer layers than its exit layer: the mean over its words.
     """
 
     def __init__(self, series: Series, num_layers: int, exit_reasons: Iterable[str]) -> None:
-        """exit_reasons: for which sequences may leave; the counter of each is there from the start."""
+        """exit_reasons: the reasons for which sequences may leave; each has its counter from the start."""
         self._running = series.gauge("ner_requests_running", "Requests whose first sequence has started")
         self._waiting = series.gauge("ner_requests_waiting", "Requests admitted that have not started")
         self._capacity = series.gauge("ner_queue_capacity", "Most texts that may wait and run")
@@ -66,11 +66,11 @@ class EngineMetrics:
         self._step_age = series.gauge("ner_engine_last_step_age_seconds", "Age of the step that is running, else 0")
 
     def set_queue_capacity(self, texts: int) -> None:
-        """Said once, at start."""
+        """Set the most texts that may wait and run; called once, at the start."""
         self._capacity.set(texts)
 
     def set_health(self, *, is_up: bool, step_age_s: float) -> None:
-        """Said before every scrape, since it changes without an event."""
+        """Set the engine's health; called before every scrape, since it changes without an event."""
         self._up.set(is_up)
         self._step_age.set(step_age_s)
 
@@ -96,20 +96,20 @@ class EngineMetrics:
         self._running.set(running)
 
     def shadow_done(self, disagrees: bool) -> None:
-        """An early leaver was run on to full depth."""
+        """Count a shadow run, and whether full depth disagreed."""
         self._shadow_runs.inc()
         self._shadow_disagreements.inc(disagrees)
 
 
 class _WordLayers(Collector):
-    """The histogram of layers per word. It counts the words of a sequence at one go, which the library's does not."""
+    """The histogram of layers per word. It counts all words of a sequence at once; the library's histogram cannot."""
 
     def __init__(self, model_name: str, num_layers: int) -> None:
         self._model_name = model_name
         self._counts = np.zeros(num_layers + 1, dtype=np.int64)
 
     def count(self, sequence: Sequence) -> None:
-        """All words of a sequence that left."""
+        """Count all words of a sequence that left."""
         if sequence.words is None:
             self._counts[sequence.layer] += sequence.input.num_words
         else:

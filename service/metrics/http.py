@@ -1,4 +1,4 @@
-"""What clients see: connections, requests, their times and answers. What the engine does for them is in engine.py."""
+"""What clients see: connections, requests, their times and answers. The engine's own series are in engine.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RefusedFor = Literal["queue_full", "too_large", "not_ready"]
 
 
 class HttpMetrics:
-    """Written by the HTTP server and the routes that answer texts."""
+    """The series that the HTTP server and the routes that answer texts write."""
 
     def __init__(self, series: Series, entity_labels: Iterable[str]) -> None:
         self._requests = series.counters("ner_requests", "HTTP requests", "endpoint", "code")
@@ -41,31 +41,31 @@ class HttpMetrics:
             self._entities(label)
 
     def set_connections(self, open_connections: int) -> None:
-        """A client connected or left."""
+        """Set the number of open connections."""
         self._connections.set(open_connections)
 
     def connection_refused(self, reason: str) -> None:
-        """A connection was cut off: to make room, or for what its client did."""
+        """Count a connection that was cut off: to make room, or because of what its client did."""
         self._refused_connections(reason).inc()
 
     def request_done(self, endpoint: str, code: int) -> None:
-        """An HTTP request was answered."""
+        """Count an HTTP request that was answered."""
         self._requests(endpoint, str(code)).inc()
 
     def request_refused(self, reason: RefusedFor) -> None:
-        """A request was turned away before it ran."""
+        """Count a request that was refused before it ran."""
         self._rejected(reason).inc()
 
     def request_timed_out(self) -> None:
-        """A request's time limit passed."""
+        """Count a request whose time limit passed."""
         self._timed_out.inc()
 
     def client_left(self) -> None:
-        """Nobody waited for a request any more."""
+        """Count a request whose client left before the answer."""
         self._left.inc()
 
     def request_answered(self, duration_s: float, stages_s: Mapping[str, float], labels: Iterable[str]) -> None:
-        """A request has its answer: times by stage, labels of the entities in it."""
+        """Count an answer with its duration and times by stage, in seconds, and the labels of its entities."""
         self._duration.observe(duration_s)
         for stage, seconds in stages_s.items():
             self._stages[stage].observe(seconds)

@@ -1,4 +1,4 @@
-"""The exit policy in force: what it is, what calibration expects of it, how it does, who changed it."""
+"""The exit policy in force: its parameters, what calibration expects of it, what was observed, who changed it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EXPECTED = {
 
 
 class PolicyMetrics:
-    """Written by whoever watches the exit policy."""
+    """The series of the exit policy, written by the API."""
 
     def __init__(self, series: Series) -> None:
         self._model_name = series.model_name
@@ -62,12 +62,12 @@ class PolicyMetrics:
         objective_p95_s: float | None,
         level: int,
     ) -> None:
-        """A policy is in force from now on.
+        """Show the policy that is in force from now on.
 
-        parameters       strategy, and those of tau, patience and measure that it has
+        parameters       its strategy, and tau, patience and measure if it has them
         expected         what calibration measured for it; None if it was not measured
-        objective_p95_s  what the autopilot keeps; None while it is off
-        level            the autopilot's; 0 while it is off
+        objective_p95_s  the p95 that the autopilot keeps, in seconds; None while it is off
+        level            the autopilot's level; 0 while it is off
         """
         self._tau.set(parameters.get("tau", math.nan))
         self._patience.set(parameters.get("patience", math.nan))
@@ -81,14 +81,14 @@ class PolicyMetrics:
         self._level.set(level)
 
     def changed(self, source: str) -> None:
-        """Somebody changed the policy."""
+        """Count a change of the policy by its source."""
         self._changes(source).inc()
 
     def autopilot_moved(self, direction: MovedTo) -> None:
-        """The autopilot changed it, to another of its levels."""
+        """Count a move of the autopilot to another of its levels."""
         self._moves(direction).inc()
 
     def set_observed(self, *, speedup_layers: float | None, disagreement_bound: float | None) -> None:
-        """How the policy in force does; said before every scrape, since it changes without an event. None: unknown."""
+        """Show what was observed under the policy; called before every scrape. None stands for unknown."""
         self._speedup.set(or_nan(speedup_layers))
         self._disagreement_bound.set(or_nan(disagreement_bound))

@@ -1,4 +1,4 @@
-"""How series are made: all in one registry, `model_name` first among their labels. Which ones there are, others say."""
+"""Makes series: all in one registry, with `model_name` as their first label. Which series there are, others decide."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ class Series:
         self.model_name = model_name
 
     def counter(self, name: str, text: str) -> Counter:
-        """One counter; `text` is what the exposition says of it, here and below."""
+        """Return one counter; `text` is its help text, here and below."""
         return self.counters(name, text)()
 
     def counters(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:
-        """A counter for each combination of the labels' values, made when it is first asked for."""
+        """Return a function from the labels' values to their counter, which it makes when it is first asked for."""
         family = Counter(name, text, ("model_name", *labels), registry=self.registry)
         return partial(family.labels, self.model_name)
 
     def gauge(self, name: str, text: str) -> Gauge:
-        """One gauge, at 0."""
+        """Return one gauge, at 0."""
         return Gauge(name, text, ("model_name",), registry=self.registry).labels(self.model_name)
 
     def facts(self, name: str, text: str, *labels: str) -> Gauge:
-        """A gauge whose labels are what it says; its value is 1. `model_name` must be given with them."""
+        """Return a gauge that states facts in its labels; the caller gives it `model_name`, too, and the value 1."""
         return Gauge(name, text, ("model_name", *labels), registry=self.registry)
 
     def histogram(self, name: str, text: str, buckets: Iterable[float]) -> Histogram:
-        """One histogram; buckets: their upper bounds, rising, infinity left out."""
+        """Return one histogram; buckets: their upper bounds, rising, without infinity."""
         family = Histogram(name, text, ("model_name",), registry=self.registry, buckets=tuple(buckets))
         return family.labels(self.model_name)
 
 
 def or_nan(value: float | None) -> float:
-    """What a gauge shows where there is no value: NaN."""
+    """Return a value or, for None, NaN, which a gauge shows if there is no value."""
     return math.nan if value is None else value

@@ -2,6 +2,6 @@
 
     changes --(goals.Goals)--> a policy --(live.LivePolicy)--> versions.PolicyVersion --(store.PolicyStore)--> kept
 
-All of it is values: what they look like on the wire is the API's business. Whoever answers requests captures the policy
-(`captured`), and needs to know no more than that.
+All of these are plain values; the API decides their form on the wire. Code that answers requests only needs to capture
+the policy (`captured`).
 """

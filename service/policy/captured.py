@@ -1,4 +1,4 @@
-"""What a request takes from the live exit policy. Whence it comes is the business of `service.policy.live`."""
+"""The policy that a request captures from the live exit policy. How it is captured is in `service.policy.live`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from service.exits.policy import ExitPolicy
 
 @dataclass(frozen=True, slots=True)
 class CapturedPolicy:
-    """The exit policy that a request is decided by, and the version of the live policy it was captured at."""
+    """The exit policy that decides a request, and the version of the live policy when it was captured.
+
+    is_override  whether the request changed the policy for itself alone
+    """
 
     policy: ExitPolicy
     version: int

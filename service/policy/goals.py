@@ -1,4 +1,4 @@
-"""What a change of the exit policy may ask for, and the policy that it comes to. What is in force is not known here."""
+"""What a change of the exit policy may ask for, and the policy that results. Which policy is in force, `live` knows."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ EXAMPLE = '{"p95_ms": 100, "max_f1_loss": 1.0}'
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """An operator's wish to the autopilot, to be kept by moving along the calibrated operating points.
+    """What an operator asks of the autopilot, which keeps it by moving along the calibrated operating points.
 
-    p95_ms            of requests, from their arrival to their answer
+    p95_ms            95th percentile of the time from a request's arrival to its answer, in milliseconds
     max_f1_loss       F1 x 100 below full depth, as calibration measured it: no point that loses more is ever used
-    max_disagreement  share of early leavers whose entities may differ from full depth's; None: any
+    max_disagreement  share of early leavers, in [0, 1], whose entities may differ from full depth's; None: any share
     """
 
     p95_ms: float
@@ -48,7 +48,7 @@ class Objective:
 
     @classmethod
     def merged(cls, current: Objective | None, changes: object) -> Objective:
-        """`current` with `changes` (RFC 7396), which are complete where there is no current one. Raises BadInput."""
+        """Return `current` merged with `changes` (RFC 7396). Raises BadInput for changes that leave it incomplete."""
         if not isinstance(changes, Mapping):
             raise BadInput(f"autopilot is {changes!r}; expected an object such as {EXAMPLE}, or null to switch it off")
         known = [field.name for field in fields(cls)]
@@ -66,7 +66,7 @@ class Objective:
 class Ladder:
     """The levels that an objective allows: level 0 is the most accurate policy, every further one is faster.
 
-    speeds  by level, measured: times as fast as full depth
+    speeds  by level: how many times as fast as full depth, as calibration measured it
     """
 
     objective: Objective
@@ -74,15 +74,15 @@ class Ladder:
     speeds: tuple[float, ...]
 
     def level_of(self, policy: ExitPolicy) -> int | None:
-        """Return the level of a policy, None for one that is no level."""
+        """Return the level of a policy, or None if it is not one of the levels."""
         return self.policies.index(policy) if policy in self.policies else None
 
     def highest_level(self, found: Callable[[ExitPolicy], Disagreement]) -> int:
-        """The fastest level that may be used, by what shadow runs found of each: the last one, or the one below the
-        first that is proven to be over `max_disagreement` (level 0, where that is the first).
+        """Return the fastest level that may be used; `found` returns what shadow runs found of a level's policy.
 
-        Proven: the *lower* bound is over the limit. The upper one proves nothing of a level that was hardly used: it
-        begins at 1, and measured by it all levels would be closed when the next peak comes.
+        That is the last level, or the level below the first one that is proven to be over `max_disagreement` (level 0
+        if that is level 0). A level is proven to be over the limit if its *lower* bound is. The upper bound proves
+        nothing of a level that was hardly used: it starts at 1, so all levels would be closed when the next peak comes.
         """
         limit = self.objective.max_disagreement
         for level, policy in enumerate(self.policies if limit is not None else ()):
@@ -93,7 +93,7 @@ class Ladder:
 
 @dataclass(frozen=True, slots=True)
 class Goals:
-    """What one model (name@version) can be asked for; calibration is None for one that has not been calibrated."""
+    """What one model (name@version) can be asked for; calibration is None for a model that was not calibrated."""
 
     model: str
     catalog: PolicyCatalog
@@ -101,18 +101,18 @@ class Goals:
 
     @classmethod
     def of(cls, model: str, assets: ModelAssets, calibration: Calibration | None = None) -> Goals:
-        """Return those of a model, given what it brings for the strategies."""
+        """Return the goals of a model, given its assets for the strategies."""
         return cls(model, calibration.catalog(assets) if calibration else PolicyCatalog(assets), calibration)
 
     def default(self) -> ExitPolicy:
-        """Return what is in force before anybody asked for anything."""
+        """Return the policy that is in force before the first change."""
         if self.calibration is not None:
             return self._policy_for("preset", "balanced")
         name = Vee.strategy if Vee.strategy in self.catalog.strategies else HashEE.strategy
         return self.catalog.policy({"strategy": name})
 
     def for_one_request(self, current: ExitPolicy, changes: Mapping[str, Any]) -> ExitPolicy:
-        """`current` with a request's own changes to it, which are parameters only. Raises BadInput."""
+        """Return `current` with one request's changes, which may only be parameters. Raises BadInput."""
         for name in changes:
             if name in GOALS or name in READ_ONLY:
                 raise BadInput(f"exit_policy.{name} cannot be set for one request; only parameters can")
@@ -121,9 +121,9 @@ class Goals:
     def changed(
         self, current: ExitPolicy, changes: Mapping[str, Any], known: Mapping[int, Mapping[str, Any]]
     ) -> ExitPolicy:
-        """Return what a change makes of `current`, by parameters or by one goal. Raises BadInput.
+        """Return `current` changed by parameters or by one goal. Raises BadInput.
 
-        known  what may be rolled back to: by version, strategy and parameters
+        known  strategy and parameters of every version that `rollback_to` may name, by version
         """
         if not changes:
             raise BadInput("the change is empty; send parameters such as tau or patience, or one goal")
@@ -144,9 +144,10 @@ class Goals:
     def flown(
         self, current: ExitPolicy, objective: Objective | None, changes: Mapping[str, Any]
     ) -> tuple[ExitPolicy, Ladder | None]:
-        """Return the policy that the autopilot begins with, and its ladder, None where it is switched off.
+        """Return the policy with which the autopilot starts, and its ladder, or None if the change switches it off.
 
-        It goes on from `current` where that is one of its levels. `objective` is the one so far. Raises BadInput.
+        The policy is `current` if that is a level of the ladder, else level 0. `objective` is the autopilot's before
+        the change; `changes` are merged with it. Raises BadInput.
         """
         if len(changes) > 1:
             raise BadInput(f"given {sorted(changes)}; autopilot stands alone, since it chooses the parameters itself")
@@ -156,7 +157,7 @@ class Goals:
         return current if current in ladder.policies else ladder.policies[0], ladder
 
     def ladder(self, objective: Objective) -> Ladder:
-        """Return the levels that an objective allows. Raises BadInput where there are none."""
+        """Return the levels that an objective allows. Raises BadInput if there are none."""
         if self.calibration is None:
             raise BadInput(self._needs_calibration("autopilot"))
         points = self.calibration.ladder(objective.max_f1_loss)

@@ -25,9 +25,10 @@ HISTORY_LENGTH = 1_000
 
 
 class LivePolicy:
-    """Reads are one attribute access; changes are serialised, saved first, then swapped in.
+    """The live exit policy. Reading it is one attribute access; changes are serialised, and saved before they hold.
 
-    At start, what is kept wins over the default; what cannot be gone on from is set aside, and the history says so.
+    At the start, a saved state takes precedence over the default; a saved state that cannot be used is set aside, and
+    the history says so.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class LivePolicy:
         now: Callable[[], datetime],
         on_change: Callable[[PolicyVersion], None] = lambda _: None,
     ) -> None:
-        """goals, store: of the same model; now: the wall clock in UTC.
+        """Load the saved state. `goals` and `store` belong to the same model; `now` returns the wall clock in UTC.
 
-        `on_change` is told of every version put in force. Raises OSError where the store cannot be used.
+        `on_change` is called with every version that comes into force, the first included. Raises OSError if the store
+        cannot be used.
         """
         self._goals = goals
         self._store = store
@@ -75,9 +77,10 @@ class LivePolicy:
         return CapturedPolicy(self._goals.for_one_request(current.policy, override), current.version, is_override=True)
 
     def renew(self, captured: CapturedPolicy, override: Mapping[str, Any] | None = None) -> CapturedPolicy:
-        """Return `captured` itself while the version it was captured at is in force, else what is captured now.
+        """Return `captured` itself while its version is in force, else a new capture. Raises BadInput.
 
-        So a request that is checked when it comes and decided when it starts merges its changes once. Raises BadInput.
+        A request is checked when it arrives and decided when it starts; its override is merged again only if the policy
+        has changed in between.
         """
         return captured if captured.version == self._current.version else self.capture(override)
 
@@ -106,13 +109,13 @@ class LivePolicy:
         return list(reversed(self._history))
 
     def observe(self, captured: CapturedPolicy, layers_run: float) -> None:
-        """Count a sequence that left under `captured`; only the live version's own sequences count."""
+        """Count a sequence that left under `captured`, unless that had an override or is no longer in force."""
         with self._lock:
             if captured.version == self._current.version and not captured.is_override:
                 self._counts.sequence_left(layers_run)
 
     def observe_shadow(self, captured: CapturedPolicy, disagrees: bool) -> None:
-        """Count a sequence that left early under `captured` and was run on to full depth."""
+        """Count a shadow run of a sequence that left early under `captured`, if no person changed the policy since."""
         with self._lock:
             if captured.version >= self._shadows_since and not captured.is_override:
                 self._counts.shadow_done(captured.policy, disagrees)
@@ -126,13 +129,13 @@ class LivePolicy:
         if_version: int | None = None,
         dry_run: bool = False,
     ) -> PolicyState:
-        """Put in force what `changes` (parameters, one goal, or the autopilot's objective) come to; -> what it is now.
+        """Change the policy in force by parameters, one goal or the autopilot's objective; return the state after that.
 
-        Nothing changes when it raises or on a dry run. Every change but the autopilot's own switches it off, unless it
-        is the one that sets its objective.
+        On a dry run, and when it raises, nothing changes. Every change switches the autopilot off, except the
+        autopilot's own and the one that sets its objective.
 
-        Raises PolicyConflict when `if_version` is not the version in force, BadInput for anything that cannot be, and
-        EngineFailed when it cannot be saved.
+        Raises PolicyConflict if `if_version` is not the version in force, BadInput for changes that do not fit, and
+        EngineFailed if the change cannot be saved.
         """
         with self._changing:
             before = self._current
@@ -190,13 +193,13 @@ class LivePolicy:
         return self._now().isoformat(timespec="milliseconds")
 
     def _start(self) -> PolicyVersion:
-        """What is kept; else the default, with the reason in the history."""
+        """Return the saved version; else the default, with the reason in the history."""
         try:
             if kept := self._store.load():
                 return self._restore(kept)
             why = "first start"
         except StateUnusable as error:
-            why = str(error).encode("utf-8", "backslashreplace").decode()  # whatever the file said, it can be shown
+            why = str(error).encode("utf-8", "backslashreplace").decode()  # so that it can always be shown
             self._store.set_aside()
             log.warning("%s; starting from the default policy", why)
         start = self._version(self._goals.default(), 1, self._timestamp(), "start")
@@ -205,7 +208,7 @@ class LivePolicy:
         return start
 
     def _restore(self, kept: tuple[HistoryEntry, ...]) -> PolicyVersion:
-        """Raises StateUnusable for a policy or an objective that the model does not allow."""
+        """Return the newest saved version. Raises StateUnusable if the model does not allow its policy or objective."""
         newest, record = kept[-1], kept[-1].after
         try:
             policy = self._goals.catalog.policy(record.parameters)

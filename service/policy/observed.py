@@ -1,4 +1,4 @@
-"""What has happened under the exit policy: counted, and as a value. Whoever owns the counts guards them."""
+"""What has happened under the exit policy: the counts, and a value made of them. The counts' owner holds a lock."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from service.exits.policy import ExitPolicy
 class Observed:
     """What has happened under one version.
 
-    average_exit_layer  of its sequences; None before the first
-    since               ISO 8601 in UTC
+    average_exit_layer  layers run per sequence; None before the first sequence
+    sequences           how many sequences left
+    since               when the version came into force, ISO 8601 in UTC
     shadow              what shadow runs found of its policy
     """
 
@@ -25,9 +26,11 @@ class Observed:
 
 @dataclass(slots=True)
 class Counts:
-    """Counts of one version; but shadow runs count by policy, since the version that a person made last.
+    """Counts of one version, and of shadow runs by policy, since a person last changed the policy.
 
-    The autopilot comes back to a policy, and then so does what was found of it.
+    Shadow runs are counted by policy, so that their counts still hold when the autopilot returns to a policy.
+
+    layers  layers run, summed over the sequences that left
     """
 
     layers: float = 0
@@ -35,12 +38,12 @@ class Counts:
     shadows: dict[ExitPolicy, Disagreement] = field(default_factory=dict)
 
     def sequence_left(self, layers_run: float) -> None:
-        """Count one more answer."""
+        """Count a sequence that left after it ran so many layers."""
         self.layers += layers_run
         self.sequences += 1
 
     def shadow_done(self, policy: ExitPolicy, disagrees: bool) -> None:
-        """Count an early leaver of `policy` that was run on to full depth, and had other entities there or not."""
+        """Count a shadow run of a sequence that left early under `policy`, and whether full depth disagrees."""
         self.shadows[policy] = self.disagreement(policy).plus(disagrees)
 
     def disagreement(self, policy: ExitPolicy) -> Disagreement:
@@ -48,6 +51,6 @@ class Counts:
         return self.shadows.get(policy, Disagreement())
 
     def observed(self, policy: ExitPolicy, since: str) -> Observed:
-        """Return what was counted, for the version that has been of `policy` since then."""
+        """Return the counts as a value, for a version whose policy has been in force since `since`."""
         average = self.layers / self.sequences if self.sequences else None
         return Observed(average, self.sequences, since, self.disagreement(policy))

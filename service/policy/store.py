@@ -1,4 +1,4 @@
-"""Where the exit policy outlives the process that serves it. What may be put in force is decided elsewhere."""
+"""Stores that keep the exit policy when the process ends. Which policy may be in force is decided elsewhere."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from service.files import write_whole
 from service.policy.goals import Objective
 from service.policy.versions import HistoryEntry, PolicyRecord, Source
 
-HIGHEST_VERSION = 2**53  # a metric must be able to show it
+HIGHEST_VERSION = 2**53  # a metric is a float, which is exact up to here
 _FIELDS = {"version", "at", "by", "changed_by", "before", "after"}
 
 
 class StateUnusable(ServiceError):
-    """What is kept is nothing to go on from; the message says why."""
+    """The saved state cannot be used; the message says why."""
 
 
 class PolicyStore(Protocol):
     """Keeps the history of one model's policy, oldest first. Its last entry made the policy in force."""
 
     def load(self) -> tuple[HistoryEntry, ...]:
-        """Return what is kept, empty where nothing is. Raises StateUnusable for what this store did not save so."""
+        """Return the saved history, empty if there is none. Raises StateUnusable if it cannot be read."""
 
     def set_aside(self) -> None:
-        """Put what is kept out of the way, where a person can look at it. Raises OSError."""
+        """Move the saved state to where a person can look at it. Raises OSError."""
 
     def save(self, history: Sequence[HistoryEntry]) -> None:
-        """Keep this in place of what was kept, as a whole. Raises OSError, and then everything is as it was."""
+        """Replace the saved history, as a whole. Raises OSError, and then the saved history is unchanged."""
 
 
 class StateFolder:
-    """Keeps them in `exit_policy.json` in a folder; see PolicyStore. What is set aside is `exit_policy.unusable`."""
+    """Keeps a history in a folder as `exit_policy.json`; sets it aside as `exit_policy.unusable`. See PolicyStore."""
 
     def __init__(self, folder: Path, model: str) -> None:
-        """model: name@version. A file of another one is unusable."""
+        """model: name@version; the file of another model is unusable."""
         self._path = folder / "exit_policy.json"
         self._model = model
 
@@ -92,7 +92,10 @@ def _written_record(record: PolicyRecord) -> dict[str, Any]:
 
 
 def _read(state: Mapping[str, Any]) -> tuple[HistoryEntry, ...]:
-    """Raise BadInput, LookupError, TypeError or ValueError unless there is a history that leads to what is in force."""
+    """Return the history of a saved state, whose last entry is the policy in force.
+
+    Raises BadInput, LookupError, TypeError or ValueError for a state that is not of this form.
+    """
     current, history = state["current"], state["history"]
     versions = [entry["version"] for entry in history]
     if any(type(version) is not int or not 0 < version < HIGHEST_VERSION for version in versions):
@@ -103,7 +106,7 @@ def _read(state: Mapping[str, Any]) -> tuple[HistoryEntry, ...]:
     in_force = current["policy"], current["version"], current["updated_at"], current["updated_by"]
     if (newest["after"], newest["version"], newest["at"], newest["by"]) != in_force:
         raise BadInput(f"the history ends at version {versions[-1]}, which is not the policy in force")
-    json.dumps(history, allow_nan=False, ensure_ascii=False).encode()  # it can be shown
+    json.dumps(history, allow_nan=False, ensure_ascii=False).encode()  # raises ValueError unless it can be shown
     return tuple(_read_entry(entry) for entry in history)
 
 

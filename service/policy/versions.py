@@ -1,4 +1,4 @@
-"""The values that the live exit policy is told in: its versions, its state, its history. They decide nothing."""
+"""The values that describe the live exit policy: its versions, its state, its history. They decide nothing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ Source = Literal["start", "api", "autopilot"]
 
 @dataclass(frozen=True, slots=True)
 class PolicyVersion:
-    """The policy in force and since when; `updated_at` is ISO 8601 in UTC.
+    """One version of the live policy.
 
-    expected  what calibration measured for it, by name of the figure; None if it was not measured
-    ladder    what the autopilot may use; None while it is off
+    updated_at  when it came into force, ISO 8601 in UTC
+    expected    what calibration measured for the policy, by name of the figure; None if it was not measured
+    ladder      the levels that the autopilot may use; None while it is off
     """
 
     policy: ExitPolicy
@@ -31,12 +32,12 @@ class PolicyVersion:
 
     @property
     def objective(self) -> Objective | None:
-        """What the autopilot keeps; None while it is off."""
+        """The objective that the autopilot keeps; None while it is off."""
         return self.ladder.objective if self.ladder else None
 
     @property
     def level(self) -> int | None:
-        """Of the policy, on the autopilot's ladder; None where it stands on none."""
+        """The policy's level on the autopilot's ladder; None if it is no level, or while the autopilot is off."""
         return self.ladder.level_of(self.policy) if self.ladder else None
 
 
@@ -44,9 +45,10 @@ class PolicyVersion:
 class PolicyState:
     """A version with all that is known of it.
 
-    in_force       the version; on a dry run, the one that would be in force
-    preset         that its policy is; None for any other policy
-    highest_level  the fastest level that the autopilot may use just now; None while it is off
+    in_force       the version; on a dry run, the version that would be in force
+    preset         the preset that has its policy; None if none has
+    observed       what has happened under it
+    highest_level  the fastest level that the autopilot may use at the moment; None while it is off
     """
 
     in_force: PolicyVersion
@@ -56,16 +58,16 @@ class PolicyState:
 
     @property
     def version(self) -> int:
-        """Its number."""
+        """The number of the version."""
         return self.in_force.version
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyRecord:
-    """What is remembered of a version. The model may be another one since, and know its strategy no more.
+    """What the history keeps of a version. The model may have changed since then, and no longer know its strategy.
 
     parameters  strategy and parameters, as a change takes them
-    objective   what the autopilot kept; None while it was off
+    objective   the autopilot's objective; None while it was off
     """
 
     parameters: Mapping[str, Any]
@@ -73,15 +75,15 @@ class PolicyRecord:
 
     @classmethod
     def of(cls, version: PolicyVersion) -> PolicyRecord:
-        """Return what is to be remembered of a version."""
+        """Return the record of a version."""
         return cls(version.policy.to_json(), version.objective)
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """One change: the version it made, when (ISO 8601 in UTC), and what was before and after it.
+    """One change: the version that it made, when (ISO 8601 in UTC), and the policy before and after it.
 
-    changed_by  who it was, in their own words; of a start from the default, why
+    changed_by  who made the change, in their own words; for a start from the default, the reason
     before      None for a start from the default
     """
 

@@ -1,1 +1,1 @@
-"""The span table: which cells count, how it is decoded, how spans are compared with gold."""
+"""The span table: this package knows its layout, decodes it, and compares spans with gold ones."""

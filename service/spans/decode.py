@@ -1,4 +1,4 @@
-"""A span table to spans: candidates best first, each kept unless it conflicts with a better one (Yu et al. 2020)."""
+"""Decodes candidates into spans: best first, each is kept unless it conflicts with a better one (Yu et al. 2020)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import numpy as np
 
 from service.spans.types import FloatArray, Span
 
-FEW = 32  # so many are sorted faster one by one
+FEW = 32  # up to this number, Python sorts faster than numpy
 
 
 def decode(candidates: FloatArray, *, nested: bool) -> list[Span]:
-    """The entities of one sequence, in order of (start, end): those of `choose`."""
+    """Return the entities of one sequence in order of (start, end); `candidates` as in `choose`."""
     return spans_of(choose(candidates, nested=nested))
 
 
 def choose(candidates: FloatArray, *, nested: bool) -> FloatArray:
-    """The candidates that are entities, in the order that they have.
+    """Return the candidates that are entities, in their order.
 
-    candidates: (n, 4) first word, last word, label and log-probability of the cells whose most probable label is not
-    0, in the order of the table. The most probable are chosen first, ties by (start, end). (Yu et al. sort by the raw
-    score, which changes when label 0 is subtracted from every label; the probability does not.)
+    candidates: (n, 4) first word, last word (inclusive), label and log-probability of the cells whose most probable
+    label is not 0, in the order of the table. The most probable candidates are chosen first, ties by (start, end).
+    (Yu et al. sort by the raw score, which changes when the score of label 0 is subtracted from that of every label;
+    the probability does not.)
     """
     if len(candidates) < 2:
         return candidates
@@ -33,7 +34,7 @@ def choose(candidates: FloatArray, *, nested: bool) -> FloatArray:
 
 
 def spans_of(chosen: FloatArray) -> list[Span]:
-    """What `choose` left, as spans."""
+    """Turn the candidates that `choose` returns into spans."""
     return [
         Span(int(first), int(last) + 1, int(label), math.exp(log_prob))
         for first, last, label, log_prob in chosen.tolist()
@@ -41,11 +42,12 @@ def spans_of(chosen: FloatArray) -> list[Span]:
 
 
 def keep_compatible(starts: Sequence[int], ends: Sequence[int], costs: Sequence[float], *, nested: bool) -> list[int]:
-    """Indices of the candidates (start, end, cost) that survive, cheapest first, ties by (start, end).
+    """Return the indices of the candidates (start, end, cost) that are kept, cheapest first, ties by (start, end).
 
-    A nested model refuses a span that crosses a kept one: starts inside it and ends outside, or the reverse. A flat one
-    refuses any overlap. Kept spans of a nested model form a tree, so for a candidate it is enough to know, at its first
-    position, the nearest end of a kept span that began before, and at its last, the nearest start of one that goes on.
+    A nested model refuses a span that crosses a kept one: that starts inside and ends outside of it, or the reverse. A
+    flat model refuses any overlap. Kept spans of a nested model form a tree, so two numbers decide about a candidate:
+    at its first position, the nearest end of a kept span that starts before the position, and at its last position, the
+    nearest start of a kept span that ends after it.
     """
     if len(starts) < 2:
         return list(range(len(starts)))
@@ -64,8 +66,8 @@ def keep_compatible(starts: Sequence[int], ends: Sequence[int], costs: Sequence[
                 taken[start:end] = b"\x01" * (end - start)
                 kept.append(index)
         return kept
-    # by position: smallest inclusive end of a kept span that starts before and covers the position,
-    # largest start of a kept span that covers the position and ends after it
+    # by position: the smallest (inclusive) end of a kept span that starts before the position and covers it,
+    # and the largest start of a kept span that covers the position and ends after it
     nearest_end = np.full(size, size, dtype=np.int64)
     nearest_start = np.full(size, -1, dtype=np.int64)
     end_at, start_at = nearest_end.data, nearest_start.data  # read as Python integers: much faster

@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of found entities against gold ones: strict, micro-averaged."""
+"""Scores found entities against gold ones: strict and micro-averaged precision, recall and F1."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Key = tuple[int, int, str]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Counts of a comparison; `f1`, `precision` and `recall` are fractions in [0, 1], 0 where undefined."""
+    """Holds the counts of a comparison; `f1`, `precision` and `recall` are fractions in [0, 1], 0 where undefined."""
 
     gold: int = 0
     found: int = 0
@@ -36,7 +36,7 @@ class Score:
 
 
 def keys(entities: Iterable[Entity]) -> set[Key]:
-    """What two entities must share to be the same: start, end and label. Probabilities do not count."""
+    """Return the start, end and label of every entity: two entities are the same if these are equal."""
     return {(entity.start, entity.end, entity.label) for entity in entities}
 
 
@@ -46,7 +46,7 @@ def score(gold: set[Key], found: set[Key]) -> Score:
 
 
 def score_by_label(gold: set[Key], found: set[Key]) -> dict[str, Score]:
-    """As `score`, one row a label."""
+    """Compare the entities of one text for each label that occurs."""
     gold_count, found_count = Counter(key[2] for key in gold), Counter(key[2] for key in found)
     correct_count = Counter(key[2] for key in gold & found)
     return {
@@ -56,7 +56,7 @@ def score_by_label(gold: set[Key], found: set[Key]) -> dict[str, Score]:
 
 
 def inner(entities: set[Key]) -> set[Key]:
-    """The entities that lie inside another, larger one of the same set: the nested ones."""
+    """Return the nested entities: those that lie inside another, larger one of the same set."""
     return {
         (start, end, label)
         for start, end, label in entities

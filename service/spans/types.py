@@ -1,7 +1,7 @@
-"""Spans of words and entities of characters: the conventions that everything else keeps.
+"""Types of spans and entities, with the conventions that hold everywhere.
 
 Words count from 0 within a sequence, character offsets are Unicode code points within a text, all ends are exclusive,
-table label 0 means no entity.
+and table label 0 means no entity.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DoubleArray = NDArray[np.float64]
 
 
 class Span(NamedTuple):
-    """Words [start, end) carry `label`, with probability `score`."""
+    """Says that the words [start, end) of a sequence have `label`, with probability `score`."""
 
     start: int
     end: int
@@ -28,7 +28,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """Characters [start, end) of a text carry `label`, with probability `score` (1.0 for gold)."""
+    """Says that the characters [start, end) of a text have `label`, with probability `score` (1.0 for gold)."""
 
     start: int
     end: int

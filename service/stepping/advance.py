@@ -1,4 +1,4 @@
-"""The step: run a layer over some passages, look at what its exit said, decide who leaves."""
+"""The step: runs a layer over some passages, looks at what its exit said, and decides which passages leave."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from service.stepping.passage import Passage
 
 
 def advance(executor: Executor, passages: Sequence[Passage]) -> None:
-    """Move passages, which all stand before the same layer, through it; whoever leaves has an `exit_reason` then.
+    """Move passages, which all stand before the same layer, through that layer; those that leave get an `exit_reason`.
 
-    The layer runs once over all of them packed together, the exit only if somebody needs it. When this raises, nobody
-    has moved, and it may be called again with some of them.
+    The layer runs once over all passages packed together, its exit only if some passage needs it. When this raises, no
+    passage has changed, and the call may be repeated with some of them.
     """
     num_layers = executor.config.num_layers
     layer = passages[0].layer + 1
@@ -35,7 +35,7 @@ def advance(executor: Executor, passages: Sequence[Passage]) -> None:
         one and passage.policy.words_after(layer, num_layers, passage.input, one, reading)
         for passage, one, reading in zip(passages, before, of_exit, strict=True)
     ]
-    is_last = layer == num_layers  # there nobody asks for a reason to leave
+    is_last = layer == num_layers  # there no policy needs evidence to decide
     evidence = [()] * len(passages) if is_last else _evidence(passages, readings, words)
     reasons = [
         passage.policy.decide([*passage.history, seen], num_layers)
@@ -51,7 +51,7 @@ def advance(executor: Executor, passages: Sequence[Passage]) -> None:
 
 
 def run(executor: Executor, passages: Sequence[Passage]) -> Iterator[Passage]:
-    """Advance passages that set out together; yield each one when it has left, with what it holds on the device."""
+    """Advance passages together; yield each passage when it has left, before it is decoded or released."""
     under_way = list(passages)
     while under_way:
         advance(executor, under_way)
@@ -60,7 +60,7 @@ def run(executor: Executor, passages: Sequence[Passage]) -> Iterator[Passage]:
 
 
 def _active(words: Sequence[WordProgress | None]) -> list[Flags | None] | None:
-    """Per passage, which of its words move; None where all do."""
+    """Return for each passage which of its words move; None for a passage, or for all, whose words all move."""
     if all(one is None for one in words):
         return None
     return [None if one is None else one.moving for one in words]
@@ -69,7 +69,7 @@ def _active(words: Sequence[WordProgress | None]) -> list[Flags | None] | None:
 def _evidence(
     passages: Sequence[Passage], readings: Sequence[Reading | None], words: Sequence[WordProgress | None]
 ) -> list[Evidence]:
-    """What each one's policy sees after the layer, worked out together for those that share a policy."""
+    """Return the evidence of each passage after the layer, worked out together for passages that share a policy."""
     groups: dict[tuple[int, int], list[tuple[int, list[Reading]]]] = {}
     for index, (passage, reading) in enumerate(zip(passages, readings, strict=True)):
         if reading is not None or words[index] is not None:

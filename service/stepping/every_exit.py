@@ -1,4 +1,4 @@
-"""Runs to full depth at which every exit is computed: what traces, evaluation and self-sampling need."""
+"""Runs sequences to full depth and computes every exit, for traces, evaluation and the sampling of training."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ WordLayers = Callable[[SequenceInput], IntArray]
 
 @dataclass(frozen=True, slots=True)
 class HaltingAsTold(FullDepth):
-    """Full depth in which words halt where they are told to: (words,) after which layer each one does."""
+    """Runs to full depth while words halt after given layers.
+
+    word_layers  returns the layer after which each word of a sequence halts: (words,)
+    """
 
     word_layers: WordLayers = field(kw_only=True)
 
     def start(self, sequence: SequenceInput) -> WordProgress:
-        """Return all words, moving."""
+        """Return the words before the first layer: all move."""
         return WordProgress.of(sequence)
 
     def words_after(
         self, layer: int, num_layers: int, sequence: SequenceInput, words: WordProgress, reading: Reading | None
     ) -> WordProgress:
-        """Return the words one layer further."""
+        """Return the words after `layer`, some of them halted there."""
         return replace(words.after(layer, None), moving=self.word_layers(sequence) > layer)
 
 
@@ -42,9 +45,10 @@ def run_to_full_depth(
     max_pieces: int = 4096,
     word_layers: WordLayers | None = None,
 ) -> Iterator[tuple[list[int], list[Reading]]]:
-    """Yield batch by batch which sequences were run, and what every exit said of them, tables included.
+    """Yield for every batch the indices of its sequences, and one reading per exit, tables included.
 
-    word_layers: after which layers a sequence's words halt; None: none does
+    max_pieces   of a batch
+    word_layers  returns the layer after which each word of a sequence halts: (words,); None: no word halts
     """
     policy = FullDepth() if word_layers is None else HaltingAsTold(word_layers=word_layers)
     for batch in length_buckets(sequences, max_pieces):

@@ -1,4 +1,4 @@
-"""What a passage saw after each layer, for whoever wants to look into it. The wire's form is decided elsewhere."""
+"""Shows what a passage saw after each layer. The form on the wire is decided elsewhere."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from service.stepping.passage import Passage
 
 @dataclass(frozen=True, slots=True)
 class LayerView:
-    """One layer that ran.
+    """Holds what a passage saw after one layer that ran.
 
-    consistency   with layer 1, 2, ...: the passage's own where its strategy compares tables by it, else VEE's default
-                  measure
-    votes         earlier layers that agree with it; None under a strategy without votes
-    entropy_mean, entropy_max  normalised entropy over the cells of the table
-    evidence      what the strategy decided by; empty at the last layer
-    spans         what the exit found
+    layer                      from 1
+    consistency                with layers 1, ..., layer - 1; by the measure of the passage's own policy if that is VEE,
+                               else by VEE's default measure
+    votes                      how many earlier layers agree with this one; None under a strategy without votes
+    entropy_mean, entropy_max  normalised entropy over the valid cells of the table
+    evidence                   what the policy decided by; empty at the last layer
+    spans                      what the exit found
     """
 
     layer: int
@@ -32,7 +33,7 @@ class LayerView:
 
 
 def inspect(passage: Passage) -> list[LayerView]:
-    """View every layer of a passage that has kept every exit, and has not been released."""
+    """Return a view of every layer of a passage that keeps every exit and has not been released."""
     policy = passage.policy
     comparing = policy if isinstance(policy, Vee) else Vee()
     readings = passage.seen

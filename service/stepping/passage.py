@@ -1,4 +1,4 @@
-"""A passage: one sequence on its way through the layers under a policy. How it is advanced stands in `advance`."""
+"""A passage: one sequence on its way through the layers under a policy. `advance` moves it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from service.text.types import SequenceInput
 
 @dataclass(slots=True, eq=False)
 class Passage:
-    """One sequence, the policy that it is under, and what has come of it so far.
+    """Holds one sequence, its policy, and how far it has come.
 
-    keeps_every_exit  whether also those exits are computed, tables included, that its policy does not need: for whoever
-                      looks into it afterwards
-    state             what the executor keeps of it, after the last layer that ran
-    readings          per layer that ran, what its exit said; None where it was not needed
-    history           per layer that ran, what the policy saw
-    words             how far its words have come, under a strategy that halts them one by one
-    exit_reason       why it left; None while it is under way
-    spans             what it answers, once that has been decoded
+    keeps_every_exit  whether every exit is computed, tables included, even if its policy does not need it, so that the
+                      passage can be inspected afterwards
+    state             what the executor keeps of it after the last layer that ran
+    readings          for every layer that ran, what its exit said; None if the exit was not needed
+    history           for every layer that ran, the evidence that the policy saw
+    words             how far its words have come, under a strategy that halts them one by one; else None
+    exit_reason       why it left; None until it leaves
+    spans             its answer, once it has been decoded
     """
 
     input: SequenceInput
@@ -39,47 +39,47 @@ class Passage:
 
     @property
     def layer(self) -> int:
-        """Layers that ran; once it has left, its exit layer: a depth, from 1."""
+        """How many layers have run; once the passage has left, its exit layer."""
         return len(self.history)
 
     @property
     def layers_run(self) -> float:
-        """Layers that ran over it: its depth, or under a strategy by word the mean over its words."""
+        """How many layers moved it: its depth, or under a strategy by word the mean over its words."""
         return self.layer if self.words is None else float(self.words.layers.mean())
 
     @property
     def step_pieces(self) -> int:
-        """What its next layer costs, in pieces that move."""
+        """The work of its next layer, in moving pieces."""
         return self.input.num_pieces if self.words is None else self.words.step_pieces(self.input)
 
     @property
     def seen(self) -> list[Reading]:
-        """What those exits said that were computed."""
+        """The readings of the exits that were computed."""
         return [reading for reading in self.readings if reading is not None]
 
     def decode(self) -> list[Span]:
-        """Return what it answers where it stands."""
+        """Return the spans that the passage answers if it leaves after the latest layer."""
         return self.policy.prediction(self.seen).spans[0]
 
     def needs_exit(self, num_layers: int) -> bool:
-        """Whether the exit after its next layer must be computed."""
+        """Tell whether the exit after its next layer must be computed."""
         return self.keeps_every_exit or self.policy.needs_exit_of(self.layer + 1, num_layers, self.input)
 
     @property
     def needs_table(self) -> bool:
-        """Whether somebody looks at the tables of its exits themselves."""
+        """Whether the tables of its exits themselves are read, by its policy or afterwards."""
         return self.keeps_every_exit or self.policy.compares_tables
 
     def goes_on_under(self, policy: ExitPolicy) -> Passage:
-        """Make a passage under another policy that takes over where this one stands, as long as that keeps its state.
+        """Return a passage under another policy that goes on from here; this one must not be released before.
 
-        One with halted words cannot be taken over: it begins anew.
+        A passage under a strategy by word cannot be taken over: the new one begins at the first layer.
         """
         if self.words is not None:
             return Passage(self.input, policy)
         return Passage(self.input, policy, state=self.state, history=[()] * self.layer)
 
     def release(self) -> None:
-        """Give back what it holds on the device."""
+        """Let go of all that the passage holds on the device."""
         self.state = None
         self.readings.clear()

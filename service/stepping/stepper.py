@@ -1,4 +1,4 @@
-"""What steps passages on a device for the engine; tests put a scripted one in its place."""
+"""The interface by which the engine steps passages on a device; tests put a scripted stepper in its place."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from service.stepping.passage import Passage
 
 
 class Stepper(Protocol):
-    """What the engine needs of a model on a device."""
+    """The operations that the engine needs of a model on a device."""
 
     num_layers: int
 
     def advance(self, passages: Sequence[Passage]) -> None:
-        """Move passages before the same layer through it, see `service.stepping.advance`."""
+        """Move passages, which all stand before the same layer, through it; see `service.stepping.advance`."""
 
     def read_spans(self, passages: Sequence[Passage]) -> list[list[Span]]:
-        """Decode what passages answer where they stand."""
+        """Return the spans that each passage answers if it leaves after its latest layer."""
 
 
 class ModelStepper:
@@ -31,9 +31,9 @@ class ModelStepper:
         self._executor = executor
 
     def advance(self, passages: Sequence[Passage]) -> None:
-        """See Stepper."""
+        """Move passages through a layer, as `Stepper` says."""
         advance(self._executor, passages)
 
     def read_spans(self, passages: Sequence[Passage]) -> list[list[Span]]:
-        """See Stepper."""
+        """Return the spans of each passage, as `Stepper` says."""
         return [passage.decode() for passage in passages]

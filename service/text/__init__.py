@@ -1,1 +1,1 @@
-"""Text to sequences of words and pieces, and spans of words back to character offsets; knows no tensors."""
+"""Turns texts into sequences of words and pieces, and spans of words back into character offsets; knows no tensors."""

@@ -1,6 +1,6 @@
-"""The one text path: text -> sentences -> words -> pieces -> sequences, and spans of words -> entities by character.
+"""The only text path: text -> sentences -> words -> pieces -> sequences, and spans of words -> entities by character.
 
-Training data and requests both come through here, so a model never meets a segmentation that serving does not make.
+Training data and requests both use it, so a model is never trained on a segmentation that serving does not produce.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TextConfig:
-    """How a model wants its text cut; part of the model's config.
+    """Says how texts are cut for a model; it is part of the model's config.
 
-    window_pieces  the most pieces a sequence may have, the two special ones included
-    overlap_pieces what neighbouring windows of one sentence share
+    language        ISO 639-1 code, for sentence splitting
+    table_unit      whether rows and columns of the span table are words or pieces
+    window_pieces   the most pieces that a sequence may have, including the two special ones
+    overlap_pieces  about how many pieces neighbouring windows of one sentence share
     """
 
     language: str = "en"
@@ -42,10 +44,14 @@ class TextConfig:
 
 
 class TextEncoder:
-    """Cuts texts into what a model reads, and maps what it says back; safe to use from several threads."""
+    """Cuts texts into sequences, and turns the spans of sequences into entities; safe to use from several threads."""
 
     def __init__(self, tokenizer: Tokenizer, config: TextConfig, labels: Sequence[str], nested: bool) -> None:
-        """labels: names of table labels 1, 2, ...; label 0, no entity, has none."""
+        """Prepare to cut texts by `config`.
+
+        labels: names of table labels 1, 2, ...; label 0, which means no entity, has no name
+        Raises ModelRefused for a tokenizer that does not put exactly two special pieces around a sequence.
+        """
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # "[SEP]" in a text is text
@@ -95,7 +101,10 @@ class TextEncoder:
         return EncodedText(text, tuple(sequences))
 
     def _sequence(self, words: Words, first: int, last: int, own_first: int, own_last: int) -> SequenceInput:
-        """Words [first, last) as a sequence. Only a word that fills a window alone can lose pieces: its last ones."""
+        """Make a sequence of the words [first, last), which answers for the words [own_first, own_last).
+
+        Only a word with more pieces than a window holds loses pieces: its last ones.
+        """
         capacity = self._config.window_pieces - 2
         piece_first, piece_last = words.bounds[first], min(words.bounds[last], words.bounds[first] + capacity)
         pieces = words.piece_ids[piece_first:piece_last]
@@ -111,7 +120,7 @@ class TextEncoder:
         )
 
     def entities(self, encoded: EncodedText, spans: Sequence[Sequence[Span]]) -> list[Entity]:
-        """The entities of a text, given the decoded spans of each of its sequences; by start, longer first."""
+        """Return the entities of a text, given the spans of each of its sequences; by start, longer ones first."""
         return entities_of_sequences(encoded.sequences, spans, self._labels, self._nested)
 
 
@@ -130,7 +139,7 @@ def _slices(texts: Sequence[str], max_chars: int) -> Iterator[list[str]]:
 
 
 class Placed(Protocol):
-    """What of a sequence places its words in the text: see SequenceInput."""
+    """The part of a sequence that says where its words are in the text; see SequenceInput."""
 
     @property
     def word_starts(self) -> IntArray: ...
@@ -145,10 +154,10 @@ class Placed(Protocol):
 def entities_of_sequences(
     sequences: Sequence[Placed], spans: Sequence[Sequence[Span]], labels: Sequence[str], nested: bool
 ) -> list[Entity]:
-    """The entities of one text, given the decoded spans of each of its sequences; by start, longer first.
+    """Return the entities of one text, given the spans of each of its sequences; by start, longer ones first.
 
-    A span counts where the window owns its first word. Spans of neighbouring windows that cross (or, in a flat model,
-    overlap) are settled as in decoding: the more probable one stays.
+    A span counts only if its window owns the span's first word. Where spans of neighbouring windows cross (or, in a
+    flat model, overlap), the more probable one stays, as in decoding.
     """
     found: list[Entity] = []
     windowed = False

@@ -1,4 +1,4 @@
-"""Raw text to sentences with exact offsets, by `sentencex`. What a word is, is decided in `words`, not here."""
+"""Splits raw text into sentences with exact offsets, by `sentencex`. Words are found in `words`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ CHUNK_CHARS = 8_192  # given to the segmenter at a time: on some texts its time 
 def split_sentences(text: str, language: str) -> list[tuple[int, int]]:
     """Return the sentences of `text` as (start, end) character offsets that cover it without a gap.
 
-    A blank line ends a sentence, a single line break does not. A stretch without a single letter ("1. ", "* ", a blank
-    line) is no sentence of its own and joins the one that follows, or the last one at the end of the text.
+    A blank line ends a sentence, a single line break does not. A stretch without any letter ("1. ", "* ", a blank line)
+    is not a sentence of its own: it belongs to the next sentence, or at the end of the text to the last one.
 
     The time is linear in the length of the text, whatever the text.
 

@@ -1,4 +1,4 @@
-"""What the text path hands on: texts cut into sequences of words and pieces. No tensors live here."""
+"""Types that the text path produces: texts cut into sequences of words and pieces. No tensors live here."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from service.spans.types import IntArray
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class SequenceInput:
-    """One sentence, or one window of a sentence too long for the model: what the model reads, and the way back.
+    """Holds one sentence, or one window of a long sentence: what the model reads, and where its words are in the text.
 
-    piece_ids   (pieces,) vocabulary ids, the special first and last piece included
-    shape_ids   (pieces,) word-shape class of the word each piece belongs to (`words.WORD_SHAPES`)
-    first_piece, last_piece (words,) index into `piece_ids` of every word's first and last piece
-    word_starts, word_ends (words,) character offsets in the text
-    owned       the range of words [first, last) for which this sequence answers: all of them, except in a window,
-                which leaves the outer half of an overlap to its neighbour
+    piece_ids                (pieces,) vocabulary ids, including the special first and last piece
+    shape_ids                (pieces,) class of spelling of the word of each piece: an index into `words.WORD_SHAPES`
+    first_piece, last_piece  (words,) indices into `piece_ids` of every word's first and last piece, inclusive
+    word_starts, word_ends   (words,) character offsets in the text, ends exclusive
+    owned                    the range of words [first, last) for which this sequence answers: all words, but in a
+                             window not the outer half of an overlap, for which the neighbour answers
     """
 
     piece_ids: IntArray
@@ -37,18 +37,18 @@ class SequenceInput:
 
     @property
     def start(self) -> int:
-        """Character offset of the first word."""
+        """The character offset where the first word begins."""
         return int(self.word_starts[0])
 
     @property
     def end(self) -> int:
-        """Character offset after the last word."""
+        """The character offset where the last word ends, exclusive."""
         return int(self.word_ends.max())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedText:
-    """A text and its sequences, in text order; an empty or blank text has none."""
+    """Holds a text and its sequences, in text order; an empty or blank text has none."""
 
     text: str
     sequences: tuple[SequenceInput, ...]

@@ -1,4 +1,4 @@
-"""Windows over a sentence too long for the model: where to cut, and which window answers for which word."""
+"""Cuts a sentence that is too long for the model into windows, and says which window answers for which word."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from itertools import pairwise
 
 from service.spans.types import IntArray
 
-Window = tuple[int, int, int, int]  # first word, after the last word, first owned word, after the last owned word
+Window = tuple[int, int, int, int]  # first word, end, first owned word, end of owned words; ends are exclusive
 
 
 def cut_windows(bounds: IntArray, first: int, last: int, max_pieces: int, overlap_pieces: int) -> list[Window]:
     """Cut words [first, last) into windows of at most `max_pieces` pieces that overlap by about `overlap_pieces`.
 
-    bounds (words + 1,): the pieces of word w are [bounds[w], bounds[w + 1]).
-    A window owns its words but the outer half of each overlap, so the owned ranges tile [first, last). A word with
-    more pieces than a window holds stands alone in its own.
+    bounds: (words + 1,) the pieces of word w are [bounds[w], bounds[w + 1])
+    A window owns all its words except the outer half of each overlap, so every word of [first, last) is owned by
+    exactly one window. A word with more pieces than a window holds gets a window of its own.
     """
     pieces = bounds[first : last + 1].tolist()  # these alone: a text has many sentences
     spans: list[tuple[int, int]] = []
@@ -30,7 +30,7 @@ def cut_windows(bounds: IntArray, first: int, last: int, max_pieces: int, overla
         next_start = end
         while next_start - 1 > start and pieces[end] - pieces[next_start - 1] <= overlap_pieces:
             next_start -= 1
-        # the next window must reach beyond this one: give up overlap before a word it cannot hold together with it
+        # the next window must reach beyond this one: reduce the overlap if the next word does not fit beside it
         while next_start < end and pieces[end + 1] - pieces[next_start] > max_pieces:
             next_start += 1
         start = next_start

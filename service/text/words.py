@@ -1,4 +1,4 @@
-"""A text to its words and pieces, by the backbone's own tokenizer. Sentences and windows are cut elsewhere."""
+"""Finds the words and pieces of a text by the backbone's own tokenizer. Sentences and windows are cut elsewhere."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ _ZERO_WIDTH_JOINER = "\u200d"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Words:
-    """The words of one text and their pieces, without special pieces.
+    """Holds the words of one text and their pieces, without special pieces.
 
-    piece_ids (pieces,)    vocabulary ids
-    bounds    (words + 1,) the pieces of word w are piece_ids[bounds[w]:bounds[w + 1]]
-    starts, ends, shape_ids (words,)
+    piece_ids     (pieces,) vocabulary ids
+    bounds        (words + 1,) the pieces of word w are piece_ids[bounds[w]:bounds[w + 1]]
+    starts, ends  (words,) character offsets in the text, ends exclusive
+    shape_ids     (words,) class of spelling: an index into WORD_SHAPES
     """
 
     piece_ids: IntArray
@@ -40,12 +41,13 @@ class Words:
 
 
 def find_words(text: str, encoding: Encoding, table_unit: TableUnit) -> Words:
-    """The words of `text`, given its encoding without special pieces; with `pieces`, every piece counts as a word.
+    """Return the words of `text`, given its encoding without special pieces.
 
-    A word is what the tokenizer's pre-tokeniser yields: for BERT a run between white space and punctuation, and every
-    CJK character. Characters that the tokenizer drops (control and zero-width characters) belong to no word; combining
-    marks after a word belong to it; blanks at its ends do not. Words share no character: where one character became
-    several pieces (bytes of an emoji, a decomposed ligature), they are one word.
+    With table_unit "pieces", every piece is a word. With "words", a word is what the tokenizer's pre-tokeniser yields:
+    for BERT a run of characters between white space and punctuation, and every CJK character. Characters that the
+    tokenizer drops (control and zero-width characters) belong to no word; combining marks after a word belong to it;
+    blanks at its ends do not. Words share no character: where one character has several pieces (bytes of an emoji, a
+    decomposed ligature), these pieces are one word.
     """
     ids, offsets = encoding.ids, encoding.offsets
     word_ids = encoding.word_ids if table_unit == "words" else range(len(ids))

@@ -1,4 +1,4 @@
-"""Decides what a step is shown: which sequences share a batch, and the gold of their packed table."""
+"""Makes the batches of training: which sequences share one, and the gold labels of their packed table."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from service.training.sequences import TrainingSequence
 
 
 def epoch_batches(sequences: Sequence[TrainingSequence], recipe: Recipe, epoch: int) -> list[list[int]]:
-    """Put the indices of `sequences` into batches of like length, in random order.
+    """Return batches of indices of `sequences` of similar length, in random order.
 
-    Who shares a batch with whom changes from epoch to epoch; how many batches there are does not.
+    Which sequences share a batch changes from epoch to epoch; the number of batches does not.
     """
     shuffle = random.Random(f"{recipe.seed} {epoch}")
     order = list(range(len(sequences)))
@@ -28,7 +28,7 @@ def epoch_batches(sequences: Sequence[TrainingSequence], recipe: Recipe, epoch: 
 
 
 def gold_cells(sequences: Sequence[TrainingSequence]) -> Tensor:
-    """(cells,) holds the gold label of every valid cell of the sequences' packed table."""
+    """Return the gold label of every valid cell of the sequences' packed table: (cells,)."""
     counts = [num_cells(sequence.input.num_words) for sequence in sequences]
     cells = torch.zeros(sum(counts), dtype=torch.long)
     offset = 0

@@ -24,9 +24,13 @@ def model_card(
     test: Sequence[Score],
     lost: int,
 ) -> str:
-    """Write the card as Markdown; every figure in it is of this very run.
+    """Return the card as Markdown; all its figures come from this run.
 
-    dev_f1, test  of every exit; lost: gold entities of the test set that splitting puts out of reach
+    command     the command line of the run
+    best_epoch  from 1
+    dev_f1      F1 of every exit on the dev set, as a fraction
+    test        scores of every exit on the test set
+    lost        how many gold entities of the test set no exit can find, since splitting cuts them
     """
     exit_form = config.exits.form if config.exits.form == "full" else f"{config.exits.form}, rank {config.exits.rank}"
     if config.exits.reach:
@@ -58,7 +62,7 @@ a biaffine exit ({exit_form}) after every layer. {shapes}
 
 Seed {recipe.seed}, best epoch {best_epoch} of at most {recipe.epochs}, chosen by {_chosen_by(recipe)}.
 
-## DoubleArray
+## Figures
 
 Strict span and label micro-F1 x 100, on texts split into sentences as the server splits them;
 {lost} of {test[0].gold} gold entities of the test set are lost by that and count as missed.

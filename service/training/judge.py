@@ -1,4 +1,4 @@
-"""Judges a model in training by the very figures that `evaluate` reports; training looks at evaluation only here."""
+"""Judges a model in training by the figures that `evaluate` reports; training uses evaluation only here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HALTING_SETTINGS = ((0.05, 3), (0.3, 3))  # (tau, window) under which a model wi
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Holds the dev F1 of every exit after an epoch, and the score by which the best epoch is chosen."""
+    """Holds the dev F1 of every exit after an epoch, as a fraction, and the score that chooses the best epoch."""
 
     f1: list[float]
     score: float
@@ -40,8 +40,8 @@ class Judge:
     def judge_epoch(self, model: MultiExitModel) -> Verdict:
         """Score every exit on the dev set.
 
-        Every exit is for sale, so their F1 all count alike. A model with halting words is judged with halted words, a
-        model with one exit by that one.
+        All exits may be used, so the F1 of each counts the same. A model trained with halting words is judged with
+        halted words, a model with one exit by that exit.
         """
         f1 = self.evaluate(model, self._dev).f1
         if model.config.halting:
@@ -49,13 +49,13 @@ class Judge:
         return Verdict(f1, math.fsum(f1) if model.config.num_exits > 1 else f1[-1])
 
     def evaluate(self, model: MultiExitModel, examples: Sequence[Example]) -> Evaluation:
-        """Score every exit; of a model with a hash, while words halt as the hash says."""
+        """Score every exit on `examples`; in a model with a hash, words halt as the hash says."""
         word_layers = None if model.config.hash is None else hashed_layers(model).of
         executor = EagerExecutor(model, self._device)
         return evaluate(executor, self._text_encoder, examples, word_layers=word_layers)
 
     def _halting_f1(self, model: MultiExitModel) -> float:
-        """Mean dev F1 with halted words, of texts as they are and joined."""
+        """Return the mean dev F1 with halted words, over HALTING_SETTINGS, on texts as they are and on joined ones."""
         executor = EagerExecutor(model, self._device)
         sets = [(self._dev, True)] if self._joined is None else [(self._dev, True), (self._joined, False)]
         found = [

@@ -1,4 +1,4 @@
-"""Trains from top to bottom: data, model, epochs, the best weights into a folder. Each step has a file of its own."""
+"""Trains a model: reads data, makes the model, runs epochs and saves the best weights. Each step has its own file."""
 
 from __future__ import annotations
 
@@ -41,12 +41,18 @@ def train(
     command: str,
     max_sentences: int | None = None,
 ) -> Path:
-    """Train `recipe` on the data folder `data`; return the finished model's folder.
+    """Train a model and return its folder.
 
-    `encoder` is where it starts, the folder of a Transformers checkpoint or of a model of this service. `output`
-    collects history.jsonl, f1_per_exit.png, a checkpoint to resume from, and model/. Run again with the same output, it
-    goes on after the last finished epoch and ends with the very weights of an uninterrupted run (on as many threads);
-    with another recipe it is refused. `max_sentences` cuts the training set, for trying things out.
+    recipe         all choices of the run
+    encoder        the folder of what training starts from: a Transformers checkpoint or a model of this service
+    data           the folder of the recipe's data files
+    output         receives history.jsonl, f1_per_exit.png, a checkpoint to resume from, and model/
+    device         where the model is trained
+    command        the command line, for the model's card
+    max_sentences  the most texts to read from each data file, for trying things out; None: all
+
+    A run with the output of an earlier one goes on after its last finished epoch and ends with the same weights as an
+    uninterrupted run (on as many threads). Raises BadInput if the earlier one had another recipe, encoder or data.
     """
     output.mkdir(parents=True, exist_ok=True)
     sources = {"encoder": str(encoder.resolve()), "data": str(data.resolve()), "max_sentences": max_sentences}

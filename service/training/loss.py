@@ -1,4 +1,4 @@
-"""Holds the formulas of the training loss. `training_loss` says what a step feeds them."""
+"""Holds the formulas of the training loss. `training_loss` applies them to a batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.training.recipe import ExitWeights
 
 
 def exit_weights(kind: ExitWeights, num_layers: int) -> list[float]:
-    """Return one weight an exit, summing to 1; "linear" is m / sum(m), Eq. 5 of VEE-BERT."""
+    """Return one weight per exit, 1 in sum; "linear" is m / sum(m), Eq. 5 of VEE-BERT."""
     power = {"linear": 1.0, "sqrt": 0.5, "uniform": 0.0}[kind]
     weights = [float(layer) ** power for layer in range(1, num_layers + 1)]
     return [weight / sum(weights) for weight in weights]
@@ -27,14 +27,19 @@ def multi_exit_loss(
 ) -> tuple[Tensor, Tensor]:
     """Return the scalar to minimise, and (exits,) the cross-entropy of every exit, detached.
 
-    tables  per exit (cells, K) log-probabilities of the packed table
-    gold    (cells,) label of every valid cell
-    cell_layers (cells,) the deepest layer at which one of the cell's words moves: from the next on, the cell counts no
-            more, and its table after that layer is the one it is distilled from (None: all move to the end)
+    tables        per exit, (cells, K) log-probabilities of the packed table
+    gold          (cells,) label of every valid cell
+    num_words     words of the batch
+    weights       of every exit
+    distillation  weight of the distillation (0: none)
+    cell_layers   (cells,) the last layer at which one of the cell's words moves; the cell does not count at later
+                  exits, and at earlier ones it is distilled from its distribution after that layer. None: all words
+                  move to the end
+
     The cross-entropy of Eq. 4 is a sum over cells, so it grows with the square of the length; ours is that sum divided
     by the number of words in the batch: an entity weighs the same in a long and a short sentence, and the scale does
-    not depend on the batch. Distillation adds, with its weight, the cross-entropy with the last exit's distribution
-    under the same normalisation; the last exit itself is not distilled and gets no gradient from it.
+    not depend on the batch. Distillation adds the cross-entropy with the last exit's distribution, times its weight and
+    normalised in the same way; the last exit itself is not distilled and gets no gradient from it.
     """
     teacher = tables[-1].detach()
     if cell_layers is not None:
@@ -63,9 +68,9 @@ def distance_loss(points: Tensor, prototypes: Tensor, labels: Tensor) -> Tensor:
     The formula of the paper is not known to us. Ours is the loss of prototypical networks (Snell et al. 2017), the
     cross-entropy of the softmax over negative squared distances, here divided by the dimensions.
 
-    points      (cells, rank) of cells that are candidates
-    prototypes  (K, rank), which get no gradient
-    labels      (cells,)
+    points      (cells, rank) where the candidate cells lie
+    prototypes  (K, rank) of the labels; they get no gradient
+    labels      (cells,) gold labels of the cells
     """
     squared = (points[:, None, :] - prototypes.detach()).square().mean(dim=2)
     return torch.nn.functional.cross_entropy(-squared, labels)

@@ -1,4 +1,4 @@
-"""Makes inputs harder to read while a model is trained: other case, hidden pieces. What is gold stays as it is."""
+"""Makes inputs harder to read in training: changes case and hides pieces. The gold entities stay as they are."""
 
 from __future__ import annotations
 

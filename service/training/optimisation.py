@@ -1,4 +1,4 @@
-"""Moves the weights: parameter groups, the rates' schedule, a step, and the average that is judged and kept."""
+"""Moves the weights of a model: by parameter groups and a schedule of rates, and keeps their moving average."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.training.recipe import Recipe
 
 
 class Optimisation:
-    """Moves a model's weights step by step, and their average after them."""
+    """Moves a model's weights step by step, and keeps their moving average, which is judged and saved."""
 
     def __init__(self, model: MultiExitModel, recipe: Recipe, steps_per_epoch: int) -> None:
         self._model, self._clip_norm = model, recipe.clip_norm
@@ -25,7 +25,7 @@ class Optimisation:
 
     @property
     def averaged(self) -> MultiExitModel:
-        """This is the model with the averaged weights, and with the buffers as the last step left them."""
+        """The model with the averaged weights, and with the buffers as the last step left them."""
         return cast("MultiExitModel", self._average.module)
 
     def step(self, loss: Tensor) -> None:
@@ -47,7 +47,7 @@ class Optimisation:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where `state_dict` was called."""
+        """Restore what `state_dict` returned."""
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
@@ -55,9 +55,9 @@ class Optimisation:
 
 
 def parameter_groups(model: MultiExitModel, recipe: Recipe) -> list[dict[str, Any]]:
-    """Group parameters by rate and weight decay, as an optimiser takes them.
+    """Return groups of parameters with the same rate and weight decay, as an optimiser takes them.
 
-    Encoder and exits have rates of their own, word shapes the exits'; biases and LayerNorms do not decay.
+    Encoder and exits have rates of their own; word shapes have that of the exits. Biases and LayerNorms do not decay.
     """
     groups: dict[tuple[float, float], list[Tensor]] = {}
     depth = model.config.num_layers
@@ -75,14 +75,20 @@ def parameter_groups(model: MultiExitModel, recipe: Recipe) -> list[dict[str, An
 
 
 def linear_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> LambdaLR:
-    """Let rates rise linearly over the warm-up and fall linearly, to zero a twentieth beyond the last epoch."""
+    """Return a schedule of rates: they rise linearly in the warm-up, then fall linearly.
+
+    They would reach zero a twentieth of the run's length after its end.
+    """
     total = recipe.epochs * steps_per_epoch * 1.05  # so that the last steps still move something
     warmup = max(1.0, recipe.warmup * total)
     return LambdaLR(optimizer, lambda step: min((step + 1) / warmup, max(0.0, (total - step) / (total - warmup))))
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """Average a model's weights over steps; the decay grows from 1/10 to `decay`, so that the start is forgotten."""
+    """Return an average of a model's weights over steps.
+
+    Its decay grows from 1/10 to `decay`, so that the first weights are forgotten.
+    """
 
     def follow(averages: Sequence[Tensor], weights: Sequence[Tensor], _: Tensor | int) -> None:
         steps = int(average.n_averaged)  # this one is on the CPU; the one given is on the device, to be waited for

@@ -1,4 +1,4 @@
-"""Learns the table of a hash: after which layer each piece leaves. The strategy hashee uses it."""
+"""Learns the table of a hash: the layer after which each piece halts. The strategy hashee uses it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from service.spans.types import DoubleArray, IntArray
 from service.text.types import SequenceInput
 from service.training.sequences import TrainingSequence
 
-_SMOOTHING = 1.0  # occurrences' worth of the tags of all pieces, for the tags of one
+_SMOOTHING = 1.0  # the mean shares of tags are added to the counts of every piece with the weight of so many
 _ROUNDS = 25  # of k-means
 
 
 def learn_piece_layers(model: MultiExitModel, sequences: Sequence[TrainingSequence], seed: int) -> None:
-    """Work out the table of the model's own hash from its training set, and put it into the model."""
+    """Work out the table of the model's hash from the training set, and put it into the model.
+
+    Raises ValueError for a model without a hash.
+    """
     config = model.config
     if config.hash is None:
         raise ValueError("a model without a hash has no table of its pieces")
@@ -44,9 +47,9 @@ def learn_piece_layers(model: MultiExitModel, sequences: Sequence[TrainingSequen
 def make_piece_layers(
     hash_: Hash, tags: IntArray, embeddings: DoubleArray, *, num_layers: int, buckets: int, seed: int
 ) -> NDArray[np.uint8]:
-    """(vocabulary,) holds the layer after which each piece leaves, DRAWN, or num_layers for those never seen.
+    """Return the layer after which each piece halts, or DRAWN: (vocabulary,); num_layers for pieces never seen.
 
-    tags        (vocabulary, K) how often each piece was part of an entity of each label, and of none (label 0)
+    tags        (vocabulary, K) how often each piece was part of an entity of each label, or of none (label 0)
     embeddings  (vocabulary, width) of the pieces
     """
     seen = tags.sum(axis=1).nonzero()[0]
@@ -69,13 +72,13 @@ def _random(tags: IntArray, seed: int) -> DoubleArray:
 
 
 def _rarity(tags: IntArray, _: int) -> DoubleArray:
-    """The most frequent pieces leave first."""
+    """Return a cost by which the most frequent pieces halt first: (pieces,)."""
     rarity: DoubleArray = -tags.sum(axis=1).astype(np.float64)
     return rarity
 
 
 def _lack_of_information(tags: IntArray, _: int) -> DoubleArray:
-    """The pieces leave first whose presence has the highest mutual information with the label."""
+    """Return a cost by which pieces halt first if their presence has high mutual information with the label."""
     total = tags.sum()
     present = tags / total
     absent = (tags.sum(axis=0) - tags) / total
@@ -88,7 +91,7 @@ def _lack_of_information(tags: IntArray, _: int) -> DoubleArray:
 
 
 def _tag_entropy(tags: IntArray, _: int) -> DoubleArray:
-    """The pieces leave first whose label is all but known from the piece alone (this order is ours)."""
+    """Return a cost by which pieces halt first if the piece alone nearly determines the label (this order is ours)."""
     prior = tags.sum(axis=0) / tags.sum()
     shares = (tags + _SMOOTHING * prior) / (tags.sum(axis=1, keepdims=True) + _SMOOTHING)
     entropy: DoubleArray = -(shares * np.log(np.maximum(shares, 1e-300))).sum(axis=1)
@@ -104,7 +107,7 @@ _COSTS: Mapping[Hash, Callable[[IntArray, int], DoubleArray]] = {
 
 
 def _clusters(points: DoubleArray, count: int, seed: int) -> IntArray:
-    """(points,) holds the number of each one's k-means cluster, counted by ascending sum of their points' norms."""
+    """Return the k-means cluster of each point: (points,), numbered by ascending sum of the norms of their points."""
     centres = points[np.random.default_rng(seed).choice(len(points), count, replace=False)]
     nearest = np.zeros(len(points), dtype=np.int64)
     for _ in range(_ROUNDS):
@@ -124,9 +127,9 @@ def _clusters(points: DoubleArray, count: int, seed: int) -> IntArray:
 def count_tags(
     sequences: Sequence[SequenceInput], labels: Sequence[IntArray], vocab_size: int, num_labels: int
 ) -> IntArray:
-    """(vocabulary, K) holds how often each piece was part of a word of each label.
+    """Count how often each piece was part of a word of each label: (vocabulary, K).
 
-    labels  of every sequence, (words,)
+    labels  (words,) for every sequence
     """
     counts = np.zeros((vocab_size, num_labels), dtype=np.int64)
     for sequence, of_words in zip(sequences, labels, strict=True):

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def plot_history(history: list[dict[str, Any]], path: Path) -> None:
-    """Draw `dev_f1_per_exit` of every epoch into a PNG."""
+    """Draw `dev_f1_per_exit` of every epoch into a PNG file."""
     from matplotlib.figure import Figure  # only training draws, and only once an epoch
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")

@@ -28,21 +28,22 @@ _RANGES: tuple[tuple[tuple[str, ...], float, float], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Holds the choices of one training run. Rates are per step, fractions in [0, 1], files below the data folder.
+    """Holds the choices of one training run. Rates are per step, shares in [0, 1], files relative to the data folder.
 
-    encoder_name, data_notice  for the card: what the encoder is, and what the data's licence allows
-    exit_weights      "linear": exit m weighs m (Eq. 5 of VEE-BERT); "sqrt": its root; "uniform": all alike
+    encoder_name      for the card: what the encoder is
+    data_notice       for the card: what the data's licence allows
+    exit_weights      "linear": exit m weighs m (Eq. 5 of VEE-BERT); "sqrt": the root of m; "uniform": all the same
     distillation      weight of the cross-entropy of every exit with the last exit's distribution (0: none)
     case_noise        share of training sequences shown in lower case, and again as many in capitals (word shapes only)
     piece_masking     share of pieces replaced by the tokenizer's mask piece
-    frozen_pieces     leave the word-piece embeddings as pretrained, so that names never shown stay where they were
-    average_decay     decay of the moving average of the weights, which is what is evaluated and kept (0: none)
+    frozen_pieces     keep the word-piece embeddings as pretrained, so that those of names never shown stay comparable
+    average_decay     decay of the moving average of the weights, which is evaluated and saved (0: no average)
     rate_decay        factor on the encoder's rate per layer from the top down (1: one rate)
-    joined_words      beside the texts as they are, show them joined to texts of up to so many words (0: do not)
-    flood             the loss is kept from sinking below (0: it is not)
+    joined_words      also show texts that are joined from neighbours, of up to so many words (0: do not)
+    flood             the loss is kept from falling below this (flooding, Ishida et al. 2020; 0: it is not)
     halting           show words that halt after sampled layers (the second stage of TOKEE)
-    hash, buckets     let words halt after the layer that a hash says (HashEE); "none": do not
-    distance_weight   of the distance-aware loss of DE3-BERT, which comes with prototypes (0: without)
+    hash, buckets     let words halt after the layer that a hash of so many buckets says (HashEE); "none": do not
+    distance_weight   weight of the distance-aware loss of DE3-BERT, which needs prototypes (0: without both)
     """
 
     name: str
@@ -90,7 +91,7 @@ class Recipe:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot train; the message names the field."""
+        """Raise BadInput for a value that cannot be trained with; its message names the field."""
         for names, lowest, highest in _RANGES:
             for name in names:
                 if not lowest <= getattr(self, name) <= highest:
@@ -111,13 +112,16 @@ class Recipe:
 
 
 def find_recipe(given: Path) -> Path:
-    """Take the name of a shipped recipe for its file, and anything else for a path."""
+    """Return the file of a shipped recipe if `given` is its name; otherwise `given` is a path itself."""
     shipped = Path(__file__).parent / "recipes" / f"{given}.toml"
     return shipped if shipped.is_file() else given
 
 
 def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Read a TOML file; `overrides` win. Raises BadInput for a field that is missing, unknown or of the wrong type."""
+    """Read a TOML file, whose values `overrides` replace.
+
+    Raises BadInput for a field that is missing, unknown, of the wrong type or outside its range.
+    """
     try:
         values = {**tomllib.loads(path.read_text(encoding="utf-8")), **(overrides or {})}
     except (OSError, tomllib.TOMLDecodeError) as error:

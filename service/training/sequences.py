@@ -1,4 +1,4 @@
-"""Turns annotated texts into the sequences that training shows, each with its gold. `batches` makes batches of them."""
+"""Turns annotated texts into sequences for training, each with its gold spans. `batches` makes batches of them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from service.text.types import SequenceInput
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSequence:
-    """Holds a sequence and its gold: the spans that are entities, by words."""
+    """Holds a sequence and its gold spans."""
 
     input: SequenceInput
     gold: tuple[Span, ...]
 
     @property
     def word_labels(self) -> IntArray:
-        """(words,) holds the label of the shortest entity that each word is in, 0 for none."""
+        """The label of the shortest entity that contains each word, 0 for none: (words,)."""
         labels = np.zeros(self.input.num_words, dtype=np.int64)
         for span in sorted(self.gold, key=lambda span: span.start - span.end):
             labels[span.start : span.end] = span.label
@@ -34,7 +34,7 @@ class TrainingSequence:
 def training_sequences(
     text_encoder: TextEncoder, examples: Sequence[Example], labels: tuple[str, ...], *, split: bool = True
 ) -> tuple[list[TrainingSequence], int]:
-    """Encode examples as requests are encoded; return their sequences, and how many entities that way loses.
+    """Encode examples as requests are encoded; return their sequences, and how many gold entities that loses.
 
     `split=False` takes each text as one sentence.
     """
@@ -50,7 +50,10 @@ def training_sequences(
 
 
 def join_examples(examples: Sequence[Example], most_words: int, seed: int) -> list[Example]:
-    """Join neighbouring texts to texts of up to `most_words` words, counted by blanks; each one's length is drawn."""
+    """Join neighbouring texts into longer ones, each up to a length that is drawn from 2 to `most_words` words.
+
+    Words are counted by blanks. A single text may be longer than that.
+    """
     draw = random.Random(seed)
     joined: list[Example] = []
     part: list[Example] = []

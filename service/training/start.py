@@ -1,4 +1,4 @@
-"""Reads where a run starts, an encoder or a model, and says what model a recipe makes of it."""
+"""Reads what a run starts from, an encoder or a model, and works out the config of the model to train."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ from service.training.recipe import Recipe
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """Holds an encoder's shape and weights, or a model of which everything is kept that fits."""
+    """Holds what training starts from: a pretrained encoder, or a model.
+
+    encoder    the encoder's config
+    tokenizer  of the encoder
+    weights    of a pretrained encoder, by name; empty for a model
+    model      the model to start from; None for an encoder
+    """
 
     encoder: EncoderConfig
     tokenizer: Tokenizer
@@ -38,7 +44,10 @@ class Start:
         return cls(checkpoint.config, checkpoint.tokenizer, checkpoint.weights)
 
     def put_into(self, model: MultiExitModel) -> None:
-        """Copy the weights into `model`. Raises BadInput where it has other exits than the model to start from."""
+        """Copy the weights into `model`.
+
+        Raises BadInput where it differs from the model to start from in labels, exits, text config or word shapes.
+        """
         if self.model is None:
             load_encoder_weights(model.encoder, self.weights)
             return
@@ -58,7 +67,10 @@ class Start:
 
 
 def model_config(recipe: Recipe, encoder: EncoderConfig, labels: tuple[str, ...]) -> ModelConfig:
-    """Say what model a recipe makes of an encoder. Raises BadInput for windows longer than the encoder reads."""
+    """Return the config of the model that a recipe makes of an encoder.
+
+    Raises BadInput for windows longer than the encoder reads.
+    """
     reach = recipe.exit_reach if recipe.exit_form == "contextual" else 0
     longest = encoder.max_positions - encoder.position_offset
     if recipe.window_pieces > longest:

@@ -1,4 +1,4 @@
-"""Keeps where a run stands in files of its output folder, so that it can go on from there."""
+"""Saves the state of a run in its output folder, so that an interrupted run can go on from there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def claim_output(output: Path, run: dict[str, Any]) -> None:
-    """Note what run `output` belongs to. Raises BadInput if that is another one."""
+    """Write into `output` which run it belongs to. Raises BadInput if it belongs to another run."""
     path = output / "run.json"
     wanted = json.dumps(run, indent=2) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") != wanted:
@@ -34,7 +34,7 @@ def claim_output(output: Path, run: dict[str, Any]) -> None:
 
 
 class TrainingState:
-    """Knows where a run stands: its epochs, their history, the best weights."""
+    """Holds the state of a run: its last finished epoch, the history, the best epoch and its weights."""
 
     def __init__(self) -> None:
         self.epoch = 0
@@ -46,16 +46,16 @@ class TrainingState:
 
     @property
     def latest_f1(self) -> str:
-        """This is the dev F1 x 100 of every exit after the last finished epoch."""
+        """The dev F1 x 100 of every exit after the last finished epoch, as text."""
         return " ".join(f"{100 * f1:.1f}" for f1 in self.history[-1]["dev_f1_per_exit"]) if self.history else "-"
 
     @property
     def epochs_without_gain(self) -> int:
-        """So many epochs have passed since the best one."""
+        """How many epochs have passed since the best one."""
         return self.epoch - self.best_epoch
 
     def record(self, losses: list[float], verdict: Verdict, model: MultiExitModel) -> None:
-        """Note one more epoch: its mean loss per exit, and how `model` was judged after it; keep the best weights."""
+        """Record a finished epoch: its mean loss per exit, and the verdict on `model`; keep the weights of the best."""
         self.epoch += 1
         if not self.best_epoch or verdict.score > self.best_score:
             self.best_epoch, self.best_dev_f1, self.best_score = self.epoch, verdict.f1, verdict.score
@@ -64,7 +64,10 @@ class TrainingState:
         self.history.append(row)
 
     def save(self, output: Path, optimisation: Optimisation) -> None:
-        """Write history, then checkpoint, each atomically: killed in between, the epoch is run and written again."""
+        """Write the history and then the checkpoint, each atomically.
+
+        A run that is killed between the two repeats the epoch and writes both again.
+        """
         lines = "".join(json.dumps(row) + "\n" for row in self.history)
         (output / "history.partial").write_text(lines, encoding="utf-8")
         os.replace(output / "history.partial", output / "history.jsonl")
@@ -74,7 +77,10 @@ class TrainingState:
 
     @classmethod
     def resume(cls, output: Path, optimisation: Optimisation) -> TrainingState:
-        """Load the checkpoint if there is one, else begin. Raises BadInput for one of another version's form."""
+        """Load the checkpoint if there is one, else return the state of a new run.
+
+        Raises BadInput for a checkpoint that another version of this program wrote.
+        """
         state = cls()
         path = output / "checkpoint.pt"
         if path.is_file():

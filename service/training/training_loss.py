@@ -1,4 +1,4 @@
-"""Computes what a step of training minimises, as a recipe puts it together. The formulas are `loss`."""
+"""Computes the loss that a step of training minimises, composed as a recipe says. Its formulas are in `loss`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from service.training.recipe import Recipe
 from service.training.word_layers import SampledLayers, cell_layers
 
 PROTOTYPE_DECAY = 0.99  # of a prototype's moving average, per batch (our choice: the paper's is unknown to us)
-HARD = 0.05  # a cell without an entity is a hard negative where one has at least this probability (ours)
+HARD = 0.05  # a cell without an entity is a hard negative if one has more than this probability there (ours)
 
 
 class TrainingLoss:
@@ -33,9 +33,9 @@ class TrainingLoss:
         sequences: Sequence[SequenceInput],
         device: torch.device,
     ) -> None:
-        """Prepare for batches of `sequences`; `start` is the model that training goes on from, if it does.
+        """Prepare for batches of `sequences`; `start` is the model that training starts from, None for an encoder.
 
-        Raises BadInput for a recipe that needs one and has none.
+        Raises BadInput for a recipe that has to start from a model if there is none.
         """
         self._recipe, self._model, self._device = recipe, model, device
         self._weights = exit_weights(recipe.exit_weights, model.config.num_exits)
@@ -47,14 +47,14 @@ class TrainingLoss:
             self._sampled = SampledLayers(start, sequences, device)
 
     def seed(self, seed: str) -> None:
-        """Draw from here on as always after this seed."""
+        """Seed the draws of halting layers, if there are any."""
         if self._sampled is not None:
             self._sampled.seed(seed)
 
     def __call__(self, batch: Sequence[int], packed: Packed, gold: Tensor) -> tuple[Tensor, Tensor]:
         """Return the scalar to minimise, and (exits,) the cross-entropy of every exit, detached.
 
-        batch   which sequences of the training set are packed
+        batch   indices of the sequences of the training set that are packed
         gold    (cells,) the label of every valid cell
         """
         layers = of_cells = None
@@ -77,7 +77,7 @@ class TrainingLoss:
     def _distance_loss(
         self, packed: Packed, tables: Sequence[Tensor], projections: Sequence[Projections], gold: Tensor
     ) -> Tensor:
-        """Sum the distance loss over exits; move the prototypes towards the batch on the way."""
+        """Return the weighted sum of the distance loss over exits; first move each exit's prototypes to the batch."""
         first, last = packed.words_of_cells
         prototypes = self._model.get_buffer("prototypes")
         total = tables[-1].new_zeros(())
@@ -95,7 +95,12 @@ class TrainingLoss:
 
 
 def move_prototypes(prototypes: Tensor, points: Tensor, labels: Tensor) -> None:
-    """Move prototypes (K, rank) towards their labels' means of points (cells, rank); a new one, to its first mean."""
+    """Move each prototype towards the mean of its label's points; a prototype that is still zero becomes that mean.
+
+    prototypes  (K, rank) changed in place
+    points      (cells, rank)
+    labels      (cells,)
+    """
     counts = torch.bincount(labels, minlength=len(prototypes))
     sums = torch.zeros_like(prototypes).index_add_(0, labels, points.to(prototypes.dtype))
     means = sums / counts.clamp_min(1)[:, None]

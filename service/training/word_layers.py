@@ -17,20 +17,20 @@ from service.models.packed import Packed
 from service.stepping.every_exit import run_to_full_depth
 from service.text.types import SequenceInput
 
-WINDOWS = (1, 3, 5, 7, 9, 11, 13, 15)  # the grid of their code, and 1
+WINDOWS = (1, 3, 5, 7, 9, 11, 13, 15)  # the grid of the code of TOKEE, and 1
 DELTAS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 FASTEST = (3, DELTAS[-1])
-FULL_DEPTH_SHARE, EXTREME_SHARE = 0.4, 0.2  # of ten sentences four, and two
+FULL_DEPTH_SHARE, EXTREME_SHARE = 0.4, 0.2  # of all sentences; the others get a random window and delta
 
 
 class SampledLayers:
-    """Samples as TOKEE's second stage does: thresholds are drawn for every sentence whenever it is shown.
+    """Samples halting layers as TOKEE's second stage does: with new thresholds whenever a sentence is shown.
 
-    Where words would have stopped is worked out from what the model of the first stage was sure of at full depth.
+    The layers are simulated from the uncertainties of the model of the first stage at full depth.
     """
 
     def __init__(self, model: MultiExitModel, sequences: Sequence[SequenceInput], device: torch.device) -> None:
-        """Run `model`, which is that of the first stage, over all sequences."""
+        """Run `model`, the model of the first stage, over all sequences."""
         self._num_layers = model.config.num_layers
         self._found: list[Uncertainty] = [np.zeros((0, 0), dtype=np.float32)] * len(sequences)
         executor = EagerExecutor(model, device)
@@ -43,11 +43,11 @@ class SampledLayers:
         self._draw = random.Random()
 
     def seed(self, seed: str) -> None:
-        """Draw from here on as always after this seed."""
+        """Seed all later draws."""
         self._draw.seed(seed)
 
     def of(self, sequence: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """(words,) holds the layer after which each word of a sequence halts this time."""
+        """Draw the layer after which each word of a sequence halts: (words,); `sequence` is its index."""
         found = self._found[sequence].astype(np.float32)
         share = self._draw.random()
         if share < FULL_DEPTH_SHARE:
@@ -58,6 +58,6 @@ class SampledLayers:
 
 
 def cell_layers(packed: Packed, layers: Tensor) -> Tensor:
-    """Turn (words,) layers into (cells,), that of the deeper of a cell's two words."""
+    """Return the layer of every cell, (cells,): the larger of the `layers` (words,) of its first and last word."""
     first, last = packed.words_of_cells
     return torch.maximum(layers[first], layers[last])

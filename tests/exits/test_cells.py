@@ -1,4 +1,4 @@
-"""DoubleArray of cells are pooled sequence by sequence."""
+"""Figures of cells are pooled sequence by sequence."""
 
 from __future__ import annotations
 

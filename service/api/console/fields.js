@@ -48,7 +48,8 @@ export class Fields {
     );
   }
 
-  #control({ name, kind }, id) {
+  #control(parameter, id) {
+    const { name, kind } = parameter;
     const bound = { id, "data-parameter": name, "aria-describedby": `${id}-meaning` };
     const change = (read) => (event) => this.onChange(name, read(event.target));
     if (kind === "choice") return element("select", { ...bound, onchange: change(({ value }) => value) });

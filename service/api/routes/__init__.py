@@ -1,1 +1,1 @@
-"""One file an area of endpoints; each has a `router`."""
+"""The endpoints: one file per area, each with a `router`."""

@@ -1,4 +1,4 @@
-"""What runs here: the model, the machine, the metrics."""
+"""GET /models, /info and /metrics: what runs here, on what, and how it does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ router = APIRouter()
 
 @router.get("/models", response_model=list[ModelOut], responses=described(401), dependencies=[Depends(require_read)])
 async def models(request: Request) -> Response:
-    """The model being served, with its card: what it was trained on and what that allows."""
+    """Return the model being served, with its card: what it was trained on and what that allows."""
     service = service_of(request)
     config = service.config
     served: ModelOut = {
@@ -35,7 +35,7 @@ async def models(request: Request) -> Response:
 
 @router.get("/info", response_model=InfoOut, responses=described(401), dependencies=[Depends(require_read)])
 async def info(request: Request) -> Response:
-    """Device, executor, limits and versions."""
+    """Return device, executor, limits and versions."""
     service = service_of(request)
     limits = {name: getattr(service.settings, name) for name in LimitsOut.__annotations__}
     return respond(InfoOut, {"model": service.model_reference, **service.environment, "limits": limits})
@@ -43,7 +43,7 @@ async def info(request: Request) -> Response:
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    """Prometheus exposition."""
+    """Return the metrics in Prometheus' text format."""
     service = service_of(request)
     observed = service.policy.describe().observed.average_exit_layer
     disagreement = service.policy.disagreement()

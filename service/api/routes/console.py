@@ -1,4 +1,4 @@
-"""GET /: the console, a static page, and its assets. They need no key; the calls that the page makes do."""
+"""GET /: the console, a static page, and its assets. These need no key, but the calls that the page makes do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CONTENT_TYPES = {
     ".svg": "image/svg+xml",
 }
 _HEADERS = {
-    "Cache-Control": "no-cache",  # kept, but asked about each time: page and assets always belong together
+    "Cache-Control": "no-cache",  # browsers keep it, but ask each time: page and assets always belong together
     "Content-Security-Policy": "; ".join(
         (
             "default-src 'none'",
@@ -44,7 +44,7 @@ class _Asset:
 
 @cache
 def _assets() -> Mapping[str, _Asset]:
-    """Every file of the folder by its name, read once."""
+    """Return every file of the folder by its name; they are read once."""
     assets = {}
     for path in (path for path in FOLDER.iterdir() if path.suffix in _CONTENT_TYPES):
         body = path.read_bytes()
@@ -56,13 +56,13 @@ def _assets() -> Mapping[str, _Asset]:
 
 @router.get("/")
 async def page(request: Request) -> Response:
-    """The page. What it refers to is relative, so that it works under any prefix."""
+    """Return the page. Its links are relative, so that it works under any prefix."""
     return _respond(request, _PAGE)
 
 
 @router.get("/console/{name}")
 async def asset(request: Request, name: str) -> Response:
-    """A style sheet, a script or the icon."""
+    """Return a style sheet, a script or the icon."""
     if name == _PAGE or name not in _assets():
         raise HTTPException(404)
     return _respond(request, name)

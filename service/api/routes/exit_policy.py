@@ -32,7 +32,7 @@ _EXAMPLES = {
 
 @router.get("", response_model=ExitPolicyOut, responses=described(401), dependencies=[Depends(require_read)])
 async def read_policy(request: Request) -> Response:
-    """The policy in force: parameters, expected and observed depth."""
+    """Return the policy in force: its parameters, and its expected and observed depth."""
     return _with_etag(service_of(request).policy.describe())
 
 
@@ -54,7 +54,7 @@ def change_policy(
     state = service_of(request).policy.change(
         changes, source="api", changed_by=x_changed_by, if_version=_version(if_match), dry_run=dry_run
     )
-    if dry_run:  # that version may yet be somebody else's
+    if dry_run:  # another change may yet get this version
         return respond(ExitPolicyOut, _policy(state))
     return _with_etag(state)
 
@@ -63,7 +63,7 @@ def change_policy(
     "/history", response_model=list[HistoryEntryOut], responses=described(401), dependencies=[Depends(require_read)]
 )
 async def read_history(request: Request) -> Response:
-    """Every change, newest first."""
+    """Return every change, newest first."""
     return respond(list[HistoryEntryOut], [_entry(entry) for entry in service_of(request).policy.history()])
 
 
@@ -74,7 +74,7 @@ async def read_history(request: Request) -> Response:
     dependencies=[Depends(require_read)],
 )
 async def read_operating_points(request: Request) -> Response:
-    """The calibrated front, cheapest first; empty for a model that has not been calibrated."""
+    """Return the calibrated operating points, cheapest first; none for a model that has not been calibrated."""
     points = service_of(request).policy.operating_points()
     return respond(list[OperatingPointOut], [point.to_json() for point in points])
 
@@ -129,7 +129,7 @@ def _record(record: PolicyRecord) -> dict[str, Any]:
 
 
 def _version(if_match: str | None) -> int | None:
-    """The version that an If-Match header names; None for no header or `*`."""
+    """Return the version that an If-Match header names; None for no header or `*`. Raises PolicyConflict."""
     if if_match is None or if_match.strip() == "*":
         return None
     tag = re.fullmatch(r'(?:W/)?"?(\d{1,18})"?', if_match.strip())

@@ -1,4 +1,4 @@
-"""Is it alive, is it ready: for orchestrators and load balancers. Never needs a key."""
+"""GET /livez, /readyz and /health, for orchestrators and load balancers. They never need a key."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _UNWELL: dict[int | str, dict[str, Any]] = {503: {"model": Health}}
 
 @router.get("/livez", response_model=Health, responses=_UNWELL)
 async def livez(request: Request) -> Response:
-    """200 while the engine can make progress; an idle engine can, one whose step is overdue cannot."""
+    """Answer 200 while the engine can make progress: also when it is idle, but not while a step is overdue."""
     return _status("alive" if service_of(request).engine.is_alive else "stuck", service_of(request).engine.is_alive)
 
 
 @router.get("/readyz", response_model=Health, responses=_UNWELL)
 @router.get("/health", response_model=Health, responses=_UNWELL)
 async def readyz(request: Request) -> Response:
-    """200 from the end of the warm-up to the first SIGTERM."""
+    """Answer 200 from the end of the warm-up to the first SIGTERM, while the engine can make progress."""
     service = service_of(request)
     if service.is_draining:
         return _status("draining", False)

@@ -25,7 +25,7 @@ _OF_A_TEXT, _OF_TEXTS = list[HuggingFaceEntity], list[list[HuggingFaceEntity]]
     dependencies=[Depends(require_read)],
 )
 async def token_classification(body: HuggingFaceRequest, request: Request) -> Response:
-    """Named entities for Hugging Face's clients: their `token_classification`, of a text or of several."""
+    """Find the named entities of a text, or of several, for Hugging Face's clients: their `token_classification`."""
     parameters = body.parameters or HuggingFaceParameters()
     ignored = frozenset(parameters.ignore_labels or ())
     asked = Asked(texts=body.inputs, field="inputs", keep=lambda entity: entity.label not in ignored)
@@ -43,9 +43,9 @@ def _entity_items(answered: AnsweredText) -> Iterator[HuggingFaceEntity]:
 
 
 def _word_items(answered: AnsweredText) -> Iterator[HuggingFaceEntity]:
-    """An item a word of an entity, entity by entity: so a word inside two nested ones comes twice, and tags stay whole.
+    """Yield one item per word of an entity, entity by entity; a word inside two nested entities comes twice.
 
-    `score` is the entity's; the words count from 1, as a pipeline's do after its special piece.
+    `score` is the entity's; words count from 1, since a pipeline's special piece is at 0.
     """
     if not answered.entities:
         return
@@ -59,7 +59,7 @@ def _word_items(answered: AnsweredText) -> Iterator[HuggingFaceEntity]:
 
 
 def _words(answered: AnsweredText) -> tuple[IntArray, IntArray]:
-    """Character offsets of the text's words. Those that two windows share count once: where they are owned."""
+    """Return (words,) starts and ends in characters. A word that two windows share counts in the one that owns it."""
     owned = [(sequence.input, slice(*sequence.input.owned)) for sequence in answered.sequences]
     return (
         np.concatenate([sequence.word_starts[words] for sequence, words in owned]),

@@ -54,7 +54,7 @@ async def ner(body: NerRequest, request: Request) -> Response:
 
 
 def _check(service: Service, body: NerRequest) -> None:
-    """Raise BadInput for what the shape alone does not show."""
+    """Raise BadInput for labels that the model does not have, or a time limit over the operator's."""
     known = service.config.labels
     if unknown := sorted(set(body.labels or ()) - set(known)):
         raise BadInput(f"labels: {', '.join(unknown)} unknown; this model has {', '.join(known)}")
@@ -96,7 +96,7 @@ def _sequence(service: Service, sequence: Sequence) -> dict[str, Any]:
 
 
 def _layer(sequence: Sequence, view: LayerView, labels: Seq[str]) -> dict[str, Any]:
-    """A layer that ran; its spans of words as entities by character, like the answer's."""
+    """Return what a layer that ran saw; its spans of words become entities by character, as in the answer."""
     starts, ends = sequence.input.word_starts, sequence.input.word_ends
     return {
         "layer": view.layer,
@@ -118,6 +118,6 @@ def _layer(sequence: Sequence, view: LayerView, labels: Seq[str]) -> dict[str, A
 
 
 def _word_layers(sequence: Sequence, words: WordProgress) -> list[dict[str, int]]:
-    """Every word with the layer after which it halted."""
+    """Return every word with the layer after which it halted."""
     rows = zip(sequence.input.word_starts, sequence.input.word_ends, words.layers, strict=True)
     return [{"start": int(start), "end": int(end), "layer": int(layer)} for start, end, layer in rows]

@@ -14,5 +14,5 @@ router = APIRouter()
 
 @router.get("/exit-policy/strategies", responses=described(401), dependencies=[Depends(require_read)])
 async def read_strategies(request: Request) -> list[StrategyDescription]:
-    """Every exit strategy: what it decides by, its parameters, and what this model lacks for it, if anything."""
+    """Return every exit strategy: what it decides by, its parameters, and what this model lacks for it, if anything."""
     return describe(service_of(request).policy.catalog)

@@ -1,5 +1,5 @@
-"""The shapes of what is sent and of what is answered, by routes. What they mean is decided elsewhere.
+"""The shapes of requests and answers, one file per area of routes. What they mean is decided elsewhere.
 
-Requests are models, since they have rules to keep. Answers are typed dictionaries: a field may be absent, which is not
-the same as null, mypy reads them where they are built, and pydantic checks and writes them faster than models.
+Requests are models, since they have rules to check. Answers are typed dictionaries: a field may be absent, which is not
+the same as null; mypy checks them where they are built; and pydantic checks and writes them faster than models.
 """

@@ -1,4 +1,4 @@
-"""The shapes of what the service says of itself: how it is, what it serves, where it runs."""
+"""The shapes of what the service says about itself: its health, its model, and what it runs on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 
 class Health(TypedDict):
-    """How it is."""
+    """The health of the service."""
 
     status: Literal["alive", "ready", "draining", "stuck"]
 
@@ -42,7 +42,7 @@ class LimitsOut(TypedDict):
 
 
 class InfoOut(TypedDict):
-    """What runs, on what, and how much it takes."""
+    """The model that runs, what it runs on, and the limits of requests."""
 
     model: Annotated[str, Field(description="name@version")]
     device: str

@@ -1,4 +1,4 @@
-"""The shapes of the exit policy's routes; those of its parameters are read from the strategies themselves."""
+"""The shapes of the exit policy's routes; the shapes of its parameters are read from the strategies themselves."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ObservedOut(TypedDict):
 
 
 class AutopilotOut(TypedDict):
-    """The autopilot's objective, and where it is."""
+    """The autopilot's objective, and its level."""
 
     p95_ms: Number
     max_f1_loss: Number
@@ -79,7 +79,7 @@ class VersionOut(TypedDict):
 
 
 def _shape(policy: type[ExitPolicy], ending: str, around: Mapping[str, Any] | None = None) -> Any:
-    """The shape of a strategy's parameters, in the order of the wire, and of what comes `around` them."""
+    """Return the shape of a strategy's parameters, in the order of the wire, and of the fields `around` them."""
     types = get_type_hints(policy)
     fields: dict[str, Any] = {"strategy": Literal[policy.strategy]}
     fields |= {name: Number if types[name] is float else types[name] for name in policy.parameters()}

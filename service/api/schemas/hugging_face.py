@@ -17,7 +17,7 @@ def _text_or_texts(inputs: object) -> str | None:
 
 
 class HuggingFaceParameters(BaseModel):
-    """As a Transformers pipeline for token classification takes them; null is as good as left out."""
+    """The parameters of a Transformers pipeline for token classification; null means the same as left out."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -61,7 +61,7 @@ class HuggingFaceRequest(BaseModel):
 
 
 class HuggingFaceEntity(TypedDict):
-    """An entity, or one of its words; code points, end exclusive: text[start:end] is `word`."""
+    """An entity, or one of its words. Offsets count code points, end exclusive: text[start:end] is `word`."""
 
     entity_group: str
     score: FiniteFloat

@@ -1,4 +1,4 @@
-"""The shapes of POST /ner. An exit policy's depend on its strategy, and are checked where it is resolved."""
+"""The shapes of POST /ner. An exit policy depends on its strategy, and is checked where it is resolved."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Text = Annotated[str, AfterValidator(_whole_characters)]
 
 
 class NerRequest(BaseModel):
-    """Exactly one of `text` and `texts`."""
+    """One text, or several: a request gives exactly one of `text` and `texts`."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -56,7 +56,7 @@ class NerRequest(BaseModel):
 
 
 class EntityOut(TypedDict):
-    """Code points, end exclusive: text[start:end] is `text`."""
+    """An entity. Offsets count code points, end exclusive: text[start:end] is `text`."""
 
     start: int
     end: int
@@ -75,7 +75,7 @@ class TracedEntity(TypedDict):
 
 
 class TraceItem(TypedDict):
-    """One layer that ran: what it saw."""
+    """What one layer that ran saw."""
 
     layer: int
     consistency: Annotated[list[FiniteFloat], Field(description="with layer 1, 2, ...")]
@@ -108,7 +108,7 @@ class SequenceOut(TypedDict):
 
 
 class TimingOut(TypedDict):
-    """Milliseconds."""
+    """The times of a request by stage, in milliseconds."""
 
     tokenize: Milliseconds
     queue: Milliseconds

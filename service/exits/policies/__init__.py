@@ -1,4 +1,4 @@
-"""The exit strategies, one file each. Whatever strategy a file of this folder defines is registered here by itself."""
+"""The exit strategies, one file each. Every strategy that a file of this folder defines is registered automatically."""
 
 from __future__ import annotations
 

@@ -45,5 +45,5 @@ class BranchyNet(ConfidencePolicy):
         return reading.figure("entropy_mean")
 
     def is_confident(self, confidence: float) -> bool:
-        """Low entropy is high confidence."""
+        """Tell whether the mean entropy is below tau."""
         return confidence < self.tau

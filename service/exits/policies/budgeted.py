@@ -31,16 +31,16 @@ class Budgeted(ExitPolicy):
     ] = 3
 
     def needs_exit(self, layer: int, num_layers: int) -> bool:
-        """Only that one."""
+        """Tell whether the exit is that of the fixed layer; no other one is needed."""
         return layer == self.layer
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
-        """Leave at the layer, which may be the last."""
+        """Leave at the fixed layer, which may be the last."""
         if len(history) == num_layers:
             return LAST_LAYER
         return "budget" if len(history) == self.layer else None
 
     def check(self, num_layers: int) -> None:
-        """Refuse a layer that does not exist."""
+        """Raise BadInput for a layer that the model does not have."""
         if self.layer > num_layers:
             raise BadInput(f"layer is {self.layer}; this model has {num_layers} layers")

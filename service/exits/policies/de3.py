@@ -1,4 +1,4 @@
-"""DE3-BERT (He et al. 2024): leave when the least certain cell is certain by entropy and distance together."""
+"""DE3-BERT (He et al. 2024): leave when the least certain cell is certain enough by entropy and distance together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.exits.policy import LAST_LAYER, ExitPolicy, ExitReason
 from service.exits.reading import Reading
 from service.spans.types import DoubleArray, FloatArray
 
-CANDIDATE = 0.05  # a cell is a candidate where an entity has at least this probability (ours; as in training)
+CANDIDATE = 0.05  # a cell is a candidate if an entity has more than this probability there (ours; as in training)
 TAUS = (0.02, 0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4)
 WEIGHTS = (0.0, 1.0, 4.0, 1e6)  # of the distance: entropy alone, both, distance alone
 _EPSILON = 1e-12
@@ -23,7 +23,10 @@ _EPSILON = 1e-12
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prototypes:
-    """points: (exits, K, rank), a model's, one for every exit and label; label 0 by its hard negatives."""
+    """Holds the prototypes of a model.
+
+    points  (exits, K, rank) one for every exit and label; that of label 0 is made of its hard negatives
+    """
 
     points: FloatArray
 
@@ -32,7 +35,7 @@ class Prototypes:
 class De3(ExitPolicy):
     """Leaves when the largest EDR of a candidate cell is below tau; `weight` is the paper's lambda.
 
-    Over which cells, and that the largest decides, is our choice: the paper classifies sentences.
+    The paper classifies sentences; which cells count, and that the largest EDR decides, is our choice.
     """
 
     strategy: ClassVar[str] = "de3"
@@ -68,26 +71,29 @@ class De3(ExitPolicy):
 
     @property
     def compares_tables(self) -> bool:
-        """The entropy of single cells is in the table alone."""
+        """Always True: the entropy of single cells is only in the table."""
         return True
 
     def evidence(self, readings: Sequence[Reading]) -> DoubleArray:
-        """Return (sequences, 1): the latest layer's EDR."""
+        """Return (sequences, 1): the largest EDR of a candidate cell at the latest layer."""
         points = self.prototypes.points[len(readings) - 1]
         return largest_edr(readings[-1], points, self.weight)[:, None]
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
-        """Decide by the latest layer alone."""
+        """Leave if the EDR of the latest layer is below tau."""
         if len(history) == num_layers:
             return LAST_LAYER
         return "confidence" if history[-1][0] < self.tau else None
 
 
 def distance_ratio(distances: FloatArray, predicted: NDArray[np.int64]) -> FloatArray:
-    """DR = .5 (1 + (r1 - r2) / max(r1, r2)): r1 to the predicted label's prototype, r2 to the nearest other one.
+    """Return DR = .5 (1 + (r1 - r2) / max(r1, r2)) of every cell: (cells,) in [0, 1].
 
-    distances (cells, K), predicted (cells,) -> (cells,) in [0, 1], small where the prediction is much the nearest.
-    .5 where both are 0 (our reading).
+    r1 is the distance to the prototype of the predicted label, r2 that to the nearest other prototype. DR is small
+    where the prototype of the prediction is by far the nearest, and .5 where both distances are 0 (our reading).
+
+    distances  (cells, K) to the prototypes
+    predicted  (cells,) labels
     """
     rows = np.arange(len(distances))
     nearest = distances[rows, predicted]
@@ -100,19 +106,19 @@ def distance_ratio(distances: FloatArray, predicted: NDArray[np.int64]) -> Float
 
 
 def entropy_distance_ratio(entropy: FloatArray, ratio: FloatArray, weight: float) -> FloatArray:
-    """EDR = (weight + 1) / (weight / DR + 1 / Entropy), in a form that bears zeros: (cells,) each.
+    """Return EDR = (weight + 1) / (weight / DR + 1 / Entropy), in a form that allows zeros: (cells,) each.
 
-    weight 0 leaves the entropy, a very large one the distance ratio.
+    With weight 0 the EDR is the entropy; with a very large weight it is the distance ratio.
     """
     found: FloatArray = (1 + weight) * ratio * entropy / (weight * entropy + ratio + _EPSILON)
     return found
 
 
 def largest_edr(reading: Reading, points: FloatArray, weight: float) -> NDArray[np.float64]:
-    """(sequences,) EDR of the least certain candidate cell; 0 where there is no candidate.
+    """Return the largest EDR of a candidate cell of every sequence: (sequences,), 0 where there is no candidate.
 
-    points: (K, rank) of the exit that the reading is of. A cell lies at a_s + b_e, what the bilinear form reads of its
-    first and its last word.
+    points: (K, rank) prototypes of the exit that the reading comes from. A cell lies at a_s + b_e, the sum of the
+    projections of its first and its last word.
     """
     starts, ends = reading.projections
     log_probs = reading.log_probs

@@ -24,7 +24,7 @@ class FullDepth(ExitPolicy):
     display: ClassVar[Display] = Display(title="Full depth", held="full depth never leaves early")
 
     def needs_exit(self, layer: int, num_layers: int) -> bool:
-        """Only the last."""
+        """Tell whether the exit is the last one; no other one is needed."""
         return layer == num_layers
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
@@ -33,5 +33,5 @@ class FullDepth(ExitPolicy):
 
     @classmethod
     def families(cls, model: ModelAssets) -> list[Family]:
-        """Return none: it is what the others are compared with."""
+        """Return no family: full depth is what the others are compared with."""
         return []

@@ -79,7 +79,7 @@ class GatedVote(ExitPolicy):
 
     @property
     def is_worth_trying(self) -> bool:
-        """A gate that is no wider than tau lets nobody through."""
+        """Whether the gate is wider than tau; otherwise votes make no difference."""
         return self.tau < self.gate
 
     def evidence(self, readings: Sequence[Reading]) -> DoubleArray:
@@ -92,7 +92,7 @@ class GatedVote(ExitPolicy):
         return np.stack([entropy_max, votes], axis=1)
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
-        """Ask confidence first."""
+        """Leave by confidence, else by votes within the gate."""
         if len(history) == num_layers:
             return LAST_LAYER
         entropy_max, votes = history[-1]

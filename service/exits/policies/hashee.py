@@ -1,7 +1,8 @@
 """HashEE (Sun et al. 2022): a hash says after which layer each word halts, before anything is run.
 
-Every piece of the vocabulary has a bucket b of B, and leaves after layer 1 + b * (M // B). A word leaves with its last
-piece. Special pieces and pieces that training never showed go to layer M.
+Every piece of the vocabulary has a bucket b of B buckets, and halts after layer 1 + b * (M // B), where M is the number
+of layers. A word halts with the last of its pieces to halt. Special pieces, and pieces that training never showed, go
+to layer M.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ from service.exits.words import Flags, WordProgress, work_of_pieces
 from service.spans.types import IntArray
 from service.text.types import SequenceInput
 
-DRAWN = 0  # in place of a layer: another one at every place where the piece occurs
+DRAWN = 0  # in place of a layer: it is drawn anew at every place where the piece occurs
 
 
 def layer_of_bucket(bucket: IntArray, num_layers: int, buckets: int) -> IntArray:
-    """Return the layer after which a bucket leaves."""
+    """Return the layer after which the pieces of each bucket halt."""
     return 1 + np.minimum(bucket, buckets - 1) * (num_layers // buckets)
 
 
 def word_layers(sequence: SequenceInput, piece_layers: NDArray[np.uint8], num_layers: int, buckets: int) -> IntArray:
-    """Return (words,) after which layer each word halts."""
+    """Return the layer after which each word halts: (words,).
+
+    piece_layers: (vocabulary,) the layer after which each piece halts, or DRAWN
+    """
     ids = sequence.piece_ids
     layers = piece_layers[ids].astype(np.int64)
     if (drawn := layers == DRAWN).any():
@@ -41,15 +45,15 @@ def word_layers(sequence: SequenceInput, piece_layers: NDArray[np.uint8], num_la
 
 
 class HashedLayers:
-    """What the hash of a model says: `word_layers`, worked out once for a sequence however often it is asked for."""
+    """Says after which layers words halt under the hash of a model; remembers it for every sequence."""
 
     def __init__(self, piece_layers: NDArray[np.uint8], num_layers: int, buckets: int) -> None:
-        """piece_layers: (vocabulary,) the layer after which each piece leaves, or DRAWN"""
+        """Take piece_layers: (vocabulary,) the layer after which each piece halts, or DRAWN."""
         self._table, self._num_layers, self._buckets = piece_layers, num_layers, buckets
         self._known: WeakKeyDictionary[SequenceInput, IntArray] = WeakKeyDictionary()
 
     def of(self, sequence: SequenceInput) -> IntArray:
-        """Return (words,) after which layer each word halts."""
+        """Return the layer after which each word halts: (words,)."""
         found = self._known.get(sequence)
         if found is None:
             found = word_layers(sequence, self._table, self._num_layers, self._buckets)
@@ -58,7 +62,7 @@ class HashedLayers:
 
 
 def _draw(ids: IntArray, buckets: int) -> IntArray:
-    """Draw a bucket for every place, by piece and position: random to look at, the same whenever the text comes."""
+    """Draw a bucket for every place, by piece and position: it looks random, but is the same for the same text."""
     mixed: NDArray[np.uint64] = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     mixed += np.arange(len(ids), dtype=np.uint64)
     mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -68,7 +72,7 @@ def _draw(ids: IntArray, buckets: int) -> IntArray:
 
 @dataclass(frozen=True, slots=True)
 class HashEE(WordPolicy):
-    """Hash and buckets belong to the model, which was trained under them: there is nothing to set."""
+    """Halts words where a hash says so; the hash belongs to the model, which was trained under it."""
 
     strategy: ClassVar[str] = "hashee"
     title: ClassVar[str] = "HashEE"
@@ -90,12 +94,12 @@ class HashEE(WordPolicy):
     ] = field(kw_only=True, repr=False)
 
     def go_on(self, layer: int, num_layers: int, sequence: SequenceInput, words: WordProgress) -> Flags:
-        """Do as the hash says."""
+        """Return which words the hash sends to a later layer: (words,)."""
         going_on: Flags = self.layers.of(sequence) > layer
         return going_on
 
     def needs_exit_of(self, layer: int, num_layers: int, sequence: SequenceInput) -> bool:
-        """Only where the last word halts."""
+        """Tell whether `layer` is the one after which the last word halts; no other exit is needed."""
         return layer == int(self.layers.of(sequence).max())
 
     def work(self, sequence: SequenceInput, num_layers: int) -> int:

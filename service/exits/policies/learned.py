@@ -1,7 +1,7 @@
-"""The learned rule (ours): leave when going on is not expected to mend enough to be worth the work.
+"""The learned rule (ours): leave when going on is not expected to mend enough entities to be worth the work.
 
-The rule is one linear estimate a layer, of a few numbers that an exit and a vote have at hand anyway. How its weights
-are fitted is evaluation's business (`service.evaluation.fit_rule`).
+The rule is one linear estimate per layer, of a few numbers that exits and votes have at hand anyway. Its weights are
+fitted in `service.evaluation.fit_rule`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ FEATURES = (
 )
 SMALLEST = 1e-6
 LARGEST_LOG_WORTH = 6.9  # a worth of 992: within the range of tau
-UNIT_PIECES = 24  # a layer of a sequence of so many pieces is the unit of work, in which tau is told: some 20 words
+UNIT_PIECES = 24  # the unit of work is a layer of a sequence with so many pieces (some 20 words)
 
 
 def features(readings: Sequence[Reading]) -> list[tuple[float, ...]]:
-    """Per sequence the latest exit's FEATURES, in the light of the earlier ones.
+    """Return the FEATURES of every sequence after the latest of the exits: (sequences, FEATURES).
 
-    In plain floats: few sequences are faster so, and no batch mate can change the last bit of a logarithm.
+    They are plain floats: for few sequences that is faster, and no other sequence of the batch can change the last bit
+    of a logarithm.
     """
     *earlier, current = readings
     before = [reading.entity_keys for reading in earlier]
@@ -65,10 +66,11 @@ def features(readings: Sequence[Reading]) -> list[tuple[float, ...]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExitRule:
-    """log(worth of going on after layer m) = weights[m - 1] . features + bias[m - 1], for m = 1, ..., num_layers - 1.
+    """Estimates the worth of going on after layer m = 1, ..., num_layers - 1, from FEATURES.
 
-    Worth is in entity errors mended per unit of work: one layer of a sequence of UNIT_PIECES. Of two sequences with as
-    much to mend, the longer one is worth less.
+    log(worth) = weights[m - 1] . features + bias[m - 1]. The worth is in entity errors mended per unit of work, which
+    is one layer of a sequence of UNIT_PIECES pieces. Of two sequences with as much to mend, the longer one has the
+    lower worth.
     """
 
     weights: tuple[tuple[float, ...], ...]
@@ -79,7 +81,7 @@ class ExitRule:
         return len(self.bias) + 1
 
     def worth_of_going_on(self, readings: Sequence[Reading]) -> DoubleArray:
-        """After layer len(readings), which is not the last -> (sequences,) float64, above 0."""
+        """Return the worth of going on after layer len(readings), which is not the last: (sequences,), above 0."""
         weights, bias = self.weights[len(readings) - 1], self.bias[len(readings) - 1]
         worth = []
         for row in features(readings):
@@ -88,12 +90,12 @@ class ExitRule:
         return np.array(worth)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON types; features by name, so that a rule of other features is refused."""
+        """Return the rule as plain JSON types; it names its features, so that a rule of other features is refused."""
         return {"features": list(FEATURES), "weights": [list(row) for row in self.weights], "bias": list(self.bias)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], num_layers: int) -> ExitRule:
-        """The reverse of `to_json`. Raises ModelRefused for a rule of other features or another depth."""
+        """Read what `to_json` returned. Raises ModelRefused for a rule of other features or another depth."""
         try:
             weights = tuple(tuple(float(weight) for weight in row) for row in data["weights"])
             rule = cls(weights, tuple(float(value) for value in data["bias"]))
@@ -113,12 +115,12 @@ class ExitRule:
 
 @dataclass(frozen=True, slots=True)
 class Learned(ExitPolicy):
-    """Leaves when the worth of going on, in entity errors mended per work done, is below tau.
+    """Leaves when the worth of going on, in entity errors mended per unit of work, is below tau.
 
-    The unit of work is a layer of a sequence of UNIT_PIECES pieces; a layer of a longer one is more, so must mend more.
-    After layer `deepest_exit` nobody leaves early and no exit is computed but the last: whoever is there yet would pay
-    for exits that seldom let anybody go. `rule` estimates the worth; it belongs to the model and is trained by
-    `calibrate`.
+    The unit of work is a layer of a sequence of UNIT_PIECES pieces; a layer of a longer sequence is more work, so it
+    must mend more. After layer `deepest_exit` no sequence leaves early and only the last exit is computed: exits that
+    seldom let a sequence leave cost more than they save. `rule` estimates the worth; it belongs to the model and is
+    fitted by `calibrate`.
     """
 
     strategy: ClassVar[str] = "learned"
@@ -162,17 +164,17 @@ class Learned(ExitPolicy):
     )
 
     def needs_exit(self, layer: int, num_layers: int) -> bool:
-        """Down to the deepest early exit, and at the end."""
+        """Tell whether the layer is at most `deepest_exit`, or the last one."""
         return layer <= self.deepest_exit or layer == num_layers
 
     def evidence(self, readings: Sequence[Reading]) -> DoubleArray:
-        """Return (sequences, 1): the worth of going on, after all layers but the last."""
+        """Return (sequences, 1): the worth of going on; after the last layer (sequences, 0)."""
         if len(readings) >= min(self.rule.num_layers, self.deepest_exit + 1):  # at the last layer
             return ExitPolicy.evidence(self, readings)
         return self.rule.worth_of_going_on(readings)[:, None]
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
-        """Decide by the latest layer's estimate."""
+        """Leave if the worth of going on is below tau, at the latest after `deepest_exit`."""
         if len(history) == num_layers:
             return LAST_LAYER
         if len(history) > self.deepest_exit:
@@ -181,8 +183,10 @@ class Learned(ExitPolicy):
 
     @classmethod
     def families(cls, model: ModelAssets) -> list[Family]:
-        """Return all taus, with the deepest early exit or without it: leaving out more was seen to fit the data that it
-        is chosen on."""
+        """Return one family: all taus, with all early exits or without the deepest one.
+
+        A sweep that may leave out more exits was seen to overfit the data that it chooses on.
+        """
         layers = model.num_layers
 
         def members(seen: Evidences) -> list[ExitPolicy]:

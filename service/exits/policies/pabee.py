@@ -18,7 +18,7 @@ from service.spans.types import DoubleArray
 class Pabee(ExitPolicy):
     """Leaves when `patience` consecutive layers decoded the same entities as the layer before each of them.
 
-    What is compared is the decoded set, not the table of labels: what the caller would get (our choice).
+    It compares the decoded sets, which are what a client would get, and not the tables of labels (our choice).
     """
 
     strategy: ClassVar[str] = "pabee"
@@ -46,7 +46,7 @@ class Pabee(ExitPolicy):
     ] = 1
 
     def needs_exit(self, layer: int, num_layers: int) -> bool:
-        """Every layer, unless patience rules out leaving before the last."""
+        """Tell whether the exit is needed: every one is, unless patience rules out leaving before the last layer."""
         return layer == num_layers or self.patience < num_layers - 1
 
     def evidence(self, readings: Sequence[Reading]) -> DoubleArray:
@@ -56,7 +56,7 @@ class Pabee(ExitPolicy):
         return entity_set(readings[-2], readings[-1])[:, None]
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
-        """Count back from the latest layer."""
+        """Leave if each of the latest `patience` layers decoded the same as the layer before it."""
         if len(history) == num_layers:
             return LAST_LAYER
         is_patient = all(evidence == (1.0,) for evidence in history[-self.patience :])  # the first layer's is empty

@@ -45,5 +45,5 @@ class Sentee(ConfidencePolicy):
         return reading.figure("entropy_max")
 
     def is_confident(self, confidence: float) -> bool:
-        """Low entropy is high confidence."""
+        """Tell whether the largest entropy is below tau."""
         return confidence < self.tau

@@ -46,5 +46,5 @@ class ShallowDeep(ConfidencePolicy):
         return reading.figure("confidence_mean")
 
     def is_confident(self, confidence: float) -> bool:
-        """High probability is high confidence."""
+        """Tell whether the mean highest probability is above tau."""
         return confidence > self.tau

@@ -15,21 +15,21 @@ from service.exits.words import Flags, Uncertainty, WordProgress
 from service.spans.types import IntArray
 from service.text.types import SequenceInput
 
-HIGHEST_DELTA = 0.5  # beyond which a threshold is not doubled in the upper half
+HIGHEST_DELTA = 0.5  # doubling in the upper half of the layers does not raise a threshold above this
 TAUS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.4, 0.5)
 WINDOWS = (1, 3, 5, 9)
 
 
 class HaltingTraining:
-    """The asset of a model that was trained with words that halt: its later layers can read them."""
+    """Marks, as an asset, a model that was trained with words that halt: its later layers can read halted words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokee(WordPolicy):
-    """A word halts when the largest uncertainty within `window` words, itself in the middle, is below tau.
+    """Halts a word when the largest uncertainty within `window` words, the word itself in the middle, is below tau.
 
-    A word's uncertainty is the largest normalised entropy of a cell that it begins or ends. tau is their delta: in the
-    upper half of the layers it counts twice, up to .5.
+    A word's uncertainty is the largest normalised entropy of a cell that it begins or ends. tau is the paper's delta:
+    in the upper half of the layers it is doubled, up to .5.
     """
 
     strategy: ClassVar[str] = "tokee"
@@ -78,20 +78,25 @@ class Tokee(WordPolicy):
     ] = 5
 
     def go_on(self, layer: int, num_layers: int, sequence: SequenceInput, words: WordProgress) -> Flags:
-        """Decide by the window criterion."""
+        """Return which words go on by the window criterion: (words,), see `still_active`."""
         return still_active(words.uncertainty, words.moving, self.window, threshold(self.tau, layer, num_layers))
 
 
 def threshold(delta: float, layer: int, num_layers: int) -> float:
-    """Return delta in the lower half of the layers, twice as much in the upper, up to HIGHEST_DELTA (their code)."""
+    """Return the threshold of a layer, as in the code of Li et al.
+
+    It is delta in the lower half of the layers, and twice delta, but not above HIGHEST_DELTA, in the upper half.
+    """
     return delta if 2 * layer <= num_layers else max(delta, min(2 * delta, HIGHEST_DELTA))
 
 
 def still_active(uncertainty: Uncertainty, active: Flags, window: int, threshold: float) -> Flags:
-    """Return (words,) which words go on: those that are active and near an uncertain word.
+    """Return which words go on: those that are active and have an uncertain word in their window, (words,).
 
-    uncertainty  (words,) in [0, 1]; of a halted word, what it was when it last moved
-    window       how many words, an odd number, the word itself in the middle, all have to be below the threshold
+    uncertainty  (words,) in [0, 1]; that of a halted word is from the layer after which it halted
+    active       (words,) whether each word moves
+    window       the size of a window in words, an odd number; the word itself is in the middle
+    threshold    a word is uncertain if its uncertainty is not below this
     """
     unsure = uncertainty >= threshold
     if window > 1 and unsure.any():
@@ -103,9 +108,9 @@ def still_active(uncertainty: Uncertainty, active: Flags, window: int, threshold
 
 
 def simulate(uncertainties: Uncertainty, window: int, delta: float) -> IntArray:
-    """Return (words,) the layer after which each word would halt, had halting changed nothing.
+    """Return the layer after which each word would halt if halting changed no uncertainty: (words,).
 
-    uncertainties: (layers, words)
+    uncertainties: (layers, words) at full depth
     """
     num_layers, words = uncertainties.shape
     active, latest = np.ones(words, dtype=bool), uncertainties[0].copy()

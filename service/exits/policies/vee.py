@@ -31,7 +31,7 @@ from service.spans.types import DoubleArray
 
 MEASURES = sorted({measure for measure, _ in CONSISTENCIES})
 POOLINGS = sorted({pooling for _, pooling in CONSISTENCIES})
-DRAWN = {
+CURVES = {
     ("kl", "mean"): ("VEE, mean KL (the paper's)", Style("#0072B2", "^", "-")),
     ("kl", "max"): ("VEE, max KL", Style("#0072B2", "v", ":")),
     ("entity_set", "mean"): ("VEE, entity sets", Style("#56B4E9", "<", ":")),
@@ -40,10 +40,10 @@ DRAWN = {
 
 @dataclass(frozen=True, slots=True)
 class Vee(ExitPolicy):
-    """Every earlier layer i with C(T_i, T_m) > tau is one vote for layer m; with `patience` votes T_m is decoded.
+    """Leaves at layer m when it has `patience` votes; every earlier layer i with C(T_i, T_m) > tau is one vote.
 
-    The count is fresh at every layer and votes need not be consecutive, so the earliest exit is layer patience + 1, and
-    patience >= num_layers - 1 never leaves early. The comparison is strict: tau = 0 never leaves early under KL.
+    Votes are counted anew at every layer and need not be consecutive, so the earliest exit is layer patience + 1, and
+    patience >= num_layers - 1 never leaves early. The comparison is strict: under KL, tau = 0 never leaves early.
     `ensemble` decodes the average of T_1, ..., T_m instead (section 5.5.1); the vote stays the same.
     """
 
@@ -92,7 +92,7 @@ class Vee(ExitPolicy):
     ensemble: Annotated[bool, Flag(meaning="answer with the average of the exits so far")] = False
 
     def parameter(self, name: str) -> Parameter:
-        """Return a parameter; the ranges of pooling and tau are those of the measure."""
+        """Return a parameter; the ranges of pooling and tau depend on the measure."""
         if name == "pooling":
             poolings = sorted(pooling for measure, pooling in CONSISTENCIES if measure == self.measure)
             return Choice(meaning=self.parameters()[name].meaning, choices=poolings)
@@ -114,7 +114,7 @@ class Vee(ExitPolicy):
 
     @classmethod
     def families(cls, model: ModelAssets) -> list[Family]:
-        """Return one family for every measure and pooling, of all patiences and taus."""
+        """Return one family for every measure and pooling, each with all patiences and taus."""
         return [cls._family(model, *kind) for kind in CONSISTENCIES]
 
     @classmethod
@@ -126,17 +126,17 @@ class Vee(ExitPolicy):
             pairs = product(patiences(model, seen), taus or [consistency.tau])
             return [cls(measure, pooling, tau, patience) for patience, tau in pairs]
 
-        title, style = DRAWN.get((measure, pooling), (f"VEE, {pooling} {measure}", None))
+        title, style = CURVES.get((measure, pooling), (f"VEE, {pooling} {measure}", None))
         prototype = cls(measure, pooling, consistency.tau)
         return Family(f"{cls.strategy}/{measure}/{pooling}", title, prototype, members, style)
 
     @property
     def compares_tables(self) -> bool:
-        """All measures do but those of entities."""
+        """Whether the measure or the ensemble needs tables; only measures of entities do not."""
         return self.ensemble or self.measure not in MEASURES_OF_ENTITIES
 
     def needs_exit(self, layer: int, num_layers: int) -> bool:
-        """Every layer votes, unless patience rules out that any vote is won before the last."""
+        """Tell whether the exit is needed: every one is, unless patience rules out leaving before the last layer."""
         return layer == num_layers or self.ensemble or self.patience < num_layers - 1
 
     def evidence(self, readings: Sequence[Reading]) -> DoubleArray:
@@ -148,7 +148,7 @@ class Vee(ExitPolicy):
         return np.stack([compare(reading, current) for reading in earlier], axis=1)
 
     def carried_over(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what stays: no pooling that another measure has not."""
+        """Return what a merge patch keeps; the pooling is dropped if the new measure does not have it."""
         kept = super(Vee, self).carried_over(changes)
         measure = changes.get("measure", self.measure) or "kl"
         if (str(measure), self.pooling) not in CONSISTENCIES:
@@ -157,18 +157,18 @@ class Vee(ExitPolicy):
 
     @classmethod
     def defaults(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the defaults; every measure has a tau of its own."""
+        """Return the defaults; that of tau depends on the measure and pooling in `given`."""
         built_in = super(Vee, cls).defaults(given)
         kind = str(given.get("measure", built_in["measure"])), str(given.get("pooling", built_in["pooling"]))
         consistency = CONSISTENCIES.get(kind)
         return built_in if consistency is None else {**built_in, "tau": consistency.tau}
 
     def votes(self, evidence: Evidence) -> int:
-        """Return how many earlier layers agree with the layer that `evidence` was taken at."""
+        """Return how many earlier layers agree with the layer that `evidence` comes from."""
         return sum(consistency > self.tau for consistency in evidence)
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
-        """Count the votes of the latest layer."""
+        """Leave if the latest layer has `patience` votes."""
         if len(history) == num_layers:
             return LAST_LAYER
         return "vote" if self.votes(history[-1]) >= self.patience else None
