@@ -6,11 +6,12 @@ The routes decide what a request and its answer look like on the wire.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 
@@ -26,6 +27,9 @@ from service.text.types import EncodedText
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorOut} for status in (400, 401, 413, 422, 429, 500, 503, 504)
 }
+
+
+T = TypeVar("T")
 
 
 class ClientLeft(ServiceError):
@@ -93,17 +97,27 @@ async def answer(request: Request, asked: Asked) -> Answer:
     if not service.engine.has_room:
         service.metrics.http.request_refused("queue_full")
         raise Overloaded("the queue is full; send the request again later")
-    encoded = await asyncio.to_thread(service.text_encoder.encode_batch, texts, split=asked.split)
+    deadline = received + (asked.timeout_ms or service.settings.timeout_ms) / 1_000
+    caller = _Caller(service, request, deadline)
+    try:
+        return await _answer(service, caller, asked, texts, captured, received)
+    finally:
+        caller.forget()
+
+
+async def _answer(
+    service: Service, caller: _Caller, asked: Asked, texts: Seq[str], captured: CapturedPolicy, received: float
+) -> Answer:
+    encoded = await _encode(service, caller, asked, texts)
     num_tokens = sum(text.num_pieces for text in encoded)
     if num_tokens > service.settings.queue_tokens:
         limit = f"{service.settings.queue_tokens} (NER_QUEUE_TOKENS)"
         raise _too_large(service, f"the request has {num_tokens} tokens; the limit is {limit}; send it in parts")
-    timeout_s = (asked.timeout_ms or service.settings.timeout_ms) / 1_000
     pending = EngineRequest(
         texts=tuple(encoded),
-        deadline=received + timeout_s,
+        deadline=caller.deadline,
         submitted=time.monotonic(),
-        request_id=request.state.request_id,
+        request_id=caller.request_id,
         override=asked.override,
         captured=captured,
         wants_trace=asked.wants_trace,
@@ -116,7 +130,7 @@ async def answer(request: Request, asked: Asked) -> Answer:
     except NotReady:
         service.metrics.http.request_refused("not_ready")
         raise
-    await _wait(service, pending, request)
+    await _run(service, caller, pending)
     return _read(service, pending, asked, received)
 
 
@@ -138,37 +152,62 @@ def _too_large(service: Service, message: str) -> TooLarge:
     return TooLarge(message)
 
 
-async def _wait(service: Service, pending: EngineRequest, request: Request) -> None:
-    """Wait for the engine's answer. Raises the engine's error, TimedOut, or ClientLeft.
+class _Caller:
+    """Whoever waits for an answer: until a deadline, in monotonic seconds, and as long as the connection is there."""
 
-    A request that is no longer waited for is cancelled; the engine drops its sequences at the next layer boundary.
-    """
-    answered = asyncio.wrap_future(pending.future)
-    answered.add_done_callback(lambda future: future.cancelled() or future.exception())  # mark it as seen
-    departure = asyncio.ensure_future(_departure(request))
-    try:
-        timeout_s = max(0.0, pending.deadline - time.monotonic())
-        await asyncio.wait((answered, departure), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if answered.done():
-            answered.result()
-            return
-        if departure.done():
-            service.metrics.http.client_left()
-            raise ClientLeft("the client closed its connection")
-        raise TimedOut("the request's timeout_ms passed before its answer was ready; ask for more time, or send less")
-    except TimedOut:
-        service.metrics.http.request_timed_out()
-        raise
-    finally:
-        if not answered.done():
-            service.engine.cancel(pending)
-        departure.cancel()
+    def __init__(self, service: Service, request: Request, deadline: float) -> None:
+        self.deadline = deadline
+        self.request_id: str = request.state.request_id
+        self._metrics = service.metrics.http
+        self._departure = asyncio.ensure_future(_departure(request))
+
+    async def wait_for(self, work: asyncio.Future[T]) -> T:
+        """Return what `work` comes to. Raises its error, or TimedOut or ClientLeft, and then the work goes on."""
+        work.add_done_callback(lambda future: future.cancelled() or future.exception())  # mark it as seen
+        timeout_s = max(0.0, self.deadline - time.monotonic())
+        await asyncio.wait((work, self._departure), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            if work.done():
+                return work.result()
+            if self._departure.done():
+                self._metrics.client_left()
+                raise ClientLeft("the client closed its connection")
+            raise TimedOut(
+                "the request's timeout_ms passed before its answer was ready; ask for more time, or send less"
+            )
+        except TimedOut:
+            self._metrics.request_timed_out()
+            raise
+
+    def forget(self) -> None:
+        """Wait for nothing any more."""
+        self._departure.cancel()
 
 
 async def _departure(request: Request) -> None:
     """Return once the client is gone; the body has been read, so only a disconnect can still arrive."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def _encode(service: Service, caller: _Caller, asked: Asked, texts: Seq[str]) -> list[EncodedText]:
+    """Cut the texts into what the model reads, beside the event loop; whoever stops waiting stops it, too."""
+    is_over = threading.Event()
+    work = asyncio.to_thread(service.text_encoder.encode_batch, texts, split=asked.split, is_over=is_over.is_set)
+    try:
+        return await caller.wait_for(asyncio.ensure_future(work))
+    finally:
+        is_over.set()
+
+
+async def _run(service: Service, caller: _Caller, pending: EngineRequest) -> None:
+    """Wait for the engine. Whoever stops waiting cancels the request: the engine drops it at the next layer."""
+    answered = asyncio.wrap_future(pending.future)
+    try:
+        await caller.wait_for(answered)
+    finally:
+        if not answered.done():
+            service.engine.cancel(pending)
 
 
 def _read(service: Service, pending: EngineRequest, asked: Asked, received: float) -> Answer:

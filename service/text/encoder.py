@@ -5,7 +5,7 @@ Training data and requests both use it, so a model is never trained on a segment
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,12 @@ from service.text.sentences import split_sentences
 from service.text.types import EncodedText, SequenceInput
 from service.text.windows import cut_windows
 from service.text.words import TableUnit, Words, find_words
+
+SLICE_CHARS = 100_000  # that the tokenizer is given at a time: some ten milliseconds of work
+
+
+class Stopped(Exception):
+    """Nobody waits for the texts any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +71,18 @@ class TextEncoder:
         """Cut one text; `split=False` takes it as a single sentence. A blank text has no sequences."""
         return self._cut(text, self._tokenizer.encode(text, add_special_tokens=False), split)
 
-    def encode_batch(self, texts: Sequence[str], *, split: bool = True) -> list[EncodedText]:
-        """Cut many texts, each as `encode` does."""
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [self._cut(text, encoding, split) for text, encoding in zip(texts, encodings, strict=True)]
+    def encode_batch(
+        self, texts: Sequence[str], *, split: bool = True, is_over: Callable[[], bool] = lambda: False
+    ) -> list[EncodedText]:
+        """Cut many texts at once, as `encode` does. Raises Stopped soon after `is_over` says that nobody waits."""
+        encoded: list[EncodedText] = []
+        for some in _slices(texts, SLICE_CHARS):
+            encodings = self._tokenizer.encode_batch(some, add_special_tokens=False)
+            for text, encoding in zip(some, encodings, strict=True):
+                if is_over():
+                    raise Stopped
+                encoded.append(self._cut(text, encoding, split))
+        return encoded
 
     def _cut(self, text: str, encoding: Encoding, split: bool) -> EncodedText:
         words = find_words(text, encoding, self._config.table_unit)
@@ -108,6 +122,20 @@ class TextEncoder:
     def entities(self, encoded: EncodedText, spans: Sequence[Sequence[Span]]) -> list[Entity]:
         """Return the entities of a text, given the spans of each of its sequences; by start, longer ones first."""
         return entities_of_sequences(encoded.sequences, spans, self._labels, self._nested)
+
+
+def _slices(texts: Sequence[str], max_chars: int) -> Iterator[list[str]]:
+    """Yield the texts in order, some at a time: as many as have `max_chars` characters, and at least one."""
+    some: list[str] = []
+    chars = 0
+    for text in texts:
+        if some and chars + len(text) > max_chars:
+            yield some
+            some, chars = [], 0
+        some.append(text)
+        chars += len(text)
+    if some:
+        yield some
 
 
 class Placed(Protocol):

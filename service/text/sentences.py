@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import sentencex
+
+CHUNK_CHARS = 8_192  # given to the segmenter at a time: on some texts its time grows with the square of their length
 
 
 def split_sentences(text: str, language: str) -> list[tuple[int, int]]:
@@ -11,16 +15,43 @@ def split_sentences(text: str, language: str) -> list[tuple[int, int]]:
     A blank line ends a sentence, a single line break does not. A stretch without any letter ("1. ", "* ", a blank line)
     is not a sentence of its own: it belongs to the next sentence, or at the end of the text to the last one.
 
+    The time is linear in the length of the text, whatever the text.
+
     language: an ISO 639-1 code; `sentencex` falls back to general rules for one it does not know.
     """
     sentences: list[tuple[int, int]] = []
-    start = 0
-    for boundary in sentencex.get_sentence_boundaries(language, text):
-        end = int(boundary["end_index"])
-        if any(character.isalpha() for character in text[start:end]):
+    start = looked_at = 0
+    for end in _boundaries(text, language):
+        if any(character.isalpha() for character in text[looked_at:end]):  # none before has a letter
             sentences.append((start, end))
             start = end
+        looked_at = end
     if start < len(text):  # a tail without letters, or a text without any
         first = sentences.pop()[0] if sentences else 0
         sentences.append((first, len(text)))
     return sentences
+
+
+def _boundaries(text: str, language: str) -> Iterator[int]:
+    """Yield where sentences end, a chunk at a time; a sentence that a chunk cuts is read again in the next one.
+
+    One that fills a chunk alone is not cut there: it ends where the next chunk says.
+    """
+    position = 0
+    while position < len(text):
+        chunk = text[position : position + CHUNK_CHARS]
+        ends = [int(boundary["end_index"]) for boundary in sentencex.get_sentence_boundaries(language, chunk)]
+        is_last = position + len(chunk) == len(text)
+        if not is_last:
+            ends.pop()  # it ends with the chunk, and perhaps goes on after it
+        yield from (position + end for end in ends)
+        position += ends[-1] if ends else _before_last_blank(chunk)
+
+
+def _before_last_blank(chunk: str) -> int:
+    """Return where a chunk may be cut without cutting a word or a blank line; its length where there is no blank."""
+    tail = chunk.rstrip()
+    if len(tail) == len(chunk):
+        *_, last = chunk.split(None)[-1:] or [""]
+        tail = chunk[: len(chunk) - len(last)].rstrip()
+    return len(tail) or len(chunk)

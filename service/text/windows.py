@@ -16,15 +16,16 @@ def cut_windows(bounds: IntArray, first: int, last: int, max_pieces: int, overla
     A window owns all its words except the outer half of each overlap, so every word of [first, last) is owned by
     exactly one window. A word with more pieces than a window holds gets a window of its own.
     """
-    pieces = bounds.tolist()
+    pieces = bounds[first : last + 1].tolist()  # these alone: a text has many sentences
     spans: list[tuple[int, int]] = []
-    start = first
+    words = last - first
+    start = 0
     while True:
         end = start + 1
-        while end < last and pieces[end + 1] - pieces[start] <= max_pieces:
+        while end < words and pieces[end + 1] - pieces[start] <= max_pieces:
             end += 1
         spans.append((start, end))
-        if end == last:
+        if end == words:
             break
         next_start = end
         while next_start - 1 > start and pieces[end] - pieces[next_start - 1] <= overlap_pieces:
@@ -33,7 +34,10 @@ def cut_windows(bounds: IntArray, first: int, last: int, max_pieces: int, overla
         while next_start < end and pieces[end + 1] - pieces[next_start] > max_pieces:
             next_start += 1
         start = next_start
-    cuts = [first]
+    cuts = [0]
     cuts += [(left_end + right_start + 1) // 2 for (_, left_end), (right_start, _) in pairwise(spans)]
-    cuts.append(last)
-    return [(*span, cuts[index], cuts[index + 1]) for index, span in enumerate(spans)]
+    cuts.append(words)
+    return [
+        (first + start, first + end, first + own_first, first + own_last)
+        for (start, end), (own_first, own_last) in zip(spans, pairwise(cuts), strict=True)
+    ]

@@ -16,6 +16,7 @@ TableUnit = Literal["words", "pieces"]
 
 WORD_SHAPES = ("other", "lower", "initial", "capital", "caps", "mixed", "digits", "alphanumeric", "punctuation")
 _SHAPE_IDS = {shape: index for index, shape in enumerate(WORD_SHAPES)}
+LONGEST_REMEMBERED = 32  # characters of a word whose shape is remembered
 _ZERO_WIDTH_JOINER = "\u200d"
 
 
@@ -87,9 +88,13 @@ def _belongs_to_previous(character: str) -> bool:
     return character == _ZERO_WIDTH_JOINER or unicodedata.category(character).startswith("M")
 
 
-@lru_cache(maxsize=1 << 16)
 def word_shape(word: str) -> int:
-    """Return the class of a word's spelling, which an uncased vocabulary does not see: an index into `WORD_SHAPES`."""
+    """Return the class of a word's spelling, an index into `WORD_SHAPES`: what an uncased vocabulary throws away."""
+    return _remembered_shape(word) if len(word) <= LONGEST_REMEMBERED else _SHAPE_IDS[_shape_name(word)]
+
+
+@lru_cache(maxsize=1 << 16)  # of words this short some 10 MB, however hostile the texts
+def _remembered_shape(word: str) -> int:
     return _SHAPE_IDS[_shape_name(word)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 from service.api.app import create_app
 from service.api.state import Service
 from service.engine.sequence import Request
+from service.text.encoder import Stopped
 from tests.api.servers_ import GatedStepper, use_stepper, value, wait_until
 
 Build = Callable[..., Service]
@@ -106,3 +108,44 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_counted_as_such(servi
 
     assert asyncio.run(scenario())[0]["status"] == 499  # sent to nobody
     assert value(service, "ner_requests_client_left_total") == 1
+
+
+class BusyEncoder:
+    """Cuts texts until nobody waits for them any more."""
+
+    def __init__(self) -> None:
+        self.arrived, self.stopped = threading.Event(), threading.Event()
+
+    def encode_batch(self, *_: object, is_over: Callable[[], bool], **__: object) -> list[object]:
+        self.arrived.set()
+        wait_until(is_over)
+        self.stopped.set()
+        raise Stopped
+
+
+def test_a_client_that_leaves_while_its_text_is_cut_is_counted_and_the_cutting_ends(service: Service) -> None:
+    encoder = BusyEncoder()
+    service.text_encoder = encoder  # type: ignore[assignment]
+
+    async def scenario() -> list[dict[str, Any]]:
+        leave = asyncio.Event()
+        body = json.dumps(FORMATS["/ner"]).encode()
+        request = asyncio.create_task(call(create_app(service), "/ner", body=body, is_whole=True, leave=leave))
+        await asyncio.to_thread(encoder.arrived.wait)
+        leave.set()
+        return await request
+
+    assert asyncio.run(scenario())[0]["status"] == 499
+    assert encoder.stopped.is_set() and value(service, "ner_requests_client_left_total") == 1
+
+
+def test_a_time_limit_that_passes_while_the_text_is_cut_is_kept_and_the_cutting_ends(service: Service) -> None:
+    encoder = BusyEncoder()
+    service.text_encoder = encoder  # type: ignore[assignment]
+
+    async def scenario() -> list[dict[str, Any]]:
+        body = json.dumps({"text": "Anna", "timeout_ms": 20}).encode()
+        return await call(create_app(service), "/ner", body=body, is_whole=True, leave=asyncio.Event())
+
+    assert asyncio.run(scenario())[0]["status"] == 504
+    assert encoder.stopped.is_set() and value(service, "ner_requests_timed_out_total") == 1

@@ -110,8 +110,8 @@ class _BrokenTextEncoder:
     def __init__(self, fault: type[Exception] = RuntimeError) -> None:
         self._fault = fault
 
-    def encode_batch(self, texts: list[str], *, split: bool) -> list[object]:
-        raise self._fault(f"inner detail 4711, {texts}, {split}")
+    def encode_batch(self, *texts: object, **how: object) -> list[object]:
+        raise self._fault(f"inner detail 4711, {texts}, {how}")
 
 
 def test_a_bug_of_ours_is_a_500_like_any_other_answer(

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer
 
 from service.errors import ModelRefused
 from service.spans.types import Entity, Span
-from service.text.encoder import TextConfig, TextEncoder
+from service.text import encoder as module
+from service.text.encoder import Stopped, TextConfig, TextEncoder
 from service.text.words import WORD_SHAPES
 from tests.tokenizers_ import bert_tokenizer, byte_level_tokenizer, metaspace_tokenizer
 
@@ -166,3 +167,27 @@ def test_a_special_piece_written_in_a_text_is_text() -> None:
     sequence = encoder.encode("Anna [SEP] met").sequences[0]
     assert sequence.num_words == 5  # the brackets are words of their own
     assert list(sequence.piece_ids).count(sequence.piece_ids[-1]) == 1
+
+
+def test_texts_that_nobody_waits_for_any_more_are_not_cut_to_the_end() -> None:
+    asked = 0
+
+    def is_over() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 2
+
+    with pytest.raises(Stopped):
+        encoder().encode_batch(["Anna met Ben."] * 5, is_over=is_over)
+    assert asked == 3
+
+
+def test_a_batch_is_the_same_however_the_tokenizer_is_given_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    text_encoder, batch = encoder(), ["Anna met Ben.", "", "In Oslo.", "Carla left. Ben stayed."]
+    at_once = text_encoder.encode_batch(batch)
+    monkeypatch.setattr(module, "SLICE_CHARS", 10)
+    again = text_encoder.encode_batch(batch)
+    assert [text.text for text in again] == batch
+    for one, other in zip(at_once, again, strict=True):
+        ids = [[sequence.piece_ids.tolist() for sequence in text.sequences] for text in (one, other)]
+        assert ids[0] == ids[1]

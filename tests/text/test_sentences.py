@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.text import sentences as module
 from service.text.sentences import split_sentences
 
 FRAGMENTS = (
@@ -87,3 +88,67 @@ def test_sentences_of_chinese_need_no_blank() -> None:
 
 def test_an_empty_text_has_no_sentence() -> None:
     assert split_sentences("", "en") == []
+
+
+# long texts, which are read in chunks
+
+PROSE = (
+    "Anna left. ",
+    "Bob stayed in Berlin, as he had said.\n",
+    "Did Dr. Smith see it? ",
+    "Yes!\n\n",
+    "1. The first of two items\n\n",
+    "Prices rose by 3.5 per cent on Monday. ",
+    "北京很大。",
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(parts=st.lists(st.sampled_from(PROSE), min_size=20, max_size=60), chunk=st.integers(60, 200))
+def test_prose_is_split_alike_whatever_the_chunks(parts: list[str], chunk: int) -> None:
+    text = "".join(parts)
+    at_once = split_sentences(text, "en")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK_CHARS", chunk)
+        assert split_sentences(text, "en") == at_once
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(text=texts, chunk=st.integers(1, 8))
+def test_chunks_cover_every_text_without_gap_or_overlap(text: str, chunk: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK_CHARS", chunk)
+        assert "".join(sentences(text)) == text
+
+
+def test_a_sentence_longer_than_a_chunk_is_not_cut() -> None:
+    long = "word and " * 3_000 + "end. "
+    assert sentences(f"{long}Anna left.") == [long, "Anna left."]
+
+
+@pytest.mark.parametrize("fragment", ["“", "a\n\n", "1. ", "漢。", "Mr. ", "a", " ", "x. “", "A. " + "b" * 9_000 + " "])
+def test_the_segmenter_reads_no_text_more_than_about_twice_and_never_much_at_a_time(
+    fragment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    segment = module.sentencex.get_sentence_boundaries
+    monkeypatch.setattr(
+        module.sentencex, "get_sentence_boundaries", lambda of, text: read.append(len(text)) or segment(of, text)
+    )
+    text = fragment * (50_000 // len(fragment))
+    assert "".join(sentences(text)) == text
+    assert max(read) <= module.CHUNK_CHARS and sum(read) <= 2 * len(text) + module.CHUNK_CHARS
+
+
+def test_no_character_is_looked_at_twice_for_a_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted(str):
+        looked_at = 0
+
+        def __getitem__(self, key: object) -> str:
+            found = super().__getitem__(key)  # type: ignore[index]
+            Counted.looked_at += len(found)
+            return found
+
+    text = Counted("1. " * 5_000)
+    split_sentences(text, "en")
+    assert Counted.looked_at <= 4 * len(text)

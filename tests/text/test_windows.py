@@ -79,3 +79,14 @@ def test_overlap_is_given_up_before_a_long_word() -> None:
 
 def test_a_word_longer_than_a_window_stands_alone() -> None:
     assert cut_windows(bounds_of([1, 1, 9, 1, 1]), 0, 5, 4, 2) == [(0, 2, 0, 2), (2, 3, 2, 3), (3, 5, 3, 5)]
+
+
+def test_only_the_bounds_of_the_sentence_are_looked_at() -> None:
+    """Else a text of many sentences would take time quadratic in its length."""
+
+    class OwnAlone:
+        def __getitem__(self, key: slice) -> IntArray:
+            assert (key.start, key.stop) == (500, 504)
+            return np.array([7, 8, 10, 11])
+
+    assert cut_windows(OwnAlone(), 500, 503, 10, 2) == [(500, 503, 500, 503)]  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from tokenizers import Tokenizer
 
+from service.text import words as module
 from service.text.words import WORD_SHAPES, TableUnit, Words, find_words, word_shape
 from tests.tokenizers_ import CHINESE, bert_tokenizer, byte_level_tokenizer, metaspace_tokenizer
 
@@ -122,3 +123,10 @@ def test_shapes_come_from_the_text_and_not_from_lowercased_pieces() -> None:
         "digits",
         "punctuation",
     ]
+
+
+def test_long_words_are_not_remembered_so_that_hostile_texts_fill_no_memory() -> None:
+    known = module._remembered_shape.cache_info().currsize
+    for length in range(module.LONGEST_REMEMBERED + 1, module.LONGEST_REMEMBERED + 200):
+        assert WORD_SHAPES[word_shape("A" * length)] == "caps"
+    assert module._remembered_shape.cache_info().currsize == known
