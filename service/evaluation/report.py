@@ -1,4 +1,4 @@
-"""Writes a report: what every exit strategy gives on test data, as tables and figures in Markdown."""
+"""Writes a report: what every exit strategy gives on test data, as tables and plots in Markdown."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Differences are learned minus gated vote."""
 
 
 def report(studies: Sequence[Study], folder: Path) -> Path:
-    """Write results.md and its figures into `folder`; return the path of the page."""
+    """Write results.md and its plots into `folder`; return the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     plots.draw_exits(studies, folder / "exits.png")
     plots.draw_trade_off(studies, folder / "f1_by_layers.png", in_time=False)

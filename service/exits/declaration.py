@@ -1,4 +1,4 @@
-"""Types by which a strategy declares what it needs, how its figures are drawn, and how its decisions are explained."""
+"""Types by which a strategy declares what it needs, how its curve is drawn, and how its decisions are explained."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ class Family:
     """Holds policies that decide by the same evidence, for a sweep: one curve of a figure.
 
     key        the strategy's name; a strategy with several families adds to it: `vee/kl/mean`
-    title      its name in figures and tables
+    title      its name in plots and tables
     prototype  any of the policies
     members    returns all policies that a sweep tries, given what the prototype saw: [layer - 1][sequence]
-    style      of the curve; None for a family that is swept, but not drawn in the figures of all strategies
+    style      of the curve; None for a family that is swept, but not drawn in the plots of all strategies
     """
 
     key: str

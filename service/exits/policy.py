@@ -1,7 +1,7 @@
 """The base class of exit strategies: parameters with `evidence` (maths over a batch) and `decide` (plain Python).
 
 A strategy is one file in `service/exits/policies`. Its class declares everything that other code needs to know of it:
-the catalog, sweeps, reports and their figures, metrics, schemas, the console and the documents read these declarations.
+the catalog, sweeps, reports and their plots, metrics, schemas, the console and the documents read these declarations.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ExitPolicy(ABC):
     A field annotated with a `Parameter` is set over the wire; one marked `OfModel` comes from the model.
 
     strategy       its name on the wire
-    title, origin  its name in figures, and who published it
+    title, origin  its name in plots, and who published it
     meaning        when a sequence leaves, in a sentence
     display        how its decisions are shown to a reader of a traced answer
     reasons        the exit reasons of a sequence that leaves early
@@ -42,7 +42,7 @@ class ExitPolicy(ABC):
     calibrated_by  the parameters by which calibrated defaults are looked up, beside the strategy: another value of one
                    of them changes what tau means
     thresholds     the parameters that only `decide` reads
-    style          of its curve in figures; None for a strategy that is not drawn
+    style          of its curve in plots; None for a strategy that is not drawn
     """
 
     strategy: ClassVar[str]
