@@ -32,6 +32,7 @@ class SurestWord(ExitPolicy):
     origin: ClassVar[str] = "a test"
     meaning: ClassVar[str] = "Leaves when even the least certain cell is certain, from the earliest layer on."
     reasons: ClassVar[tuple[ExitReason, ...]] = ("surest",)
+    decided_by: ClassVar[tuple[str, ...]] = ("tau", "earliest")
     style: ClassVar[Style] = Style("#117733", "h", "--")
     display: ClassVar[Display] = Display(
         title="Least certain of all",

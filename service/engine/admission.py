@@ -54,7 +54,8 @@ class Admission:
     @property
     def counts(self) -> tuple[int, int]:
         """How many requests wait for their first step, and how many have begun."""
-        return len(self._open) - self._running, self._running
+        with self._lock:
+            return len(self._open) - self._running, self._running
 
     def admit(self, request: Request) -> None:
         """Admit a request. Raises Overloaded if it does not fit within the limits."""

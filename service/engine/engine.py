@@ -91,7 +91,7 @@ class Engine:
         self._shadows = shadows or Shadows()
         self._admission = Admission(limits.queue_texts, limits.queue_pieces)
         self._scheduler = Scheduler(stepper.num_layers, limits.max_step_pieces)
-        self._changed = threading.Condition()  # guards the fields below
+        self._changed = threading.Condition()  # guards the three fields below, and who tells of the queue
         self._newcomers: list[Request] = []
         self._is_closing = False
         self._has_failed = False
@@ -284,7 +284,8 @@ class Engine:
 
     def _fail(self, sequence: Sequence) -> None:
         """Answer the request of a failed sequence with an error; called while the exception is handled."""
-        log.exception("request %s failed at layer %d", sequence.request.request_id, sequence.layer + 1)
+        if self._admission.is_open(sequence.request):  # else another sequence of it has failed, and was logged
+            log.exception("request %s failed, with %d layers run", sequence.request.request_id, sequence.layer)
         sequence.release()
         self._answer(
             sequence.request, EngineFailed("the engine failed on this request; the log has the details under its id")
@@ -353,10 +354,11 @@ class Engine:
             request.future.set_exception(error)
 
     def _report_queue(self) -> None:
-        counts = self._admission.counts
-        if counts != self._reported:
-            self._reported = counts
-            self._tell(self._observer.queue_changed, *counts)
+        with self._changed:  # else an older count might be told after a newer one
+            counts = self._admission.counts
+            if counts != self._reported:
+                self._reported = counts
+                self._tell(self._observer.queue_changed, *counts)
 
     def _tell(self, event: Callable[..., None], *details: object) -> None:
         """Tell the observer of an event; if it fails, log that and go on."""

@@ -27,7 +27,7 @@ class Bootstrap:
     def average_exit_layer(self, replay: Replay, text_of_sequence: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the average exit layer per sequence of every draw: (draws,)."""
         num_texts = self._draws.shape[1]
-        layers = np.bincount(text_of_sequence, weights=replay.exit_layers, minlength=num_texts)
+        layers = np.bincount(text_of_sequence, weights=replay.layers_run, minlength=num_texts)
         counts = np.bincount(text_of_sequence, minlength=num_texts)
         return (self._draws @ layers) / np.maximum(self._draws @ counts, 1)
 

@@ -47,7 +47,7 @@ class PolicyCost:
         """
         total = 0.0
         for layer, seconds in enumerate(self.seconds, 1):
-            leaving = replay.num_pieces[replay.exit_layers == layer]
+            leaving = replay.num_pieces[replay.layers_run == layer]
             total += float(np.interp(leaving, self.lengths, seconds).sum())
         return total
 

@@ -22,14 +22,14 @@ from service.text.encoder import entities_of_sequences
 class Replay:
     """Holds what a policy gives on a trace.
 
-    exit_layers           (sequences,) the layer after which each sequence leaves; under a strategy by word, the mean
+    layers_run            (sequences,) the layer after which each sequence leaves; under a strategy by word, the mean
                           over the words of each sequence
     gold, found, correct  (texts,) how many entities are annotated, found, and found correctly
     num_pieces            (sequences,) word pieces of each sequence
     num_layers            of the model
     """
 
-    exit_layers: IntArray | DoubleArray
+    layers_run: IntArray | DoubleArray
     gold: IntArray
     found: IntArray
     correct: IntArray
@@ -44,22 +44,22 @@ class Replay:
     @property
     def average_exit_layer(self) -> float:
         """The mean exit layer over sequences."""
-        return float(self.exit_layers.mean())
+        return float(self.layers_run.mean())
 
     @property
     def average_exit_layer_by_token(self) -> float:
         """The mean exit layer weighted by word pieces: long sentences leave later, so it is nearer to the work done."""
-        return float(self.exit_layers @ self.num_pieces / self.num_pieces.sum())
+        return float(self.layers_run @ self.num_pieces / self.num_pieces.sum())
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as plain JSON types; F1, precision and recall are x 100."""
-        counts = Counter(self.exit_layers.tolist())
+        counts = Counter(self.layers_run.tolist())
         return {
             **score_json(self.micro),
             "average_exit_layer": round(self.average_exit_layer, 4),
             "average_exit_layer_by_token": round(self.average_exit_layer_by_token, 4),
             "speedup_layers": round(self.num_layers / self.average_exit_layer, 4),
-            "sequences": len(self.exit_layers),
+            "sequences": len(self.layers_run),
             "exit_layers": {str(layer): counts[layer] for layer in range(1, self.num_layers + 1)},
         }
 

@@ -41,7 +41,7 @@ class PolicyRun:
 
     gold, found, correct  (texts,) how many entities are annotated, found, and found correctly
     layers                (words,) how many layers moved each word
-    exit_layers           (sequences,) mean of `layers` over the words of each sequence
+    layers_run            (sequences,) mean of `layers` over the words of each sequence
     num_pieces            (sequences,) word pieces of each sequence
     num_layers            of the model
     """
@@ -50,14 +50,14 @@ class PolicyRun:
     found: IntArray
     correct: IntArray
     layers: IntArray
-    exit_layers: DoubleArray
+    layers_run: DoubleArray
     num_pieces: IntArray
     num_layers: int
 
     @property
     def replay(self) -> Replay:
         """The same result as a `Replay`."""
-        return Replay(self.exit_layers, self.gold, self.found, self.correct, self.num_pieces, self.num_layers)
+        return Replay(self.layers_run, self.gold, self.found, self.correct, self.num_pieces, self.num_layers)
 
     @property
     def micro(self) -> Score:
@@ -68,9 +68,9 @@ class PolicyRun:
         """Return the figures as plain JSON types; F1, precision and recall are x 100."""
         return {
             **score_json(self.micro),
-            "average_exit_layer": round(float(self.exit_layers.mean()), 4),
+            "average_exit_layer": round(float(self.layers_run.mean()), 4),
             "average_layers_by_word": round(float(self.layers.mean()), 4),
-            "sequences": len(self.exit_layers),
+            "sequences": len(self.layers_run),
         }
 
 

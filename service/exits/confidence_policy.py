@@ -18,6 +18,7 @@ class ConfidencePolicy(ExitPolicy):
     """Leaves at the first layer that is confident by itself, whatever the layers before it said."""
 
     reasons: ClassVar[tuple[ExitReason, ...]] = ("confidence",)
+    decided_by: ClassVar[tuple[str, ...]] = ("tau",)
 
     @abstractmethod
     def confidence(self, reading: Reading) -> DoubleArray:

@@ -39,8 +39,10 @@ class Display:
     why         a sentence for every exit reason: why a sequence left early
     held        why a sequence did not leave early: words that follow "All 6 layers ran:"
 
-    In note, why and held `{tau}` is a parameter, `{0}` the first number of the layer's evidence, `{votes}` its votes,
-    and `{0|word}` counts: "1 word", "2 words". `{0?same:changed}` is "same" where the number is 1.
+    In note, why and held `{tau}` is a parameter, `{0}` and `{1}` are numbers of the layer's evidence, `{votes}` its
+    votes. `{0|word}` counts: "1 word", "2 words"; `{0|entity|entities}` where the plural is another. `{0?same:changed}`
+    is "same" where the number is 1. A text that asks for what a layer has not, such as evidence of the last layer, is
+    left empty: so held names parameters alone.
     """
 
     title: str

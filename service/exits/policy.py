@@ -41,7 +41,7 @@ class ExitPolicy(ABC):
     is_replayable  whether a trace, which keeps what every exit said at full depth, is enough to know what it gives
     calibrated_by  the parameters by which calibrated defaults are looked up, beside the strategy: another value of one
                    of them changes what tau means
-    thresholds     the parameters that only `decide` reads
+    decided_by     the parameters that only `decide` reads: policies that differ in these alone see the same evidence
     style          of its curve in plots; None for a strategy that is not drawn
     """
 
@@ -54,7 +54,7 @@ class ExitPolicy(ABC):
     needs: ClassVar[tuple[Need, ...]] = (EXIT_AFTER_EVERY_LAYER,)
     is_replayable: ClassVar[bool] = True
     calibrated_by: ClassVar[tuple[str, ...]] = ()
-    thresholds: ClassVar[tuple[str, ...]] = ("tau", "gate", "patience", "layer")
+    decided_by: ClassVar[tuple[str, ...]] = ()
     style: ClassVar[Style | None] = None
 
     def __post_init__(self) -> None:
@@ -124,7 +124,10 @@ class ExitPolicy(ABC):
     # how it decides
 
     def needs_exit(self, layer: int, num_layers: int) -> bool:
-        """Tell whether the exit after `layer` must be computed. It must wherever `decide` may leave."""
+        """Tell whether the exit after `layer` must be computed: wherever `decide` may leave.
+
+        The exit after the last layer is computed whatever this says.
+        """
         return True
 
     def needs_exit_of(self, layer: int, num_layers: int, sequence: SequenceInput) -> bool:
@@ -156,8 +159,11 @@ class ExitPolicy(ABC):
         """Return the reading that is decoded for sequences that leave here; by default the latest one."""
         return readings[-1]
 
-    def votes(self, evidence: Evidence) -> int | None:
-        """Return how many earlier layers agree with the layer of this evidence; None for a strategy without votes."""
+    def votes(self, consistency: Evidence) -> int | None:
+        """Return how many earlier layers agree with a layer; None for a strategy without votes.
+
+        consistency  of the layer with layer 1, 2, ..., by VEE's default measure where the strategy has none of its own
+        """
         return None
 
     # how it halts words; only strategies that halt words one by one override these
@@ -188,7 +194,7 @@ class ExitPolicy(ABC):
     def kind(self, num_layers: int) -> Hashable:
         """Return a key that is equal for policies with the same exits and evidence, which only `decide` differently."""
         needed = tuple(self.needs_exit(layer, num_layers) for layer in range(1, num_layers + 1))
-        return type(self), needed, *(getattr(self, f.name) for f in fields(self) if f.name not in self.thresholds)
+        return type(self), needed, *(getattr(self, f.name) for f in fields(self) if f.name not in self.decided_by)
 
     def carried_over(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Return the strategy and parameters that a merge patch keeps: not a tau whose meaning `changes` alter."""

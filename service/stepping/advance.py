@@ -33,7 +33,7 @@ def advance(executor: Executor, passages: Sequence[Passage]) -> None:
     readings = [reading if needed else None for reading, needed in zip(of_exit, needs_exit, strict=True)]
     words = [
         one and passage.policy.words_after(layer, num_layers, passage.input, one, reading)
-        for passage, one, reading in zip(passages, before, of_exit, strict=True)
+        for passage, one, reading in zip(passages, before, readings, strict=True)
     ]
     is_last = layer == num_layers  # there no policy needs evidence to decide
     evidence = [()] * len(passages) if is_last else _evidence(passages, readings, words)

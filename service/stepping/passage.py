@@ -63,7 +63,9 @@ class Passage:
 
     def needs_exit(self, num_layers: int) -> bool:
         """Tell whether the exit after its next layer must be computed."""
-        return self.keeps_every_exit or self.policy.needs_exit_of(self.layer + 1, num_layers, self.input)
+        layer = self.layer + 1
+        is_last = layer == num_layers  # whoever comes there answers there, whatever the policy says
+        return is_last or self.keeps_every_exit or self.policy.needs_exit_of(layer, num_layers, self.input)
 
     @property
     def needs_table(self) -> bool:

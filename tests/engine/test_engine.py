@@ -379,7 +379,7 @@ def test_a_failure_tells_its_callers_nothing_internal_and_the_log_everything(cap
     request = scripted_request(2)
     answer(make_engine(ScriptedStepper(on_step=fail_at(1))), request)
     assert "no caller" not in str(error_of(request)) and "the log" in str(error_of(request))
-    assert "a detail that no caller should read" in caplog.text and "failed at layer 1" in caplog.text
+    assert "a detail that no caller should read" in caplog.text and "failed, with 0 layers run" in caplog.text
 
 
 def test_the_next_request_after_a_failure_succeeds() -> None:

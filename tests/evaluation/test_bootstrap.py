@@ -42,7 +42,7 @@ def test_the_average_layer_of_a_draw_is_that_of_its_sequences_put_together(repla
     owners = replayer.trace.text_of_sequence
     layers = Bootstrap(40).average_exit_layer(early, owners)
     for draw, texts in list(enumerate(drawn_texts(40)))[::100]:
-        pooled = [layer for text in texts for layer in early.exit_layers[owners == text]]
+        pooled = [layer for text in texts for layer in early.layers_run[owners == text]]
         assert layers[draw] == pytest.approx(np.mean(pooled))
 
 
@@ -52,7 +52,7 @@ def test_a_policy_against_itself_differs_by_nothing(early: Replay) -> None:
 
 
 def test_differences_are_paired_so_they_vary_less_than_their_parts(replayer: Replayer, early: Replay) -> None:
-    bootstrap, layers = Bootstrap(40), early.exit_layers.copy()
+    bootstrap, layers = Bootstrap(40), early.layers_run.copy()
     layers[:4] = 4
     similar = replayer.at_layers(layers)
     low, high = interval(bootstrap.f1(similar) - bootstrap.f1(early))

@@ -68,14 +68,14 @@ def test_at_a_fair_price_the_marked_leave_at_once_and_the_others_when_they_are_r
     replayer: Replayer, marked: np.ndarray
 ) -> None:
     replay = replayer.replay(Learned(tau=FAIR_PRICE, rule=fit_rule(replayer)))
-    assert replay.exit_layers.tolist() == [1 if is_marked else 2 for is_marked in marked]
+    assert replay.layers_run.tolist() == [1 if is_marked else 2 for is_marked in marked]
     assert replay.micro.f1 == 1.0
 
 
 def test_what_it_learned_holds_for_sequences_it_has_not_seen(replayer: Replayer, marked: np.ndarray) -> None:
     half = np.arange(0, NUM_TEXTS, 2)
     rule = fit_rule(replayer, half)
-    exit_layers = replayer.replay(Learned(tau=FAIR_PRICE, rule=rule)).exit_layers
+    exit_layers = replayer.replay(Learned(tau=FAIR_PRICE, rule=rule)).layers_run
     assert (exit_layers == np.where(marked, 1, 2)).all()
 
 
@@ -136,7 +136,7 @@ def test_fitting_leaves_the_global_random_state_alone(replayer: Replayer) -> Non
 
 def test_a_higher_tau_never_leaves_later(drifting: Replayer) -> None:
     rule = fit_rule(drifting)
-    layers = [drifting.replay(Learned(tau=tau, rule=rule)).exit_layers for tau in (0.0, 0.01, 0.05, 0.2, 1.0, 5.0)]
+    layers = [drifting.replay(Learned(tau=tau, rule=rule)).layers_run for tau in (0.0, 0.01, 0.05, 0.2, 1.0, 5.0)]
     assert all((later <= sooner).all() for sooner, later in pairwise(layers))
     assert set(layers[0].tolist()) == {4} and len({of_tau.mean() for of_tau in layers}) > 3
 

@@ -89,7 +89,7 @@ def test_replay_is_what_the_engine_serves(policy: ExitPolicy) -> None:
     policy = cut(of, policy)
     sequences, entities = serve(of, policy)
     replay = of.replayer.replay(policy)
-    assert replay.exit_layers.tolist() == [sequence.layer for sequence in sequences]
+    assert replay.layers_run.tolist() == [sequence.layer for sequence in sequences]
     per_text = counts(of.trace.gold, entities)
     assert list(zip(replay.gold.tolist(), replay.found.tolist(), replay.correct.tolist(), strict=True)) == per_text
     assert replay.micro == sum((Score(*row) for row in per_text), Score())
@@ -112,7 +112,7 @@ def test_of_a_flat_model_too(policy: ExitPolicy) -> None:
     policy = cut(of, policy)
     sequences, entities = serve(of, policy)
     replay = of.replayer.replay(policy)
-    assert replay.exit_layers.tolist() == [sequence.layer for sequence in sequences]
+    assert replay.layers_run.tolist() == [sequence.layer for sequence in sequences]
     assert replay.micro == sum((Score(*row) for row in counts(of.trace.gold, entities)), Score())
 
 
@@ -135,7 +135,7 @@ def test_where_the_batch_rounds_nothing_replay_and_serving_agree_to_the_last_bit
         policy = replace(policy, tau=seen[len(seen) // 2])  # type: ignore[call-arg]
     sequences, entities = serve(of, policy)
     replay, evidences = of.replayer.replay(policy), zip(*of.replayer.evidences(policy), strict=True)
-    assert replay.exit_layers.tolist() == [sequence.layer for sequence in sequences]
+    assert replay.layers_run.tolist() == [sequence.layer for sequence in sequences]
     assert replay.micro == sum((Score(*row) for row in counts(of.trace.gold, entities)), Score())
     for sequence, rows in zip(sequences, evidences, strict=True):
         ran = min(sequence.layer, 3)
@@ -144,7 +144,7 @@ def test_where_the_batch_rounds_nothing_replay_and_serving_agree_to_the_last_bit
 
 def test_the_examples_are_of_every_strategy_and_leave_at_every_layer() -> None:
     assert {policy.strategy for policy in POLICIES} == REPLAYED.keys()
-    left = [set(shared().replayer.replay(cut(shared(), policy)).exit_layers.tolist()) for policy in POLICIES[:-4]]
+    left = [set(shared().replayer.replay(cut(shared(), policy)).layers_run.tolist()) for policy in POLICIES[:-4]]
     assert set.union(*left) == {1, 2, 3, 4}
     assert sum(len(layers) > 1 for layers in left) > 20
 
@@ -183,7 +183,7 @@ def test_policies_of_a_kind_share_their_evidence_and_differ_in_what_they_do() ->
     assert layers[0] < min(layers[1:]) and len(set(layers)) == 3
     for policy, result in zip((low, high, patient), results, strict=True):
         fresh = Replayer(replayer.trace).replay(policy)
-        assert result.exit_layers.tolist() == fresh.exit_layers.tolist()
+        assert result.layers_run.tolist() == fresh.layers_run.tolist()
         assert result.micro == fresh.micro
 
 
@@ -204,7 +204,7 @@ def test_two_rules_are_two_kinds() -> None:
 def test_an_ensemble_leaves_where_its_vote_does_and_answers_another_table() -> None:
     replayer = Replayer(drifting_trace(60, drift=0.3))
     plain, averaged = (replayer.replay(Vee(tau=-0.3, ensemble=ensemble)) for ensemble in (False, True))
-    assert plain.exit_layers.tolist() == averaged.exit_layers.tolist()
+    assert plain.layers_run.tolist() == averaged.layers_run.tolist()
     assert plain.micro != averaged.micro
     assert replayer.replay(Vee(tau=-0.3)).micro == plain.micro  # not changed by who asked in between
 
@@ -212,9 +212,9 @@ def test_an_ensemble_leaves_where_its_vote_does_and_answers_another_table() -> N
 def test_given_evidence_is_decided_by_in_place_of_its_own() -> None:
     replayer = Replayer(drifting_trace(10))
     at_once = [[(0.0,)] * len(replayer.trace.sequences)] * 4
-    assert set(replayer.replay(Learned(tau=0.1, rule=RULE), at_once).exit_layers.tolist()) == {1}
+    assert set(replayer.replay(Learned(tau=0.1, rule=RULE), at_once).layers_run.tolist()) == {1}
     never = [[(1.0,)] * len(replayer.trace.sequences)] * 4
-    assert set(replayer.replay(Learned(tau=0.1, rule=RULE), never).exit_layers.tolist()) == {4}
+    assert set(replayer.replay(Learned(tau=0.1, rule=RULE), never).layers_run.tolist()) == {4}
 
 
 def test_a_decision_sees_the_layers_that_ran_and_no_later_one() -> None:
@@ -273,7 +273,7 @@ def test_the_json_counts_every_sequence_at_its_layer() -> None:
     replayer = Replayer(drifting_trace(20))
     replay = replayer.replay(Vee(tau=-0.2))
     document = replay.to_json()
-    assert document["exit_layers"] == {str(m): replay.exit_layers.tolist().count(m) for m in range(1, 5)}
+    assert document["exit_layers"] == {str(m): replay.layers_run.tolist().count(m) for m in range(1, 5)}
     assert document["sequences"] == sum(document["exit_layers"].values()) == len(replayer.trace.sequences)
     assert document["speedup_layers"] == round(4 / replay.average_exit_layer, 4)
     assert (document["gold"], document["found"]) == (replay.gold.sum(), replay.found.sum())

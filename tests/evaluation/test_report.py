@@ -133,7 +133,7 @@ def test_every_strategy_is_studied_on_dev_and_test(reported: Reported) -> None:
 
 
 def test_the_oracle_answers_as_full_depth_does_as_early_as_can_be(reported: Reported) -> None:
-    study, layers = reported.study, reported.study.oracle.replay.exit_layers
+    study, layers = reported.study, reported.study.oracle.replay.layers_run
     assert study.oracle.replay.micro == study.full.test.replay.micro
     full = study.test.readings[-1].span_sets
     for index, layer in enumerate(layers.tolist()):
@@ -181,7 +181,7 @@ def test_an_ensemble_leaves_where_the_plain_vote_of_its_tau_does(reported: Repor
     for averaged in reported.study.ensemble:
         alone = plain[averaged.dev.policy.to_json()["tau"]]
         assert alone.dev.policy.to_json()["patience"] == 1
-        assert averaged.test.replay.exit_layers.tolist() == alone.test.replay.exit_layers.tolist()
+        assert averaged.test.replay.layers_run.tolist() == alone.test.replay.layers_run.tolist()
 
 
 def test_the_points_are_replayed_on_test_as_they_would_be_served(reported: Reported) -> None:
@@ -189,7 +189,7 @@ def test_the_points_are_replayed_on_test_as_they_would_be_served(reported: Repor
     assert reported.study.points
     for point, found in reported.study.points:
         assert found.policy.to_json() == point.parameters
-        assert found.replay.exit_layers.tolist() == replayer.replay(found.policy).exit_layers.tolist()
+        assert found.replay.layers_run.tolist() == replayer.replay(found.policy).layers_run.tolist()
 
 
 def test_the_mean_entropy_of_every_exit_lies_between_none_and_all(reported: Reported) -> None:

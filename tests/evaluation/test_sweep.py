@@ -132,7 +132,7 @@ def test_running_a_family_replays_and_prices_every_member() -> None:
     for found in outcomes[::8]:
         alone = run(found.policy, Replayer(replayer().trace), meter)
         assert (alone.f1, alone.seconds) == (found.f1, found.seconds)
-        assert found.seconds == pytest.approx(1.1 * found.replay.exit_layers.sum())
+        assert found.seconds == pytest.approx(1.1 * found.replay.layers_run.sum())
 
 
 def test_given_evidence_takes_the_place_of_what_members_would_see() -> None:
@@ -142,7 +142,7 @@ def test_given_evidence_takes_the_place_of_what_members_would_see() -> None:
     outcomes = run_family(family, replayer(), LayerMeter(4), given_evidence)
     taus = [outcome.policy.to_json()["tau"] for outcome in outcomes]
     assert min(taus) >= 0.0 and max(taus) > count / 2
-    left = [(outcome.replay.exit_layers == 1).sum() for outcome in outcomes]
+    left = [(outcome.replay.layers_run == 1).sum() for outcome in outcomes]
     assert left == [sum(index < tau for index in range(count)) for tau in taus]
     assert replace(outcomes[0].policy, tau=0.5) == Learned(0.5, 2, rule=RULE)  # type: ignore[call-arg]
 
@@ -152,7 +152,7 @@ def test_the_learned_rule_is_swept_with_the_deepest_early_exit_and_without() -> 
     by_deepest = {layer: [o for o in outcomes if o.policy.to_json()["deepest_exit"] == layer] for layer in (2, 3)}
     assert len(outcomes) == sum(map(len, by_deepest.values())) == 2 * len(by_deepest[2])
     for layer, of_layer in by_deepest.items():
-        left = {int(exit_layer) for outcome in of_layer for exit_layer in outcome.replay.exit_layers}
+        left = {int(exit_layer) for outcome in of_layer for exit_layer in outcome.replay.layers_run}
         assert left == {*range(1, layer + 1), 4}
 
 

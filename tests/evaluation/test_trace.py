@@ -170,10 +170,10 @@ def test_a_replay_decides_by_the_summaries_that_were_kept() -> None:
     found = the_traced().trace
     column, changed = SUMMARY.index("entropy_mean"), found.summaries[0].copy()
     policy = BranchyNet(tau=float(np.median(changed[:, column])))
-    before = Replayer(found).replay(policy).exit_layers.tolist()
+    before = Replayer(found).replay(policy).layers_run.tolist()
     left, stayed = before.index(1), next(index for index, layer in enumerate(before) if layer > 1)
     changed[[left, stayed], column] = 1.0, 0.0
-    after = Replayer(replace(found, summaries=(changed, *found.summaries[1:]))).replay(policy).exit_layers.tolist()
+    after = Replayer(replace(found, summaries=(changed, *found.summaries[1:]))).replay(policy).layers_run.tolist()
     assert after[left] > 1 and after[stayed] == 1
     others = [index for index in range(len(before)) if index not in (left, stayed)]
     assert [after[index] for index in others] == [before[index] for index in others]

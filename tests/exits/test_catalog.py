@@ -10,6 +10,7 @@ import pytest
 from service.errors import BadInput
 from service.exits.catalog import PolicyCatalog, default_key
 from service.exits.consistency import CONSISTENCIES
+from service.exits.policies import _registered
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.gated_vote import GatedVote
@@ -213,3 +214,25 @@ def test_a_tau_that_the_next_measure_cannot_have_is_not_carried_over() -> None:
 def test_a_policy_without_a_strategy_is_refused() -> None:
     with pytest.raises(BadInput, match="strategy is None; expected one of"):
         UNCALIBRATED.policy({"tau": -0.1})
+
+
+# what registers a strategy
+
+
+def test_a_name_that_is_taken_and_a_strategy_that_does_not_declare_all_are_named_at_once() -> None:
+    class Again(Sentee):
+        pass
+
+    with pytest.raises(
+        TypeError, match=r"test_catalog has a strategy 'sentee', as service\.exits\.policies\.sentee has"
+    ):
+        _registered([Sentee, Again])
+
+    class Bare(ExitPolicy):
+        strategy = "bare"
+
+        def decide(self, *_: object) -> None:
+            return None
+
+    with pytest.raises(TypeError, match="Bare does not declare title, origin, meaning, display"):
+        _registered([Bare])

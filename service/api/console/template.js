@@ -1,4 +1,4 @@
-// Sentences of the server's with gaps for values: {tau}, {patience|vote} and {0?same:changed}.
+// Sentences of the server's with gaps for values: {tau}, {patience|vote}, {0|entity|entities} and {0?same:changed}.
 
 import { plural } from "./page.js";
 
@@ -13,7 +13,7 @@ export function fill(template, values, write) {
   const text = template.replace(GAP, (_, name, counted, one, other) => {
     const value = values[name] ?? null;
     if (value === null) isWhole = false;
-    else if (counted) return plural(value, counted);
+    else if (counted) return plural(value, ...counted.split("|"));
     else if (one !== undefined) return value === 1 ? one : other;
     return isWhole ? write(name, value) : "";
   });

@@ -21,6 +21,7 @@ class Budgeted(ExitPolicy):
     origin: ClassVar[str] = "section 2.3.2 of VEE-BERT"
     meaning: ClassVar[str] = "Leaves at one fixed layer, whatever it says."
     reasons: ClassVar[tuple[ExitReason, ...]] = ("budget",)
+    decided_by: ClassVar[tuple[str, ...]] = ("layer",)
     style: ClassVar[Style] = Style("#444444", "|", "-.")
     display: ClassVar[Display] = Display(
         title="Budget", why={"budget": "The budget ends at layer {layer}."}, held="the budget allows it"

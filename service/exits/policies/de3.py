@@ -46,6 +46,7 @@ class De3(ExitPolicy):
         "its label looks like, below tau. The larger the weight, the more the distance counts."
     )
     reasons: ClassVar[tuple[ExitReason, ...]] = ("confidence",)
+    decided_by: ClassVar[tuple[str, ...]] = ("tau",)
     is_replayable: ClassVar[bool] = False  # a trace keeps no projections
     display: ClassVar[Display] = Display(
         title="Least certain candidate",

@@ -34,6 +34,7 @@ class GatedVote(ExitPolicy):
         "that found the same entities as patience says."
     )
     reasons: ClassVar[tuple[ExitReason, ...]] = ("vote", "confidence")
+    decided_by: ClassVar[tuple[str, ...]] = ("tau", "gate", "patience")
     style: ClassVar[Style] = Style("#D55E00", "s", "-")
     display: ClassVar[Display] = Display(
         title="Least certain cell, and votes",

@@ -131,6 +131,7 @@ class Learned(ExitPolicy):
         "leaves after the deepest exit but at the end."
     )
     reasons: ClassVar[tuple[ExitReason, ...]] = ("learned",)
+    decided_by: ClassVar[tuple[str, ...]] = ("tau",)
     style: ClassVar[Style] = Style("#000000", "o", "-")
     display: ClassVar[Display] = Display(
         title="Worth of going on",

@@ -26,6 +26,7 @@ class Pabee(ExitPolicy):
     origin: ClassVar[str] = "Zhou et al. 2020"
     meaning: ClassVar[str] = "Leaves when the entities stayed the same for as many layers in a row as patience says."
     reasons: ClassVar[tuple[ExitReason, ...]] = ("vote",)
+    decided_by: ClassVar[tuple[str, ...]] = ("patience",)
     style: ClassVar[Style] = Style("#CC79A7", "P", "--")
     display: ClassVar[Display] = Display(
         title="Same as the layer before",

@@ -36,8 +36,8 @@ class Tokee(WordPolicy):
     title: ClassVar[str] = "TOKEE"
     origin: ClassVar[str] = "Li et al. 2021"
     meaning: ClassVar[str] = (
-        "A word halts when the largest entropy of a cell that a word of its window begins or ends is below tau; in the "
-        "upper half of the layers below twice tau. A sentence leaves when all its words have halted."
+        "A word halts when the largest entropy of a cell that a word of its window begins or ends is below tau. In the "
+        "upper half of the layers tau counts double. A sentence leaves when all its words have halted."
     )
     reasons: ClassVar[tuple[ExitReason, ...]] = ("confidence",)
     needs: ClassVar[tuple[Need, ...]] = (
@@ -47,7 +47,7 @@ class Tokee(WordPolicy):
             "a model trained with words that halt (recipe field halting), which this one was not",
         ),
     )
-    thresholds: ClassVar[tuple[str, ...]] = ("tau", "window")
+    decided_by: ClassVar[tuple[str, ...]] = ("tau", "window")
     display: ClassVar[Display] = Display(
         title="Words that go on",
         note="{0|word} of it",

@@ -53,6 +53,7 @@ class Vee(ExitPolicy):
     meaning: ClassVar[str] = "Leaves when as many earlier layers as patience says agree with this one by more than tau."
     reasons: ClassVar[tuple[ExitReason, ...]] = ("vote",)
     calibrated_by: ClassVar[tuple[str, ...]] = ("measure", "pooling")
+    decided_by: ClassVar[tuple[str, ...]] = ("tau", "patience")
     display: ClassVar[Display] = Display(
         title="Votes",
         shown="consistency",
@@ -163,9 +164,9 @@ class Vee(ExitPolicy):
         consistency = CONSISTENCIES.get(kind)
         return built_in if consistency is None else {**built_in, "tau": consistency.tau}
 
-    def votes(self, evidence: Evidence) -> int:
-        """Return how many earlier layers agree with the layer that `evidence` comes from."""
-        return sum(consistency > self.tau for consistency in evidence)
+    def votes(self, consistency: Evidence) -> int:
+        """Return how many earlier layers agree with a layer, given its consistencies with them."""
+        return sum(value > self.tau for value in consistency)
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
         """Leave if the latest layer has `patience` votes."""
