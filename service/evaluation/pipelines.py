@@ -106,13 +106,19 @@ def trace_file(stored: StoredModel, file: Path, choice: ExecutorChoice) -> Trace
 def replay_trace(path: Path, parameters: Mapping[str, Any], store: Path, model: str | None = None) -> PolicyResult:
     """Let a policy decide over a trace file; `model` names the traced model where the store has no such name.
 
-    Raises DataRefused where the model has other weights than those that were traced.
+    Raises DataRefused where the model has other weights than those that were traced, and BadInput for a strategy that
+    no trace can replay.
     """
     traced = load_trace(path)
     stored = load_model(find_model(model or traced.model, store))
     if stored.weights_sha256 != traced.weights_sha256:
         raise DataRefused(f"{path} is a trace of other weights than {stored.folder} has; trace again")
     policy = policy_of(stored, parameters)
+    if not policy.is_replayable:
+        raise BadInput(
+            f"strategy {policy.strategy} needs more than a trace keeps; run it: `python -m service evaluate MODEL FILE "
+            "--exit-policy JSON`"
+        )
     return PolicyResult(policy, Replayer(traced).replay(policy))
 
 

@@ -194,7 +194,7 @@ def patiences(model: ModelAssets, _: Evidences) -> range:
 
 def earlier_layers(model: ModelAssets) -> int:
     """Return the number of layers before the last: the highest patience worth asking for."""
-    return model.num_layers - 1
+    return max(1, model.num_layers - 1)
 
 
 def num_layers(model: ModelAssets) -> int:

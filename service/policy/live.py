@@ -14,7 +14,7 @@ from service.exits.disagreement import Disagreement
 from service.exits.operating_points import OperatingPoint
 from service.exits.policy import ExitPolicy
 from service.policy.captured import CapturedPolicy
-from service.policy.goals import Goals, Ladder
+from service.policy.goals import Goals, Ladder, Objective
 from service.policy.observed import Counts
 from service.policy.store import PolicyStore, StateUnusable
 from service.policy.versions import HistoryEntry, PolicyRecord, PolicyState, PolicyVersion, Source
@@ -212,7 +212,7 @@ class LivePolicy:
         newest, record = kept[-1], kept[-1].after
         try:
             policy = self._goals.catalog.policy(record.parameters)
-            ladder = None if record.objective is None else self._goals.ladder(record.objective)
+            ladder = None if record.objective is None else self._goals.ladder(Objective.merged(None, record.objective))
         except BadInput as error:
             raise StateUnusable(f"the state file was unusable: {error}") from error
         self._history = kept[-HISTORY_LENGTH:]

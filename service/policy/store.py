@@ -6,13 +6,11 @@ import json
 import os
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
 from service.errors import BadInput, ServiceError
 from service.files import write_whole
-from service.policy.goals import Objective
 from service.policy.versions import HistoryEntry, PolicyRecord, Source
 
 HIGHEST_VERSION = 2**53  # a metric is a float, which is exact up to here
@@ -88,7 +86,7 @@ def _written_entry(entry: HistoryEntry) -> dict[str, Any]:
 
 
 def _written_record(record: PolicyRecord) -> dict[str, Any]:
-    return {**record.parameters, **({"autopilot": asdict(record.objective)} if record.objective else {})}
+    return {**record.parameters, **({"autopilot": record.objective} if record.objective else {})}
 
 
 def _read(state: Mapping[str, Any]) -> tuple[HistoryEntry, ...]:
@@ -127,4 +125,6 @@ def _read_record(record: object) -> PolicyRecord:
         raise BadInput("the history has a policy that is no object")
     wish = record.get("autopilot")
     parameters = {name: value for name, value in record.items() if name != "autopilot"}
-    return PolicyRecord(parameters, None if wish is None else Objective.merged(None, wish))
+    if not isinstance(wish, dict | None):
+        raise BadInput("the history has an objective of the autopilot that is no object")
+    return PolicyRecord(parameters, wish)

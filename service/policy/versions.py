@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from service.exits.operating_points import Preset
@@ -67,16 +67,17 @@ class PolicyRecord:
     """What the history keeps of a version. The model may have changed since then, and no longer know its strategy.
 
     parameters  strategy and parameters, as a change takes them
-    objective   the autopilot's objective; None while it was off
+    objective   the autopilot's objective as it was recorded; None while it was off
     """
 
     parameters: Mapping[str, Any]
-    objective: Objective | None = None
+    objective: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, version: PolicyVersion) -> PolicyRecord:
         """Return the record of a version."""
-        return cls(version.policy.to_json(), version.objective)
+        objective = version.objective
+        return cls(version.policy.to_json(), asdict(objective) if objective else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import sentencex
 
 CHUNK_CHARS = 8_192  # given to the segmenter at a time: on some texts its time grows with the square of their length
+
+CLOSING = {'"': '"', "“": "”", "«": "»", "(": ")"}  # by the mark that opens a quotation or brackets
 
 
 def split_sentences(text: str, language: str) -> list[tuple[int, int]]:
@@ -33,19 +36,37 @@ def split_sentences(text: str, language: str) -> list[tuple[int, int]]:
 
 
 def _boundaries(text: str, language: str) -> Iterator[int]:
-    """Yield where sentences end, a chunk at a time; a sentence that a chunk cuts is read again in the next one.
+    """Yield where sentences end, a chunk at a time; a sentence that a chunk cuts is read again with the next one.
 
-    One that fills a chunk alone is not cut there: it ends where the next chunk says.
+    A sentence that fills a chunk alone is not cut there: it ends where the next chunk says.
     """
     position = 0
     while position < len(text):
         chunk = text[position : position + CHUNK_CHARS]
+        if position + len(chunk) < len(text):
+            chunk = _before_cut_quotation(chunk)
         ends = [int(boundary["end_index"]) for boundary in sentencex.get_sentence_boundaries(language, chunk)]
-        is_last = position + len(chunk) == len(text)
-        if not is_last:
+        if position + len(chunk) < len(text):
             ends.pop()  # it ends with the chunk, and perhaps goes on after it
         yield from (position + end for end in ends)
         position += ends[-1] if ends else _before_last_blank(chunk)
+
+
+def _before_cut_quotation(chunk: str) -> str:
+    """Return a chunk up to the quotation that its end cuts; all of it where it cuts none, or holds nothing else.
+
+    The segmenter does not cut inside a pair of quotation marks or brackets. Of a chunk that holds half of a pair, it
+    would take what is outside for what is inside.
+    """
+    open_at: dict[str, list[int]] = {closing: [] for closing in CLOSING.values()}
+    for found in re.finditer(f"[{re.escape(''.join({*CLOSING, *CLOSING.values()}))}]", chunk):
+        mark = found.group()
+        if open_at.get(mark):
+            open_at[mark].pop()
+        elif mark in CLOSING:
+            open_at[CLOSING[mark]].append(found.start())
+    unclosed = [positions[0] for positions in open_at.values() if positions]
+    return chunk[: min(unclosed, default=len(chunk))] or chunk
 
 
 def _before_last_blank(chunk: str) -> int:

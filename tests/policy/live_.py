@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def change(live: LivePolicy, **changes: Any) -> PolicyState:
 
 def record(policy: ExitPolicy, objective: Objective | None = None) -> PolicyRecord:
     """What is remembered of a policy."""
-    return PolicyRecord(policy.to_json(), objective)
+    return PolicyRecord(policy.to_json(), asdict(objective) if objective else None)
 
 
 def refusal(live: LivePolicy, changes: dict[str, Any]) -> str:

@@ -83,7 +83,7 @@ def test_a_file_of_another_model_is_refused_until_it_is_set_aside(tmp_path: Path
         ("changed_by", 7, "was changed by 7"),
         ("before", "vee", "a policy that is no object"),
         ("after", [], "a policy that is no object"),
-        ("after", {"strategy": "vee", "autopilot": {"p95_ms": 0, "max_f1_loss": 1}}, "autopilot.p95_ms is 0"),
+        ("after", {"strategy": "vee", "autopilot": 100}, "an objective of the autopilot that is no object"),
         ("version", 3, "not in order"),
         ("version", True, "expected integers of at least 1"),
         ("version", 2**53, "expected integers of at least 1"),
@@ -134,3 +134,12 @@ def test_what_a_store_refuses_is_set_aside_and_the_history_says_why() -> None:
     (entry,) = LivePolicy(Goals.of("tiny@1", ModelAssets(4)), memory, now=minutes()).history()
     assert (entry.version, entry.changed_by) == (1, "the keys were of another time")
     assert (memory.aside, memory.kept) == (entry.changed_by, (entry,))
+
+
+def test_an_objective_that_only_history_remembers_need_not_fit_any_more(tmp_path: Path, state: Any) -> None:
+    """Else one that a later version no longer allows would cost the policy in force."""
+    outgrown = {"p95_ms": 0, "max_f1_loss": 1, "of_another_version": True}
+    state["history"][0]["after"] = {"strategy": "vee", "autopilot": outgrown}
+    (tmp_path / "exit_policy.json").write_text(json.dumps(state), encoding="utf-8")
+    oldest, *_, newest = StateFolder(tmp_path, "tiny@1").load()
+    assert oldest.after.objective == outgrown and newest.version == state["current"]["version"]

@@ -100,11 +100,14 @@ PROSE = (
     "1. The first of two items\n\n",
     "Prices rose by 3.5 per cent on Monday. ",
     "北京很大。",
+    'He said: "We agree. It is done. We go now." Then they left. ',
+    "«Il pleut. Il neige.» Anna laughed. ",
+    "Ben (who came late. Very late.) sat down. ",
 )
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)
-@given(parts=st.lists(st.sampled_from(PROSE), min_size=20, max_size=60), chunk=st.integers(60, 200))
+@given(parts=st.lists(st.sampled_from(PROSE), min_size=20, max_size=60), chunk=st.integers(150, 300))
 def test_prose_is_split_alike_whatever_the_chunks(parts: list[str], chunk: int) -> None:
     text = "".join(parts)
     at_once = split_sentences(text, "en")
@@ -137,7 +140,7 @@ def test_the_segmenter_reads_no_text_more_than_about_twice_and_never_much_at_a_t
     )
     text = fragment * (50_000 // len(fragment))
     assert "".join(sentences(text)) == text
-    assert max(read) <= module.CHUNK_CHARS and sum(read) <= 2 * len(text) + module.CHUNK_CHARS
+    assert max(read) <= module.CHUNK_CHARS and sum(read) <= 2 * len(text) + module.CHUNK_CHARS  # so its time is linear
 
 
 def test_no_character_is_looked_at_twice_for_a_letter(monkeypatch: pytest.MonkeyPatch) -> None:

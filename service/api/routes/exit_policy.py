@@ -125,7 +125,7 @@ def _entry(entry: HistoryEntry) -> HistoryEntryOut:
 
 
 def _record(record: PolicyRecord) -> dict[str, Any]:
-    return {**record.parameters, **({"autopilot": asdict(record.objective)} if record.objective else {})}
+    return {**record.parameters, **({"autopilot": record.objective} if record.objective else {})}
 
 
 def _version(if_match: str | None) -> int | None:
