@@ -36,7 +36,7 @@ class Page:
     def blocks(self) -> list[Block]:
         """In their order."""
         found = [(match.start(), Block(match[1], match[2])) for match in _FENCED.finditer(self.text)]
-        rest = _FENCED.sub(lambda match: re.sub(r"[^\n]", "", match[0]), self.text)
+        rest = _FENCED.sub(lambda match: re.sub(r"[^\n]", ".", match[0]), self.text)  # each stays where it is
         found += [
             (match.start(), Block("", re.sub("^ {4}", "", match[0], flags=re.M))) for match in _INDENTED.finditer(rest)
         ]
