@@ -64,7 +64,7 @@ class StateFolder:
         state = {
             "model": self._model,
             "current": {
-                "policy": _written_record(newest.after),
+                "policy": newest.after.to_json(),
                 "version": newest.version,
                 "updated_at": newest.at,
                 "updated_by": newest.by,
@@ -80,13 +80,9 @@ def _written_entry(entry: HistoryEntry) -> dict[str, Any]:
         "at": entry.at,
         "by": entry.by,
         "changed_by": entry.changed_by,
-        "before": _written_record(entry.before) if entry.before else None,
-        "after": _written_record(entry.after),
+        "before": entry.before.to_json() if entry.before else None,
+        "after": entry.after.to_json(),
     }
-
-
-def _written_record(record: PolicyRecord) -> dict[str, Any]:
-    return {**record.parameters, **({"autopilot": record.objective} if record.objective else {})}
 
 
 def _read(state: Mapping[str, Any]) -> tuple[HistoryEntry, ...]:

@@ -79,6 +79,10 @@ class PolicyRecord:
         objective = version.objective
         return cls(version.policy.to_json(), asdict(objective) if objective else None)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return it as it is written, in a state file and in an answer."""
+        return {**self.parameters, **({"autopilot": self.objective} if self.objective else {})}
+
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:

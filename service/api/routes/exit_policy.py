@@ -16,7 +16,7 @@ from service.api.schemas.exit_policy import ExitPolicyOut, HistoryEntryOut, Oper
 from service.api.state import service_of
 from service.errors import PolicyConflict
 from service.exits.disagreement import Disagreement
-from service.policy.versions import HistoryEntry, PolicyRecord, PolicyState
+from service.policy.versions import HistoryEntry, PolicyState
 
 router = APIRouter(prefix="/exit-policy")
 
@@ -119,13 +119,9 @@ def _entry(entry: HistoryEntry) -> HistoryEntryOut:
         "at": entry.at,
         "by": entry.by,
         "changed_by": entry.changed_by,
-        "before": _record(entry.before) if entry.before else None,
-        "after": _record(entry.after),
+        "before": entry.before.to_json() if entry.before else None,
+        "after": entry.after.to_json(),
     }
-
-
-def _record(record: PolicyRecord) -> dict[str, Any]:
-    return {**record.parameters, **({"autopilot": record.objective} if record.objective else {})}
 
 
 def _version(if_match: str | None) -> int | None:
