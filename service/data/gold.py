@@ -42,6 +42,13 @@ def _span_of(sequence: SequenceInput, entity: Entity, label_ids: Mapping[str, in
     return Span(first, last + 1, label_ids[entity.label])
 
 
+def words_within(sequence: SequenceInput, start: int, end: int) -> range:
+    """Return the words of a sequence that share a character with the stretch [start, end) of its text."""
+    return range(
+        int(np.searchsorted(sequence.word_ends, start, "right")), int(np.searchsorted(sequence.word_starts, end))
+    )
+
+
 def label_names(examples: Sequence[Iterable[Entity]]) -> tuple[str, ...]:
     """Return the labels that occur, sorted."""
     return tuple(sorted({entity.label for entities in examples for entity in entities}))

@@ -12,17 +12,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from service.errors import DataRefused
+from service.spans.score import WHOLE, Annotation
 from service.spans.types import Entity
 
 WordSpan = tuple[int, int, str]  # first word, end (exclusive), label
+Sentence = tuple[
+    list[str], list[WordSpan], list[tuple[int, int]], frozenset[str] | None
+]  # as example_of_words takes it
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Holds one annotated text and its gold entities."""
+    """Holds one annotated text, its gold entities, and what of it is annotated."""
 
     text: str
     entities: tuple[Entity, ...]
+    annotation: Annotation = WHOLE
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -33,7 +38,7 @@ def read_examples(path: Path) -> list[Example]:
     if not path.is_file():
         raise DataRefused(f"{path} does not exist; expected a data file, below the folder given by --data")
     try:
-        examples = [_example(words, spans) for words, spans in reader(path)]
+        examples = [example_of_words(*sentence) for sentence in reader(path)]
     except UnicodeDecodeError as error:
         raise DataRefused(f"{path} is not UTF-8 ({error}); convert it first") from error
     if not examples:
@@ -42,30 +47,45 @@ def read_examples(path: Path) -> list[Example]:
 
 
 def join(examples: Sequence[Example]) -> Example:
-    """Join texts by single spaces into one."""
+    """Join texts in which the same labels are annotated by single spaces into one."""
     entities: list[Entity] = []
+    ignored: list[tuple[int, int]] = []
     length = 0
     for example in examples:
         entities += [replace(e, start=e.start + length, end=e.end + length) for e in example.entities]
+        ignored += [(start + length, end + length) for start, end in example.annotation.ignored]
         length += len(example.text) + 1
-    return Example(" ".join(example.text for example in examples), tuple(entities))
+    annotation = replace(examples[0].annotation, ignored=tuple(ignored))
+    return Example(" ".join(example.text for example in examples), tuple(entities), annotation)
 
 
-def _example(words: Sequence[str], spans: Sequence[WordSpan]) -> Example:
+def example_of_words(
+    words: Sequence[str],
+    spans: Sequence[WordSpan],
+    ignored: Sequence[tuple[int, int]] = (),
+    labels: frozenset[str] | None = None,
+) -> Example:
+    """Join words by single spaces into a text.
+
+    ignored, labels: as in Annotation, but by word
+    """
     starts, position = [], 0
     for word in words:
         starts.append(position)
         position += len(word) + 1
-    entities = tuple(
-        Entity(starts[first], starts[last - 1] + len(words[last - 1]), label) for first, last, label in spans
-    )
-    return Example(" ".join(words), entities)
+
+    def characters(first: int, last: int) -> tuple[int, int]:
+        return starts[first], starts[last - 1] + len(words[last - 1])
+
+    entities = tuple(Entity(*characters(first, last), label) for first, last, label in spans)
+    annotation = Annotation(labels, tuple(characters(first, last) for first, last in ignored))
+    return Example(" ".join(words), entities, annotation if labels is not None or ignored else WHOLE)
 
 
 _COLUMN = re.compile(r"[^ \t\r\n]+")  # not \S: a word may hold a no-break space
 
 
-def read_conll(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
+def read_conll(path: Path) -> Iterator[Sentence]:
     """Read CoNLL columns; yield the words and spans of every sentence. Raises DataRefused for a malformed line.
 
     In a line the word is first and its tag last, with tabs or blanks between; an empty line ends a sentence. Tags may
@@ -80,7 +100,7 @@ def read_conll(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
             columns = _COLUMN.findall(line)
             if not columns or columns[0] == "-DOCSTART-":
                 if words:
-                    yield words, _spans_of_tags(tags)
+                    yield words, _spans_of_tags(tags), [], None
                 words, tags = [], []
                 continue
             if len(columns) < 2:
@@ -89,7 +109,7 @@ def read_conll(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
             words.append(columns[0])
             tags.append(columns[-1])
     if words:
-        yield words, _spans_of_tags(tags)
+        yield words, _spans_of_tags(tags), [], None
 
 
 _TAG_PREFIXES = frozenset("BIESLU")
@@ -117,10 +137,11 @@ def _spans_of_tags(tags: Sequence[str]) -> list[WordSpan]:
     return spans
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
+def read_jsonl(path: Path) -> Iterator[Sentence]:
     """Read one JSON object per line; yield its words and spans. Raises DataRefused for a malformed line.
 
     An object is {"tokens": [str, ...], "entities": [[first, after the last, label], ...]}; entities may be nested.
+    Where not all is annotated, it has "ignored": [[first, after the last], ...] too, and "annotated": [label, ...].
     """
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
@@ -130,12 +151,16 @@ def read_jsonl(path: Path) -> Iterator[tuple[list[str], list[WordSpan]]]:
                 record = json.loads(line)
                 words, entities = record["tokens"], record["entities"]
                 spans = [(first, last, label) for first, last, label in entities]
+                ignored = [(first, last) for first, last in record.get("ignored", [])]
+                labels = record.get("annotated")
             except (ValueError, KeyError, TypeError) as error:
                 expected = '{"tokens": [...], "entities": [[first, after the last, label], ...]}'
                 raise DataRefused(f"{path}:{number}: expected {expected}: {error!r}") from error
-            _check_record(words, spans, path, number)
+            _check_record(words, [*spans, *((first, last, "ignored") for first, last in ignored)], path, number)
+            if not (labels is None or (isinstance(labels, list) and all(isinstance(label, str) for label in labels))):
+                raise DataRefused(f"{path}:{number}: annotated is {labels!r}; expected a list of labels")
             if words:
-                yield words, spans
+                yield words, spans, ignored, None if labels is None else frozenset(labels)
 
 
 def _check_record(words: object, spans: Sequence[tuple[object, object, object]], path: Path, number: int) -> None:
@@ -148,5 +173,5 @@ def _check_record(words: object, spans: Sequence[tuple[object, object, object]],
             raise DataRefused(f"{path}:{number}: the label {label!r} is not a string")
 
 
-Reader = Callable[[Path], Iterator[tuple[list[str], list[WordSpan]]]]
+Reader = Callable[[Path], Iterator[Sentence]]
 READERS: Mapping[str, Reader] = {".conll": read_conll, ".txt": read_conll, ".jsonl": read_jsonl}

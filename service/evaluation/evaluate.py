@@ -10,7 +10,7 @@ from service.data.gold import gold_spans
 from service.data.readers import Example
 from service.evaluation.predict import entities_at_every_exit
 from service.executors.executor import Executor
-from service.spans.score import Score, inner, keys, score, score_by_label
+from service.spans.score import WHOLE, Annotation, Score, inner, keys, score, score_by_label
 from service.spans.types import Entity
 from service.stepping.every_exit import WordLayers
 from service.text.encoder import TextEncoder
@@ -30,9 +30,9 @@ class ExitScore:
     nested: Score = field(default_factory=Score)
     by_label: dict[str, Score] = field(default_factory=dict)
 
-    def add(self, gold: Sequence[Entity], found: Sequence[Entity]) -> None:
-        """Add the counts of one text."""
-        gold_keys, found_keys = keys(gold), keys(found)
+    def add(self, gold: Sequence[Entity], found: Sequence[Entity], annotation: Annotation = WHOLE) -> None:
+        """Add the counts of one text; found entities that `annotation` says nothing of do not count."""
+        gold_keys, found_keys = keys(gold), annotation.counted(keys(found))
         gold_inner = inner(gold_keys)
         found_inner = (found_keys & gold_inner) | ((found_keys - gold_keys) & inner(found_keys))
         self.micro += score(gold_keys, found_keys)
@@ -118,7 +118,7 @@ def evaluate(
     for of_texts in entities_at_every_exit(executor, text_encoder, texts, word_layers):
         exit_score = ExitScore()
         for example, found in zip(examples, of_texts, strict=True):
-            exit_score.add(example.entities, found)
+            exit_score.add(example.entities, found, example.annotation)
         exits.append(exit_score)
     return Evaluation(
         tuple(exits),

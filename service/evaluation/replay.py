@@ -193,11 +193,12 @@ class Replayer:
                 entities = entities_of_sequences(
                     [sequence], [of_sequences[index]], self.trace.labels, self.trace.nested
                 )
-                found = keys(entities)
+                found = self.trace.annotation(text).counted(keys(entities))
                 counts[layer, index] = len(found), len(found & gold)
         return counts
 
     def _count_text(self, text: int, spans: Sequence[list[Span]]) -> tuple[int, int]:
         """Count the entities found and correct in one text, after its windows have been merged."""
-        found = keys(entities_of_sequences(self.trace.texts[text], spans, self.trace.labels, self.trace.nested))
+        entities = entities_of_sequences(self.trace.texts[text], spans, self.trace.labels, self.trace.nested)
+        found = self.trace.annotation(text).counted(keys(entities))
         return len(found), len(found & self.trace.gold[text])

@@ -91,7 +91,10 @@ def evaluate_policy(
         found |= zip(batch, run_policy(executor, policy, [sequences[index] for index in batch]), strict=True)
     in_order = [found[index] for index in range(len(sequences))]
     entities = entities_of_texts(text_encoder, texts, [passage.spans for passage in in_order])
-    pairs = [(keys(example.entities), keys(of_text)) for example, of_text in zip(examples, entities, strict=True)]
+    pairs = [
+        (keys(example.entities), example.annotation.counted(keys(of_text)))
+        for example, of_text in zip(examples, entities, strict=True)
+    ]
     layers = [_word_layers(passage) for passage in in_order]
     return PolicyRun(
         np.array([len(gold) for gold, _ in pairs]),

@@ -26,12 +26,12 @@ from service.executors.executor import Executor
 from service.exits.candidates import Candidates
 from service.exits.reading import Reading
 from service.models.store import StoredModel
-from service.spans.score import Key, keys
+from service.spans.score import WHOLE, Annotation, Key, keys
 from service.spans.types import DoubleArray, IntArray
 from service.stepping.every_exit import run_to_full_depth
 from service.text.types import EncodedText
 
-FORMAT = "2"
+FORMAT = "3"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +64,7 @@ class Trace:
                            empty, they are worked out from the tables
     texts                  per text, its sequences
     gold                   per text, its entities: (start, end, label) by character
+    annotations            per text, what of it is annotated; if there are none, all of every text is
     """
 
     model: str
@@ -76,6 +77,11 @@ class Trace:
     gold: tuple[frozenset[Key], ...]
     summaries: tuple[DoubleArray, ...] = ()
     candidates: tuple[Candidates, ...] = ()
+    annotations: tuple[Annotation, ...] = ()
+
+    def annotation(self, text: int) -> Annotation:
+        """Return what of a text is annotated."""
+        return self.annotations[text] if self.annotations else WHOLE
 
     @property
     def num_layers(self) -> int:
@@ -143,6 +149,7 @@ def trace(
             )
             for of_exit in exits
         ),
+        tuple(example.annotation for example in examples),
     )
 
 
@@ -160,6 +167,7 @@ def save_trace(path: Path, found: Trace) -> None:
         "labels": found.labels,
         "nested": found.nested,
         "gold": [sorted(entities) for entities in found.gold],
+        "annotations": [[None if a.labels is None else sorted(a.labels), a.ignored] for a in found.annotations],
     }
     sequences = found.sequences
     tensors = {f"exit.{layer}": table for layer, table in enumerate(found.tables, 1)}
@@ -211,6 +219,10 @@ def _read(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trace:
         tuple(frozenset((start, end, label) for start, end, label in entities) for entities in header["gold"]),
         tuple(tensors[f"summary.{layer}"].numpy() for layer in layers),
         tuple(_candidates(tensors, layer) for layer in layers),
+        tuple(
+            Annotation(None if labels is None else frozenset(labels), tuple((start, end) for start, end in ignored))
+            for labels, ignored in header["annotations"]
+        ),
     )
 
 

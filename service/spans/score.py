@@ -12,6 +12,32 @@ Key = tuple[int, int, str]
 
 
 @dataclass(frozen=True, slots=True)
+class Annotation:
+    """Says what of a text is annotated; what is not may hold entities that nobody marked.
+
+    labels   the labels that are annotated; None: all of the model's
+    ignored  (start, end) by character of stretches that may be entities or not: no entity there is right or wrong
+    """
+
+    labels: frozenset[str] | None = None
+    ignored: tuple[tuple[int, int], ...] = ()
+
+    def counted(self, found: set[Key]) -> set[Key]:
+        """Return those of the found entities that can be told to be right or wrong."""
+        if self.labels is None and not self.ignored:
+            return found
+        return {
+            (start, end, label)
+            for start, end, label in found
+            if (self.labels is None or label in self.labels)
+            and not any(start < last and first < end for first, last in self.ignored)
+        }
+
+
+WHOLE = Annotation()
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """Holds the counts of a comparison; `f1`, `precision` and `recall` are fractions in [0, 1], 0 where undefined."""
 

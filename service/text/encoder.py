@@ -18,7 +18,7 @@ from service.spans.types import Entity, IntArray, Span
 from service.text.sentences import split_sentences
 from service.text.types import EncodedText, SequenceInput
 from service.text.windows import cut_windows
-from service.text.words import TableUnit, Words, find_words
+from service.text.words import TableUnit, Words, find_words, split_symbols
 
 SLICE_CHARS = 100_000  # that the tokenizer is given at a time: some ten milliseconds of work
 
@@ -52,6 +52,7 @@ class TextEncoder:
         labels: names of table labels 1, 2, ...; label 0, which means no entity, has no name
         Raises ModelRefused for a tokenizer that does not put exactly two special pieces around a sequence.
         """
+        split_symbols(tokenizer)
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # "[SEP]" in a text is text

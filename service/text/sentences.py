@@ -1,13 +1,18 @@
-"""Splits raw text into sentences with exact offsets, by `sentencex`. Words are found in `words`."""
+"""Splits raw text into sentences with exact offsets, by `sentencex` and by its layout. Words are found in `words`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from heapq import merge
 
 import sentencex
 
+from service.text.layout import item_ends
+
 CHUNK_CHARS = 8_192  # given to the segmenter at a time: on some texts its time grows with the square of their length
+
+LONGEST_ABBREVIATION = 12  # characters, with the blanks around it
 
 CLOSING = {'"': '"', "“": "”", "«": "»", "(": ")"}  # by the mark that opens a quotation or brackets
 
@@ -15,8 +20,9 @@ CLOSING = {'"': '"', "“": "”", "«": "»", "(": ")"}  # by the mark that ope
 def split_sentences(text: str, language: str) -> list[tuple[int, int]]:
     """Return the sentences of `text` as (start, end) character offsets that cover it without a gap.
 
-    A blank line ends a sentence, a single line break does not. A stretch without any letter ("1. ", "* ", a blank line)
-    is not a sentence of its own: it belongs to the next sentence, or at the end of the text to the last one.
+    An item of the layout ends a sentence: a line, unless it is one of wrapped prose, and a cell of a table. A stretch
+    without any letter ("1. ", "* ", a blank line) is not a sentence of its own: it belongs to the next sentence, or at
+    the end of the text to the last one.
 
     The time is linear in the length of the text, whatever the text.
 
@@ -24,7 +30,7 @@ def split_sentences(text: str, language: str) -> list[tuple[int, int]]:
     """
     sentences: list[tuple[int, int]] = []
     start = looked_at = 0
-    for end in _boundaries(text, language):
+    for end in merge(_sentence_ends(text, language), item_ends(text)):
         if any(character.isalpha() for character in text[looked_at:end]):  # none before has a letter
             sentences.append((start, end))
             start = end
@@ -33,6 +39,31 @@ def split_sentences(text: str, language: str) -> list[tuple[int, int]]:
         first = sentences.pop()[0] if sentences else 0
         sentences.append((first, len(text)))
     return sentences
+
+
+_GOES_ON = re.compile(
+    r"(?:^|[\s(\"'“‘])(?:Ft|St|Mt|Mts|Pt|Messrs|Mmes|Supt|Cpl|Pvt|Brig|Cmdr|Adm|Atty|Hon|Det|Insp|www)\.\s*$"
+)
+_MAY_END = re.compile(
+    r"\b(?:(?:[A-Z]\.){2,}|Inc\.|Corp\.|Ltd\.|Co\.|Bros\.|Jr\.|Sr\.|etc\.|[ap]\.m\.)\s+(?="
+    r"(?:The|A|An|He|She|It|They|We|I|You|His|Her|Its|Their|This|That|These|Those|There|But|And|So|In|On|At|For|From|"
+    r"After|Before|When|While|If|As|With|By|Now|Then|However|Meanwhile|Yesterday|Today|Last|Next|No|Not|What|Who|How|"
+    r"Why|Where)\b)"
+)
+
+
+def _sentence_ends(text: str, language: str) -> Iterator[int]:
+    """Yield where sentences end: where the segmenter says so, but for English abbreviations that it does not know.
+
+    After "Ft." no sentence ends. After "U.S." or "Inc." one does if a word follows that begins sentences, not names.
+    """
+    if language != "en":
+        yield from _boundaries(text, language)
+        return
+    extra = (found.end() for found in _MAY_END.finditer(text))
+    for end in merge(_boundaries(text, language), extra):
+        if end == len(text) or not _GOES_ON.search(text, max(0, end - LONGEST_ABBREVIATION), end):
+            yield end
 
 
 def _boundaries(text: str, language: str) -> Iterator[int]:

@@ -8,7 +8,9 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from tokenizers import Encoding
+from tokenizers import Encoding, Regex, Tokenizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, Split
+from tokenizers.pre_tokenizers import Sequence as Successively
 
 from service.spans.types import IntArray
 
@@ -18,6 +20,18 @@ WORD_SHAPES = ("other", "lower", "initial", "capital", "caps", "mixed", "digits"
 _SHAPE_IDS = {shape: index for index, shape in enumerate(WORD_SHAPES)}
 LONGEST_REMEMBERED = 32  # characters of a word whose shape is remembered
 _ZERO_WIDTH_JOINER = "\u200d"
+
+
+_SYMBOLS = Regex(r"[\p{So}\p{Sm}\p{Sc}\p{Sk}\x{200D}\x{FE0F}]+")  # emoji, arrows, signs of currency, ™, °, №
+
+
+def split_symbols(tokenizer: Tokenizer) -> None:
+    """Make a run of symbols a word of its own, where BERT's tokenizer would take it and the name beside it for one.
+
+    Its vocabulary knows hardly any such word, so that the name would be lost. Tokenizers that know every byte stay.
+    """
+    if isinstance(tokenizer.pre_tokenizer, BertPreTokenizer):
+        tokenizer.pre_tokenizer = Successively([BertPreTokenizer(), Split(_SYMBOLS, "isolated")])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +58,8 @@ def find_words(text: str, encoding: Encoding, table_unit: TableUnit) -> Words:
     """Return the words of `text`, given its encoding without special pieces.
 
     With table_unit "pieces", every piece is a word. With "words", a word is what the tokenizer's pre-tokeniser yields:
-    for BERT a run of characters between white space and punctuation, and every CJK character. Characters that the
+    for BERT a run of characters between white space, punctuation and symbols, and every CJK character, and every run of
+    symbols. Characters that the
     tokenizer drops (control and zero-width characters) belong to no word; combining marks after a word belong to it;
     blanks at its ends do not. Words share no character: where one character has several pieces (bytes of an emoji, a
     decomposed ligature), these pieces are one word.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,17 +34,24 @@ class Verdict:
 class Judge:
     """Scores models on annotated texts."""
 
-    def __init__(self, recipe: Recipe, text_encoder: TextEncoder, dev: Sequence[Example], device: torch.device) -> None:
-        self._text_encoder, self._device, self._dev = text_encoder, device, dev
-        self._joined = join_examples(dev, recipe.joined_words, recipe.seed) if recipe.joined_words else None
+    def __init__(
+        self, recipe: Recipe, text_encoder: TextEncoder, dev: Mapping[str, Sequence[Example]], device: torch.device
+    ) -> None:
+        """Prepare; `dev` holds the dev texts by corpus, of which the recipe may want only so many."""
+        self._text_encoder, self._device = text_encoder, device
+        most = recipe.dev_texts or max(map(len, dev.values()))
+        draw = random.Random(recipe.seed)
+        self._dev = [texts if len(texts) <= most else draw.sample(texts, most) for texts in dev.values()]
+        self._joined = join_examples(self._dev[0], recipe.joined_words, recipe.seed) if recipe.joined_words else None
 
     def judge_epoch(self, model: MultiExitModel) -> Verdict:
-        """Score every exit on the dev set.
+        """Score every exit on the dev set; on several, the F1 of an exit is its mean over them.
 
         All exits may be used, so the F1 of each counts the same. A model trained with halting words is judged with
         halted words, a model with one exit by that exit.
         """
-        f1 = self.evaluate(model, self._dev).f1
+        of_corpora = [self.evaluate(model, texts).f1 for texts in self._dev]
+        f1 = [math.fsum(of_exit) / len(of_exit) for of_exit in zip(*of_corpora, strict=True)]
         if model.config.halting:
             return Verdict(f1, self._halting_f1(model))
         return Verdict(f1, math.fsum(f1) if model.config.num_exits > 1 else f1[-1])
@@ -57,7 +65,7 @@ class Judge:
     def _halting_f1(self, model: MultiExitModel) -> float:
         """Return the mean dev F1 with halted words, over HALTING_SETTINGS, on texts as they are and on joined ones."""
         executor = EagerExecutor(model, self._device)
-        sets = [(self._dev, True)] if self._joined is None else [(self._dev, True), (self._joined, False)]
+        sets = [(self._dev[0], True), *([] if self._joined is None else [(self._joined, False)])]
         found = [
             evaluate_policy(executor, self._text_encoder, examples, Tokee(tau, window), split=split).micro.f1
             for examples, split in sets

@@ -10,12 +10,11 @@ import torch
 from tqdm import tqdm
 
 from service.data.gold import label_names
-from service.data.readers import read_examples
 from service.models.multi_exit import DropoutRates, MultiExitModel
 from service.models.packed import pack
 from service.models.store import save_model
 from service.text.encoder import TextEncoder
-from service.training.batches import epoch_batches, gold_cells
+from service.training.batches import allowed_labels, epoch_batches
 from service.training.card import model_card
 from service.training.judge import Judge
 from service.training.noise import InputNoise
@@ -23,9 +22,9 @@ from service.training.optimisation import Optimisation
 from service.training.piece_layers import learn_piece_layers
 from service.training.plot import plot_history
 from service.training.recipe import Recipe
-from service.training.sequences import join_examples, training_sequences
 from service.training.start import Start, model_config
 from service.training.state import TrainingState, claim_output
+from service.training.texts import TrainingTexts
 from service.training.training_loss import TrainingLoss
 
 log = logging.getLogger(__name__)
@@ -58,16 +57,20 @@ def train(
     sources = {"encoder": str(encoder.resolve()), "data": str(data.resolve()), "max_sentences": max_sentences}
     claim_output(output, {"recipe": recipe.to_json(), **sources})
     start = Start.read(encoder)
-    train_examples = read_examples(data / recipe.train)[:max_sentences]
-    dev_examples = read_examples(data / recipe.dev)[:max_sentences]
-    labels = label_names([example.entities for example in train_examples])
+    corpora = [corpus.read(data / corpus.train)[:max_sentences] for corpus in recipe.sources]
+    dev = {corpus.name: corpus.read(data / corpus.dev)[:max_sentences] for corpus in recipe.sources}
+    labels = label_names([example.entities for corpus in corpora for example in corpus])
     config = model_config(recipe, start.encoder, labels)
     text_encoder = TextEncoder(start.tokenizer, config.text, labels, recipe.nested)
-    sequences, lost = training_sequences(text_encoder, train_examples, labels)
-    if recipe.joined_words:
-        joined = join_examples(train_examples, recipe.joined_words, recipe.seed)
-        sequences += training_sequences(text_encoder, joined, labels, split=False)[0]
-    log.info("%d texts, %d sequences, %d gold entities lost by splitting", len(train_examples), len(sequences), lost)
+    texts = TrainingTexts(recipe, text_encoder, corpora, labels)
+    sequences = texts.epoch(1)
+    log.info(
+        "%d texts; first epoch: %d sequences, %d pieces, %d gold entities lost by splitting",
+        sum(map(len, corpora)),
+        len(sequences),
+        sum(sequence.input.num_pieces for sequence in sequences),
+        texts.lost,
+    )
 
     torch.manual_seed(recipe.seed)
     model = MultiExitModel(config, DropoutRates(recipe.hidden_dropout, recipe.attention_dropout, recipe.exit_dropout))
@@ -79,7 +82,7 @@ def train(
     training_loss = TrainingLoss(recipe, start.model, model, [sequence.input for sequence in sequences], device)
     optimisation = Optimisation(model, recipe, steps_per_epoch=len(epoch_batches(sequences, recipe, epoch=1)))
     noise = InputNoise(recipe, start.tokenizer, device)
-    judge = Judge(recipe, text_encoder, dev_examples, device)
+    judge = Judge(recipe, text_encoder, dev, device)
 
     state = TrainingState.resume(output, optimisation)
     while state.epoch < recipe.epochs and state.epochs_without_gain < recipe.early_stopping_patience:
@@ -88,12 +91,13 @@ def train(
         training_loss.seed(f"{recipe.seed} {epoch}")
         model.train()
         exit_losses = torch.zeros(config.num_exits, device=device)
+        sequences = texts.epoch(epoch)
         batches = epoch_batches(sequences, recipe, epoch)
         progress = tqdm(batches, desc=f"epoch {epoch}/{recipe.epochs}", mininterval=5.0, unit="batch")
         for step, batch in enumerate(progress):
             shown = [sequences[index] for index in batch]
             packed = noise(pack([sequence.input for sequence in shown], device))
-            loss, losses = training_loss(batch, packed, gold_cells(shown).to(device))
+            loss, losses = training_loss(batch, packed, allowed_labels(shown, config.num_labels).to(device))
             optimisation.step(loss)
             exit_losses += losses
             if step % 50 == 0:
@@ -106,10 +110,15 @@ def train(
 
     best = optimisation.averaged
     best.load_state_dict(state.best_weights)
-    test = judge.evaluate(best, read_examples(data / recipe.test)[:max_sentences])
-    log.info("best epoch %d, test F1 per exit: %s", state.best_epoch, " ".join(f"{100 * f1:.2f}" for f1 in test.f1))
-    scores = [exit_score.micro for exit_score in test.exits]
-    card = model_card(recipe, config, command, state.best_epoch, state.best_dev_f1, scores, test.lost)
+    tests = {
+        corpus.name: judge.evaluate(best, corpus.read(data / corpus.test)[:max_sentences]) for corpus in recipe.sources
+    }
+    for name, test in tests.items():
+        f1 = " ".join(f"{100 * of_exit:.2f}" for of_exit in test.f1)
+        log.info("best epoch %d, test F1 per exit on %s: %s", state.best_epoch, name, f1)
+    card = model_card(recipe, config, command, state.best_epoch, state.best_dev_f1, tests)
     save_model(output / "model", best, start.tokenizer, card)
-    (output / "test.json").write_text(json.dumps(test.to_json(), indent=2) + "\n", encoding="utf-8")
+    found = {name: test.to_json() for name, test in tests.items()}
+    document = found if len(found) > 1 else next(iter(found.values()))
+    (output / "test.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return output / "model"

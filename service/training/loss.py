@@ -19,7 +19,7 @@ def exit_weights(kind: ExitWeights, num_layers: int) -> list[float]:
 
 def multi_exit_loss(
     tables: Sequence[Tensor],
-    gold: Tensor,
+    allowed: Tensor,
     num_words: int,
     weights: Sequence[float],
     distillation: float,
@@ -28,7 +28,7 @@ def multi_exit_loss(
     """Return the scalar to minimise, and (exits,) the cross-entropy of every exit, detached.
 
     tables        per exit, (cells, K) log-probabilities of the packed table
-    gold          (cells,) label of every valid cell
+    allowed       (cells, K) which labels each valid cell may have: its gold label, or all that nothing speaks against
     num_words     words of the batch
     weights       of every exit
     distillation  weight of the distillation (0: none)
@@ -38,8 +38,9 @@ def multi_exit_loss(
 
     The cross-entropy of Eq. 4 is a sum over cells, so it grows with the square of the length; ours is that sum divided
     by the number of words in the batch: an entity weighs the same in a long and a short sentence, and the scale does
-    not depend on the batch. Distillation adds the cross-entropy with the last exit's distribution, times its weight and
-    normalised in the same way; the last exit itself is not distilled and gets no gradient from it.
+    not depend on the batch. Of a cell that may have several labels, the sum of their probabilities counts (partial
+    annotation). Distillation adds the cross-entropy with the last exit's distribution, times its weight and normalised
+    in the same way; the last exit itself is not distilled and gets no gradient from it.
     """
     teacher = tables[-1].detach()
     if cell_layers is not None:
@@ -48,7 +49,7 @@ def multi_exit_loss(
     teacher = teacher.exp()
     losses, total = [], tables[-1].new_zeros(())
     for layer, (table, weight) in enumerate(zip(tables, weights, strict=True), 1):
-        of_gold, of_teacher = table.gather(1, gold[:, None]).squeeze(1), None
+        of_gold, of_teacher = table.masked_fill(~allowed, -torch.inf).logsumexp(dim=1), None
         if distillation and layer < len(tables):
             of_teacher = (teacher * table).sum(dim=1)
         if cell_layers is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.data.gold import gold_spans
+from service.data.gold import gold_spans, words_within
 from service.data.readers import Example, join
 from service.spans.types import IntArray, Span
 from service.text.encoder import TextEncoder
@@ -17,10 +17,16 @@ from service.text.types import SequenceInput
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSequence:
-    """Holds a sequence and its gold spans."""
+    """Holds a sequence and its gold spans.
+
+    unannotated  labels that its words may have without being marked
+    ignored      words of which nothing is sure
+    """
 
     input: SequenceInput
     gold: tuple[Span, ...]
+    unannotated: frozenset[int] = frozenset()
+    ignored: frozenset[int] = frozenset()
 
     @property
     def word_labels(self) -> IntArray:
@@ -45,7 +51,13 @@ def training_sequences(
     for example, encoded in zip(examples, texts, strict=True):
         spans, missed = gold_spans(encoded, example.entities, label_ids)
         lost += len(missed)
-        sequences += [TrainingSequence(seq, tuple(gold)) for seq, gold in zip(encoded.sequences, spans, strict=True)]
+        annotated = example.annotation.labels
+        open_labels = frozenset[int]() if annotated is None else frozenset(label_ids[x] for x in {*labels} - annotated)
+        for sequence, gold in zip(encoded.sequences, spans, strict=True):
+            ignored = frozenset(
+                word for start, end in example.annotation.ignored for word in words_within(sequence, start, end)
+            )
+            sequences.append(TrainingSequence(sequence, tuple(gold), open_labels, ignored))
     return sequences, lost
 
 

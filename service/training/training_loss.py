@@ -11,6 +11,7 @@ from torch import Tensor
 from service.assets import hashed_layers
 from service.errors import BadInput
 from service.models.biaffine import Projections
+from service.models.device import has_fast_bfloat16
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed
 from service.text.types import SequenceInput
@@ -51,11 +52,11 @@ class TrainingLoss:
         if self._sampled is not None:
             self._sampled.seed(seed)
 
-    def __call__(self, batch: Sequence[int], packed: Packed, gold: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: Sequence[int], packed: Packed, allowed: Tensor) -> tuple[Tensor, Tensor]:
         """Return the scalar to minimise, and (exits,) the cross-entropy of every exit, detached.
 
         batch   indices of the sequences of the training set that are packed
-        gold    (cells,) the label of every valid cell
+        allowed (cells, K) which labels each valid cell may have
         """
         layers = of_cells = None
         if self._hashed is not None:
@@ -63,28 +64,29 @@ class TrainingLoss:
         if self._sampled is not None:
             layers = torch.from_numpy(np.concatenate([self._sampled.of(index) for index in batch])).to(self._device)
             of_cells = cell_layers(packed, layers)
-        with torch.autocast(self._device.type, dtype=torch.bfloat16):
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=has_fast_bfloat16(self._device)):
             exits = list(self._model.run_exits(packed, layers))
         tables = [torch.log_softmax(scores, dim=1) for scores, _ in exits]
         words = len(packed.first_piece)
-        loss, losses = multi_exit_loss(tables, gold, words, self._weights, self._recipe.distillation, of_cells)
+        loss, losses = multi_exit_loss(tables, allowed, words, self._weights, self._recipe.distillation, of_cells)
         loss = (loss - self._recipe.flood).abs()  # flooding (Ishida et al. 2020), as TOKEE has it
         if self._recipe.distance_weight:
             projections = [of_exit for _, of_exit in exits]
-            loss = loss + self._recipe.distance_weight * self._distance_loss(packed, tables, projections, gold)
+            loss = loss + self._recipe.distance_weight * self._distance_loss(packed, tables, projections, allowed)
         return loss, losses
 
     def _distance_loss(
-        self, packed: Packed, tables: Sequence[Tensor], projections: Sequence[Projections], gold: Tensor
+        self, packed: Packed, tables: Sequence[Tensor], projections: Sequence[Projections], allowed: Tensor
     ) -> Tensor:
         """Return the weighted sum of the distance loss over exits; first move each exit's prototypes to the batch."""
         first, last = packed.words_of_cells
+        is_sure, gold = allowed.sum(dim=1) == 1, allowed.long().argmax(dim=1)
         prototypes = self._model.get_buffer("prototypes")
         total = tables[-1].new_zeros(())
         for weight, table, (of_first, of_last), of_exit in zip(
             self._weights, tables, projections, prototypes, strict=True
         ):
-            chosen = ((gold > 0) | (table[:, 0].detach().exp() < 1 - HARD)).nonzero().squeeze(1)
+            chosen = (is_sure & ((gold > 0) | (table[:, 0].detach().exp() < 1 - HARD))).nonzero().squeeze(1)
             if not len(chosen):
                 continue
             points = of_first[first[chosen]] + of_last[last[chosen]]

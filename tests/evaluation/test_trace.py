@@ -242,7 +242,7 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
 def test_a_trace_of_another_format_is_refused_with_both_formats(path: Path) -> None:
     tensors, header = contents(path)
     save_file(tensors, path, metadata={"trace": json.dumps({**header, "format": "0"})})
-    assert "is a trace of format 0; expected 2: trace again" in refusal(path)
+    assert "is a trace of format 0; expected 3: trace again" in refusal(path)
 
 
 def cut_short(path: Path) -> None:

@@ -74,8 +74,26 @@ def test_a_blank_line_ends_a_sentence_even_without_a_full_stop(blank_line: str) 
     assert [sentence.strip() for sentence in sentences(f"Anna Bell{blank_line}Prague")] == ["Anna Bell", "Prague"]
 
 
-def test_a_single_line_break_ends_no_sentence() -> None:
-    assert len(sentences("Anna met\nBob in\r\nPrague")) == 1
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\r", "\u2028"])
+def test_a_line_break_ends_an_item_and_in_wrapped_prose_only_what_the_full_stops_end(line_break: str) -> None:
+    assert sentences(f"Anna{line_break}Bob{line_break}Prague") == [f"Anna{line_break}", f"Bob{line_break}", "Prague"]
+    assert len(sentences(f"She lives in New{line_break}York with Bob.")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("He went to a bar in Ft. Worth on Monday.", ["He went to a bar in Ft. Worth on Monday."]),
+        ("See www.Example.com for it.", ["See www.Example.com for it."]),
+        ("She lives in the U.S. She likes it.", ["She lives in the U.S. ", "She likes it."]),
+        ("He left Apple Inc. The firm grew.", ["He left Apple Inc. ", "The firm grew."]),
+        ("He works in Washington, D.C. But she left.", ["He works in Washington, D.C. ", "But she left."]),
+        ("U.S. Sen. John McCain Jr. said so.", ["U.S. Sen. John McCain Jr. said so."]),
+        ("J. R. R. Tolkien wrote it.", ["J. R. R. Tolkien wrote it."]),
+    ],
+)
+def test_abbreviations_end_a_sentence_only_where_another_begins(text: str, cut: list[str]) -> None:
+    assert sentences(text) == cut
 
 
 def test_an_abbreviation_ends_no_sentence() -> None:

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from service.text import words as module
-from service.text.words import WORD_SHAPES, TableUnit, Words, find_words, word_shape
+from service.text.words import WORD_SHAPES, TableUnit, Words, find_words, split_symbols, word_shape
 from tests.tokenizers_ import CHINESE, bert_tokenizer, byte_level_tokenizer, metaspace_tokenizer
 
 E_ACUTE = "e\u0301"  # two characters
@@ -17,7 +17,9 @@ FLAG = "\U0001f1e8\U0001f1ff"
 
 
 def cut(text: str, tokenizer: Tokenizer | None = None, unit: TableUnit = "words") -> Words:
-    return find_words(text, (tokenizer or bert_tokenizer()).encode(text, add_special_tokens=False), unit)
+    tokenizer = tokenizer or bert_tokenizer()
+    split_symbols(tokenizer)
+    return find_words(text, tokenizer.encode(text, add_special_tokens=False), unit)
 
 
 def words_of(text: str, tokenizer: Tokenizer | None = None, unit: TableUnit = "words") -> list[str]:
@@ -63,6 +65,18 @@ def test_a_combining_mark_with_nothing_before_it_belongs_to_no_word() -> None:
 @pytest.mark.parametrize("emoji", [FAMILY, FLAG, "\U0001f44d\U0001f3fd", "\u2764\ufe0f"])
 def test_an_emoji_of_several_characters_is_one_word(emoji: str) -> None:
     assert words_of(f"Anna {emoji} bob") == ["Anna", emoji, "bob"]
+
+
+@pytest.mark.parametrize("symbol", [*"😍→™®©★°€£✓№♥☕", "👍🏽", "❤\ufe0f", "😍😍😍"])
+def test_symbols_beside_a_word_are_words_of_their_own(symbol: str) -> None:
+    assert words_of(f"Anna{symbol}bob {symbol}zoe{symbol}") == ["Anna", symbol, "bob", symbol, "zoe", symbol]
+
+
+def test_a_tokenizer_that_knows_every_byte_keeps_its_words() -> None:
+    before = byte_level_tokenizer().pre_tokenizer
+    tokenizer = byte_level_tokenizer()
+    split_symbols(tokenizer)
+    assert type(tokenizer.pre_tokenizer) is type(before)
 
 
 @pytest.mark.parametrize("invisible", ["\x00", "\u200b", "\ufeff", "\u2060", "\u202e"])

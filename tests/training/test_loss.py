@@ -26,6 +26,11 @@ def gold() -> Tensor:
     return torch.randint(0, LABELS, (CELLS,), generator=torch.Generator().manual_seed(1))
 
 
+def only(gold: Tensor) -> Tensor:
+    """(cells, K): the gold label of every cell and no other."""
+    return torch.nn.functional.one_hot(gold, LABELS).bool()
+
+
 def tables(scores: list[Tensor]) -> list[Tensor]:
     return [exit_scores.log_softmax(1) for exit_scores in scores]
 
@@ -65,14 +70,14 @@ def test_the_loss_is_the_weighted_sum_over_exits_and_cells_divided_by_the_words(
     scores: list[Tensor], gold: Tensor, distillation: float
 ) -> None:
     weights = exit_weights("linear", EXITS)
-    loss, _ = multi_exit_loss(tables(scores), gold, NUM_WORDS, weights, distillation)
+    loss, _ = multi_exit_loss(tables(scores), only(gold), NUM_WORDS, weights, distillation)
     assert loss.item() == pytest.approx(transcribed(scores, gold, weights, distillation), rel=1e-12)
 
 
 def test_the_loss_of_every_exit_is_reported_without_weight_distillation_or_gradient(
     scores: list[Tensor], gold: Tensor
 ) -> None:
-    _, losses = multi_exit_loss(tables(scores), gold, NUM_WORDS, exit_weights("linear", EXITS), distillation=0.5)
+    _, losses = multi_exit_loss(tables(scores), only(gold), NUM_WORDS, exit_weights("linear", EXITS), distillation=0.5)
     alone = [transcribed(scores, gold, [float(i == exit_) for i in range(EXITS)], 0.0) for exit_ in range(EXITS)]
     assert losses.tolist() == pytest.approx(alone, rel=1e-12)
     assert not losses.requires_grad
@@ -83,7 +88,7 @@ def test_the_last_exit_gets_no_gradient_from_distillation(scores: list[Tensor], 
 
     def gradients(distillation: float) -> tuple[Tensor, ...]:
         return torch.autograd.grad(
-            multi_exit_loss(tables(scores), gold, NUM_WORDS, weights, distillation)[0], tuple(scores)
+            multi_exit_loss(tables(scores), only(gold), NUM_WORDS, weights, distillation)[0], tuple(scores)
         )
 
     *earlier, last = gradients(0.0)
@@ -94,7 +99,7 @@ def test_the_last_exit_gets_no_gradient_from_distillation(scores: list[Tensor], 
 
 def test_distillation_pulls_an_exit_towards_the_last_one(scores: list[Tensor], gold: Tensor) -> None:
     def gradient(distillation: float) -> Tensor:
-        loss, _ = multi_exit_loss(tables(scores), gold, NUM_WORDS, [0.0, 1.0, 0.0], distillation)
+        loss, _ = multi_exit_loss(tables(scores), only(gold), NUM_WORDS, [0.0, 1.0, 0.0], distillation)
         return torch.autograd.grad(loss, scores[1])[0]
 
     student, teacher = scores[1].softmax(1), scores[2].softmax(1)
@@ -105,7 +110,32 @@ def test_the_loss_of_a_batch_is_the_mean_over_words_so_doubling_the_batch_change
     scores: list[Tensor], gold: Tensor
 ) -> None:
     weights = exit_weights("uniform", EXITS)
-    once, _ = multi_exit_loss(tables(scores), gold, NUM_WORDS, weights, 0.5)
+    once, _ = multi_exit_loss(tables(scores), only(gold), NUM_WORDS, weights, 0.5)
     doubled = [torch.cat([table, table]) for table in tables(scores)]
-    twice, _ = multi_exit_loss(doubled, torch.cat([gold, gold]), 2 * NUM_WORDS, weights, 0.5)
+    twice, _ = multi_exit_loss(doubled, only(torch.cat([gold, gold])), 2 * NUM_WORDS, weights, 0.5)
     torch.testing.assert_close(once, twice)
+
+
+def test_a_cell_that_may_have_several_labels_costs_minus_the_log_of_their_sum(
+    scores: list[Tensor], gold: Tensor
+) -> None:
+    allowed = only(gold)
+    allowed[3, :2] = True
+    allowed[5] = True
+    _, losses = multi_exit_loss(tables(scores), allowed, NUM_WORDS, exit_weights("linear", EXITS), 0.0)
+    for of_exit, loss in zip(scores, losses.tolist(), strict=True):
+        rows = [softmax(row) for row in of_exit.tolist()]
+        sums = [
+            math.fsum(p for p, may in zip(row, of_cell, strict=True) if may)
+            for row, of_cell in zip(rows, allowed.tolist(), strict=True)
+        ]
+        assert loss == pytest.approx(-math.fsum(map(math.log, sums)) / NUM_WORDS, rel=1e-12)
+
+
+def test_a_cell_that_may_have_any_label_gets_no_gradient(scores: list[Tensor], gold: Tensor) -> None:
+    allowed = only(gold)
+    allowed[5] = True
+    loss, _ = multi_exit_loss(tables(scores), allowed, NUM_WORDS, exit_weights("linear", EXITS), 0.0)
+    for gradient in torch.autograd.grad(loss, tuple(scores)):
+        assert gradient[5].abs().max() < 1e-12
+        assert gradient[4].abs().max() > 1e-4

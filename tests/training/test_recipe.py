@@ -31,7 +31,7 @@ def add(path: Path, line: str) -> Path:
 
 def test_what_a_recipe_leaves_out_has_its_default(path: Path) -> None:
     recipe = read_recipe(path)
-    assert recipe == Recipe("toy", "1", "a.conll", "b.conll", "c.conll", False, "a BERT", "made up")
+    assert recipe == Recipe("toy", "1", False, "a BERT", "made up", "a.conll", "b.conll", "c.conll")
     assert (recipe.exit_form, recipe.exit_weights, recipe.early_stopping_patience) == ("contextual", "linear", 8)
 
 

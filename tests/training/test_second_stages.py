@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import one_hot
 
 from service.assets import assets_of
 from service.data.readers import Example, join, read_examples
@@ -140,7 +141,7 @@ def test_a_cell_counts_until_its_words_are_halted_and_learns_from_its_last_table
     scores = [torch.randn(6, 3, generator=generator).log_softmax(1) for _ in range(3)]
     gold, layers = torch.tensor([0, 1, 2, 0, 1, 0]), torch.tensor([1, 1, 2, 2, 3, 3])
     weights = [0.2, 0.3, 0.5]
-    total, losses = multi_exit_loss(scores, gold, 4, weights, 0.5, layers)
+    total, losses = multi_exit_loss(scores, one_hot(gold).bool(), 4, weights, 0.5, layers)
     expected, of_exits = 0.0, [0.0] * 3
     for cell in range(6):
         teacher = scores[int(layers[cell]) - 1][cell].exp()
@@ -153,8 +154,8 @@ def test_a_cell_counts_until_its_words_are_halted_and_learns_from_its_last_table
     assert losses.tolist() == pytest.approx(of_exits, rel=1e-5)
     assert float(total) == pytest.approx(expected, rel=1e-5)
     whole = torch.full((6,), 3)
-    assert float(multi_exit_loss(scores, gold, 4, weights, 0.5, whole)[0]) == pytest.approx(
-        float(multi_exit_loss(scores, gold, 4, weights, 0.5)[0]), rel=1e-6
+    assert float(multi_exit_loss(scores, one_hot(gold).bool(), 4, weights, 0.5, whole)[0]) == pytest.approx(
+        float(multi_exit_loss(scores, one_hot(gold).bool(), 4, weights, 0.5)[0]), rel=1e-6
     )
 
 
@@ -185,7 +186,7 @@ def test_flooding_turns_a_loss_around_below_its_level() -> None:
 
     def loss(flood: float) -> float:
         training_loss = TrainingLoss(replace(ANY_RECIPE, flood=flood), None, model, inputs, CPU)
-        return float(training_loss([0, 1], packed, gold)[0])
+        return float(training_loss([0, 1], packed, one_hot(gold, 4).bool())[0])
 
     plain = loss(0.0)
     assert loss(plain / 2) == pytest.approx(plain / 2, rel=1e-3)

@@ -27,7 +27,7 @@ TEMPLATES = (
     "nobody works here .",
 )
 EPOCHS = 6
-ANY_RECIPE = Recipe("toy", "1", "a.conll", "b.conll", "c.conll", True, "a BERT", "made up")  # for parts of a training
+ANY_RECIPE = Recipe("toy", "1", True, "a BERT", "made up", "a.conll", "b.conll", "c.conll")  # for parts of a training
 RECIPE = f"""
 name = "toy"
 version = "1"
