@@ -1,4 +1,4 @@
-"""Parses `train`: a recipe and the fields to override; and writes the command line that the model's card shows."""
+"""Parses `train`, and writes the command line that a model's card shows; parses `gather`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from service.errors import BadInput
 
 
 def add_to(commands: Commands) -> None:
-    """Add the command."""
+    """Add both commands."""
+    _add_gather(commands)
     parser = commands.add_parser("train", help="train a model from a recipe, an encoder checkpoint and a data folder")
     parser.add_argument("recipe", type=Path, help="a TOML file, or the name of one in service/training/recipes")
     parser.add_argument(
@@ -52,6 +53,25 @@ def _train(options: argparse.Namespace) -> None:
         max_sentences=options.max_sentences,
     )
     print(folder)
+
+
+def _add_gather(commands: Commands) -> None:
+    parser = commands.add_parser("gather", help="write texts of all corpora of a recipe into one file, to calibrate on")
+    parser.add_argument("recipe", type=Path, help="a TOML file, or the name of one in service/training/recipes")
+    parser.add_argument("--data", type=Path, required=True, help="folder that the recipe's files lie in")
+    parser.add_argument("--split", choices=("train", "dev", "test"), default="dev", help="which files (dev)")
+    parser.add_argument("--most", type=int, default=300, help="the most texts of each corpus (300)")
+    parser.add_argument("--output", type=Path, required=True, help="the file to write (.jsonl)")
+    parser.set_defaults(run=_gather)
+
+
+def _gather(options: argparse.Namespace) -> None:
+    from service.training.gather import gather
+    from service.training.recipe import find_recipe, read_recipe
+
+    if options.most < 1 or options.output.suffix != ".jsonl":
+        raise BadInput("--most is 1 or more, and --output a file whose name ends in .jsonl")
+    print(gather(read_recipe(find_recipe(options.recipe)), options.data, options.split, options.most, options.output))
 
 
 def _overrides(assignments: Sequence[str]) -> dict[str, Any]:

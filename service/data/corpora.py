@@ -19,6 +19,8 @@ class Corpus:
     name              for figures and the card
     weight            how often an epoch shows each text: .25 shows every fourth one, 2 shows all twice
     annotated         the model's labels that it annotates; empty: all. The others may occur in its texts, unmarked
+    names             single words that have one of the model's labels wherever they are an entity, with blanks between
+                      them, by that label: one corpus takes `French` for a place, all others for MISC
     labels            the model's label by the corpus's own; a label of `annotated` needs no entry for itself
     ignored           own labels of which nothing is sure: neither an entity of a known label nor certainly none
     no_entities       own labels of what is no entity for the model
@@ -32,6 +34,7 @@ class Corpus:
     weight: float = 1.0
     annotated: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     no_entities: tuple[str, ...] = ()
     credit: str = ""
@@ -45,10 +48,13 @@ class Corpus:
 
     def mapped(self, example: Example, file: Path) -> Example:
         """Return a text with the model's labels in place of the corpus's own; `file` is named where that fails."""
+        renamed = {name: label for label, names in self.names.items() for name in names.split()}
         entities = []
         ignored = list(example.annotation.ignored)
         for entity in example.entities:
             label = self.labels.get(entity.label) or (entity.label if entity.label in self.annotated else None)
+            if label is not None:
+                label = renamed.get(example.text[entity.start : entity.end], label)
             if label is not None:
                 entities.append(replace(entity, label=label))
             elif entity.label in self.ignored:

@@ -16,18 +16,17 @@ from service.spans.score import WHOLE, Annotation
 from service.spans.types import Entity
 
 WordSpan = tuple[int, int, str]  # first word, end (exclusive), label
-Sentence = tuple[
-    list[str], list[WordSpan], list[tuple[int, int]], frozenset[str] | None
-]  # as example_of_words takes it
+Sentence = tuple[list[str], list[WordSpan], list[tuple[int, int]], frozenset[str] | None, str]  # for example_of_words
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Holds one annotated text, its gold entities, and what of it is annotated."""
+    """Holds one annotated text, its gold entities, what of it is annotated, and the name of the corpus it is from."""
 
     text: str
     entities: tuple[Entity, ...]
     annotation: Annotation = WHOLE
+    source: str = ""
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -64,6 +63,7 @@ def example_of_words(
     spans: Sequence[WordSpan],
     ignored: Sequence[tuple[int, int]] = (),
     labels: frozenset[str] | None = None,
+    source: str = "",
 ) -> Example:
     """Join words by single spaces into a text.
 
@@ -79,7 +79,7 @@ def example_of_words(
 
     entities = tuple(Entity(*characters(first, last), label) for first, last, label in spans)
     annotation = Annotation(labels, tuple(characters(first, last) for first, last in ignored))
-    return Example(" ".join(words), entities, annotation if labels is not None or ignored else WHOLE)
+    return Example(" ".join(words), entities, annotation if labels is not None or ignored else WHOLE, source)
 
 
 _COLUMN = re.compile(r"[^ \t\r\n]+")  # not \S: a word may hold a no-break space
@@ -100,7 +100,7 @@ def read_conll(path: Path) -> Iterator[Sentence]:
             columns = _COLUMN.findall(line)
             if not columns or columns[0] == "-DOCSTART-":
                 if words:
-                    yield words, _spans_of_tags(tags), [], None
+                    yield words, _spans_of_tags(tags), [], None, ""
                 words, tags = [], []
                 continue
             if len(columns) < 2:
@@ -109,7 +109,7 @@ def read_conll(path: Path) -> Iterator[Sentence]:
             words.append(columns[0])
             tags.append(columns[-1])
     if words:
-        yield words, _spans_of_tags(tags), [], None
+        yield words, _spans_of_tags(tags), [], None, ""
 
 
 _TAG_PREFIXES = frozenset("BIESLU")
@@ -141,7 +141,8 @@ def read_jsonl(path: Path) -> Iterator[Sentence]:
     """Read one JSON object per line; yield its words and spans. Raises DataRefused for a malformed line.
 
     An object is {"tokens": [str, ...], "entities": [[first, after the last, label], ...]}; entities may be nested.
-    Where not all is annotated, it has "ignored": [[first, after the last], ...] too, and "annotated": [label, ...].
+    Where not all is annotated, it has "ignored": [[first, after the last], ...] too, and "annotated": [label, ...];
+    "source" names the corpus it is from, where a file has texts of several.
     """
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
@@ -152,15 +153,17 @@ def read_jsonl(path: Path) -> Iterator[Sentence]:
                 words, entities = record["tokens"], record["entities"]
                 spans = [(first, last, label) for first, last, label in entities]
                 ignored = [(first, last) for first, last in record.get("ignored", [])]
-                labels = record.get("annotated")
+                labels, source = record.get("annotated"), record.get("source", "")
             except (ValueError, KeyError, TypeError) as error:
                 expected = '{"tokens": [...], "entities": [[first, after the last, label], ...]}'
                 raise DataRefused(f"{path}:{number}: expected {expected}: {error!r}") from error
             _check_record(words, [*spans, *((first, last, "ignored") for first, last in ignored)], path, number)
             if not (labels is None or (isinstance(labels, list) and all(isinstance(label, str) for label in labels))):
                 raise DataRefused(f"{path}:{number}: annotated is {labels!r}; expected a list of labels")
+            if not isinstance(source, str):
+                raise DataRefused(f"{path}:{number}: source is {source!r}; expected a name")
             if words:
-                yield words, spans, ignored, None if labels is None else frozenset(labels)
+                yield words, spans, ignored, None if labels is None else frozenset(labels), source
 
 
 def _check_record(words: object, spans: Sequence[tuple[object, object, object]], path: Path, number: int) -> None:

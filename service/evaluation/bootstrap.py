@@ -15,9 +15,9 @@ LEVEL = 0.95
 class Bootstrap:
     """Draws texts of one data set with replacement: the same for every policy, so that differences are paired."""
 
-    def __init__(self, num_texts: int, seed: int = 0) -> None:
-        draws = np.random.default_rng(seed).multinomial(num_texts, np.full(num_texts, 1 / num_texts), DRAWS)
-        self._draws = draws.astype(np.float64)  # how often each text is drawn
+    def __init__(self, num_texts: int, seed: int = 0, draws: int = DRAWS) -> None:
+        drawn = np.random.default_rng(seed).multinomial(num_texts, np.full(num_texts, 1 / num_texts), draws)
+        self._draws = drawn.astype(np.float64)  # how often each text is drawn
 
     def f1(self, replay: Replay) -> NDArray[np.float64]:
         """Return F1 x 100 of every draw: (draws,)."""

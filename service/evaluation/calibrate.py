@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from service.errors import DataRefused, ModelRefused
 from service.evaluation.bootstrap import Bootstrap, interval
 from service.evaluation.cost import CostMeter
@@ -18,6 +20,8 @@ from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.vee import Vee
 
 MAX_F1_LOSS: Mapping[Preset, float] = {"accurate": 0.1, "balanced": 0.3, "fast": 1.0}  # F1 x 100, on the dev set
+ALLOWANCE = 0.5  # standard errors by which the loss on one corpus may seem higher: each has few texts
+SOURCE_DRAWS = 200  # of a corpus's texts
 FEWEST_TEXTS = 10  # nothing can be learned from fewer
 SMALLEST_STEP = 1.03  # neighbouring points of the front differ by at least this factor in time
 
@@ -32,7 +36,8 @@ def calibrate(
 
     The front holds policies of the learned rule and its two ends: the first exit for all sequences, and full depth. To
     choose among all strategies at every point would be to choose by luck. The rule is judged on every text by a rule
-    that was fitted without that text.
+    that was fitted without that text. A preset keeps its loss on all texts together and, as far as the texts of each
+    can tell, on every corpus that they are from.
 
     runs: a function that takes the seconds of full depth and returns the outcomes of the strategies that cannot be
     replayed, by family; their fronts are kept, too.
@@ -54,7 +59,7 @@ def calibrate(
     points = _Points(full, Bootstrap(len(trace.texts)), trace)
     first_exit = outcomes["budgeted"][0]
     ladder = _ladder([*outcomes["learned"], first_exit, full])
-    presets = _presets(ladder, full)
+    presets = _presets(ladder, LossOnEverySource(trace.sources, full))
     on_front = _spread(ladder, list(presets.values()))
     names = {id(outcome): preset for preset, outcome in presets.items()}
     others: list[Outcome] = []
@@ -92,17 +97,43 @@ def _ladder(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return sorted([*ladder, *others[: max(0, len(MAX_F1_LOSS) - len(ladder))]], key=lambda o: o.seconds)
 
 
-def _presets(ladder: Sequence[Outcome], full: Outcome) -> dict[Preset, Outcome]:
+class LossOnEverySource:
+    """Works out what an outcome loses: on all texts together, and on the texts of every corpus that they are from."""
+
+    def __init__(self, sources: Sequence[str], full: Outcome) -> None:
+        """Prepare; `sources` holds the corpus of every text."""
+        self._full = full
+        names = sorted(set(sources)) if len(set(sources)) > 1 else []
+        self._texts = [np.flatnonzero(np.array(sources) == name) for name in names]
+        self._bootstraps = [Bootstrap(len(texts), draws=SOURCE_DRAWS) for texts in self._texts]
+
+    def __call__(self, outcome: Outcome) -> float:
+        """Return the largest loss, F1 x 100; that on one corpus counts less ALLOWANCE standard errors."""
+        losses = [self._full.f1 - outcome.f1]
+        for texts, bootstrap in zip(self._texts, self._bootstraps, strict=True):
+            ours, full = outcome.replay.of_texts(texts), self._full.replay.of_texts(texts)
+            error = float(np.std(bootstrap.f1(full) - bootstrap.f1(ours)))
+            losses.append(100 * (full.micro.f1 - ours.micro.f1) - ALLOWANCE * error)
+        return max(losses)
+
+
+def _presets(ladder: Sequence[Outcome], loss_of: Callable[[Outcome], float]) -> dict[Preset, Outcome]:
     """Return for each preset the cheapest point within its loss.
 
-    Where two presets would take the same point, the stricter one gets a dearer point. ladder: points, cheapest first
+    Where two presets would take the same point, the stricter one gets a dearer point.
+
+    ladder   points, cheapest first
+    loss_of  a function that returns the loss of a point, F1 x 100
     """
+    losses = [loss_of(outcome) for outcome in ladder]
     chosen: dict[Preset, Outcome] = {}
-    left = list(ladder)
+    left = list(range(len(ladder)))
     for stricter, (preset, loss) in reversed([*enumerate(MAX_F1_LOSS.items())]):
         within_reach = left[: len(left) - stricter]  # the stricter ones need a point each
-        chosen[preset] = cheapest(within_reach, full.f1 - loss)
-        left = left[left.index(chosen[preset]) + 1 :]
+        fits = [index for index in within_reach if losses[index] <= loss]
+        taken = fits[0] if fits else min(within_reach, key=lambda index: losses[index])
+        chosen[preset] = ladder[taken]
+        left = [index for index in left if index > taken]
     return chosen
 
 

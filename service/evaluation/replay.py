@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,10 @@ class Replay:
     def average_exit_layer_by_token(self) -> float:
         """The mean exit layer weighted by word pieces: long sentences leave later, so it is nearer to the work done."""
         return float(self.layers_run @ self.num_pieces / self.num_pieces.sum())
+
+    def of_texts(self, texts: IntArray) -> Replay:
+        """Return the counts of some texts alone, given their indices; the layers remain those of all sequences."""
+        return replace(self, gold=self.gold[texts], found=self.found[texts], correct=self.correct[texts])
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as plain JSON types; F1, precision and recall are x 100."""

@@ -65,6 +65,7 @@ class Trace:
     texts                  per text, its sequences
     gold                   per text, its entities: (start, end, label) by character
     annotations            per text, what of it is annotated; if there are none, all of every text is
+    sources                per text, the corpus it is from, "" for none; if there are none, all are of one
     """
 
     model: str
@@ -78,6 +79,7 @@ class Trace:
     summaries: tuple[DoubleArray, ...] = ()
     candidates: tuple[Candidates, ...] = ()
     annotations: tuple[Annotation, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def annotation(self, text: int) -> Annotation:
         """Return what of a text is annotated."""
@@ -150,6 +152,7 @@ def trace(
             for of_exit in exits
         ),
         tuple(example.annotation for example in examples),
+        tuple(example.source for example in examples),
     )
 
 
@@ -167,6 +170,7 @@ def save_trace(path: Path, found: Trace) -> None:
         "labels": found.labels,
         "nested": found.nested,
         "gold": [sorted(entities) for entities in found.gold],
+        "sources": found.sources,
         "annotations": [[None if a.labels is None else sorted(a.labels), a.ignored] for a in found.annotations],
     }
     sequences = found.sequences
@@ -223,6 +227,7 @@ def _read(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trace:
             Annotation(None if labels is None else frozenset(labels), tuple((start, end) for start, end in ignored))
             for labels, ignored in header["annotations"]
         ),
+        tuple(header["sources"]),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,12 @@ def test_labels_are_mapped_ignored_or_dropped_as_the_corpus_says() -> None:
     assert [(mapped.text[e.start : e.end], e.label) for e in mapped.entities] == [("Ada", "PER"), ("Bo", "PER")]
     assert mapped.annotation.labels == {"PER"}
     assert [mapped.text[start:end] for start, end in mapped.annotation.ignored] == ["Acme"]
+
+
+def test_names_have_the_label_that_the_corpus_says_whatever_they_are_marked_as() -> None:
+    corpus = replace(CORPUS, annotated=("PER", "MISC"), names={"MISC": "Ada Cy"})
+    mapped = corpus.mapped(EXAMPLE, Path("train"))
+    assert [(mapped.text[e.start : e.end], e.label) for e in mapped.entities] == [("Ada", "MISC"), ("Bo", "PER")]
 
 
 def test_a_label_that_is_not_described_is_refused_by_name() -> None:

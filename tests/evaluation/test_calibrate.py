@@ -187,7 +187,7 @@ FULL = outcome(80.0, 10.0)
 
 def presets(*outcomes: Outcome) -> dict[str, tuple[float, float]]:
     """F1 and seconds of every preset."""
-    chosen = module._presets(module._ladder([*outcomes, FULL]), FULL)
+    chosen = module._presets(module._ladder([*outcomes, FULL]), lambda found: FULL.f1 - found.f1)
     return {name: (round(found.f1, 2), found.seconds) for name, found in chosen.items()}
 
 
@@ -223,3 +223,38 @@ def test_a_points_interval_holds_its_figure(calibration: Calibration) -> None:
         assert point.f1_loss_interval[0] <= point.f1_loss <= point.f1_loss_interval[1]
         assert point.average_exit_layer_interval[0] <= point.average_exit_layer <= point.average_exit_layer_interval[1]
     assert np.mean([point.f1_interval[1] - point.f1_interval[0] for point in calibration.points]) > 0.5
+
+
+def split_outcome(of_a: list[int], of_b: list[int]) -> Outcome:
+    return Outcome(Budgeted(1), made_up_replay([*of_a, *of_b]), 1.0)
+
+
+SOURCES = ["a"] * 30 + ["b"] * 10
+
+
+def test_the_loss_that_counts_is_the_largest_of_any_corpus() -> None:
+    loss_of = module.LossOnEverySource(SOURCES, split_outcome([80] * 30, [80] * 10))
+    assert loss_of(split_outcome([80] * 30, [80] * 10)) == 0
+    assert loss_of(split_outcome([80] * 30, [70] * 10)) == pytest.approx(10)
+    assert loss_of(split_outcome([79] * 30, [82] * 10)) == pytest.approx(1)
+
+
+def test_what_few_texts_of_a_corpus_lose_by_chance_counts_less() -> None:
+    loss_of = module.LossOnEverySource(SOURCES, split_outcome([80] * 30, [80] * 10))
+    found = loss_of(split_outcome([80] * 30, [60, 100] * 4 + [60, 60]))
+    error = 20 / 10**0.5 * 0.98  # the standard error of the mean of ten texts that lose 20 or gain as much
+    assert found == pytest.approx(4 - module.ALLOWANCE * error, abs=0.5)
+
+
+def test_texts_of_one_corpus_lose_what_they_lose_together() -> None:
+    loss_of = module.LossOnEverySource([""] * 40, split_outcome([80] * 30, [80] * 10))
+    assert loss_of(split_outcome([80] * 30, [70] * 10)) == pytest.approx(2.5)
+
+
+def test_a_preset_that_keeps_its_loss_on_every_corpus_is_never_cheaper(calibration: Calibration) -> None:
+    mixed = replace(TRACE, sources=tuple("ab"[index % 2] for index in range(len(TRACE.texts))))
+    of_mixed = {point.preset: point for point in calibrate(mixed, METER, {}).points if point.preset}
+    of_one = {point.preset: point for point in calibration.points if point.preset}
+    assert of_mixed.keys() == of_one.keys() == set(PRESETS)
+    assert all(of_mixed[name].speedup_latency <= of_one[name].speedup_latency for name in PRESETS)
+    assert of_mixed != of_one
