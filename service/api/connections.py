@@ -210,6 +210,7 @@ class Connection(HttpToolsProtocol):
         if self.parser.get_method() == b"CONNECT" or len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError(MALFORMED.reason)
         if not self.parser.should_upgrade():
+            self.scope["state"]["arrived"] = time.monotonic()
             super().on_headers_complete()
             self._take_turns()
 
@@ -223,6 +224,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Take note of the last byte of a request."""
         if not self.parser.should_upgrade():
+            self.scope["state"]["arrived"] = time.monotonic()  # its time begins when the client has done its part
             super().on_message_complete()
             self._take_turns()
 

@@ -10,6 +10,7 @@ from fastapi import Request
 from service.api.keys import Keys
 from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
+from service.engine.cutter import Cutter
 from service.engine.engine import Engine
 from service.metrics import Metrics
 from service.models.config import ModelConfig
@@ -38,6 +39,7 @@ class Service:
     traffic: Traffic
     autopilot: Autopilot
     environment: dict[str, Any] = field(default_factory=dict)
+    cutter: Cutter = field(default_factory=Cutter)
     is_draining: bool = False
 
     @property
