@@ -41,13 +41,14 @@ class Server(uvicorn.Server):
             max_bytes=settings.queue_bytes,
             client_timeout_s=settings.client_timeout_s,
         )
-        self._protocol = partial(Connection, self._connections)
+        self._openings: set[asyncio.Task[Any]] = set()
+        self._takes_waiting = False  # in this turn of the event loop
         config = uvicorn.Config(
             create_app(service),
             host=settings.host,
             port=settings.port,
             root_path=settings.root_path,
-            http=cast("Any", self._protocol),  # uvicorn declares a class, but only calls it
+            http=cast("Any", self._connect),  # uvicorn declares a class, but only calls it
             ws="none",
             workers=1,
             log_config=None,
@@ -80,14 +81,36 @@ class Server(uvicorn.Server):
             self.should_exit = True
         return await super().on_tick(counter)
 
+    def _connect(self, **wiring: Any) -> Connection:
+        """Make the protocol of a new connection; see to it that all that wait beside it are taken in this turn, too.
+
+        libuv, and so uvloop, accepts one connection a turn of the event loop. Under load a turn takes long, and many
+        newcomers would wait for as many turns.
+        """
+        if not self._takes_waiting:
+            self._takes_waiting = True
+            asyncio.get_running_loop().call_soon(self._take_waiting)
+        return Connection(self._connections, **wiring)
+
+    def _take_waiting(self) -> None:
+        """Take the connections that the system has accepted and the event loop has not seen yet."""
+        self._takes_waiting = False
+        wiring = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for connection in _waiting_connections(server):
+                made = partial(Connection, self._connections, **wiring)
+                opening = loop.create_task(loop.connect_accepted_socket(made, connection))
+                self._openings.add(opening)
+                opening.add_done_callback(self._openings.discard)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take the connections that the system has accepted, since closing the port would reset them; then end."""
-        accepted = [connection for server in self.servers for connection in _waiting_connections(server)]
+        self._take_waiting()
         for server in self.servers:
             server.close()
-        wiring = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
-        for connection in accepted:
-            await asyncio.get_running_loop().connect_accepted_socket(partial(self._protocol, **wiring), connection)
+        if self._openings:
+            await asyncio.wait(self._openings)
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -125,4 +148,6 @@ def _waiting_connections(server: asyncio.Server) -> Iterator[socket.socket]:
     for listening in server.sockets:
         with socket.socket(fileno=os.dup(listening.fileno())) as queue, suppress(OSError):
             while True:
-                yield queue.accept()[0]
+                connection = queue.accept()[0]
+                connection.setblocking(False)
+                yield connection

@@ -12,7 +12,8 @@ from types import TracebackType
 
 from service.errors import Overloaded
 
-BUSY_REQUESTS = 4  # with fewer open, nobody is refused, and how fast they are done says little of what is possible
+BUSY_REQUESTS = 4  # open; with fewer, how fast they are done says little of what is possible
+FEWEST_REQUESTS = 8  # open; with fewer, nobody is refused, so that there is always a pace to measure
 REQUEST_WORK = 50.0  # what a request costs beside its pieces, in pieces
 PIECES_PER_CHAR = 0.3  # until requests have shown what it is
 WINDOW_S = 0.2  # over which a pace is measured
@@ -35,7 +36,7 @@ class Forecast:
     - A burst is taken in as far as it can be answered in time. But once the queue has stood for BURST_S, a newcomer
       that would wait longer than STANDING_S is refused, too: a queue that stands only makes everybody late. So whoever
       is served under a lasting overload is served soon, and the service is well as soon as the load is gone.
-    - With fewer than BUSY_REQUESTS open, nobody is refused, so that a pace that is wrong is measured anew.
+    - With fewer than FEWEST_REQUESTS open, nobody is refused, so that a pace that is wrong is measured anew.
 
     All methods but `least_s` are called by one thread, the event loop's.
     """
@@ -69,7 +70,7 @@ class Forecast:
         now, wait_s = self._clock(), self.wait_s
         if wait_s <= EMPTY_S:
             self._empty_at = now
-        if self._open < BUSY_REQUESTS:
+        if self._open < FEWEST_REQUESTS:
             return
         stands = now - self._empty_at > BURST_S and wait_s > STANDING_S
         if stands or now + wait_s + self.least_s(work) > deadline:
