@@ -20,6 +20,7 @@ import uvicorn
 
 from service.api.app import create_app
 from service.api.connections import Connection, Connections
+from service.api.health_server import HealthServer
 from service.api.state import Service
 
 log = logging.getLogger("service")
@@ -41,6 +42,9 @@ class Server(uvicorn.Server):
             max_bytes=settings.queue_bytes,
             client_timeout_s=settings.client_timeout_s,
         )
+        self._health: HealthServer | None = None
+        if settings.health_port is not None:
+            self._health = HealthServer(service, settings.host, settings.health_port)
         self._openings: set[asyncio.Task[Any]] = set()
         self._takes_waiting = False  # in this turn of the event loop
         config = uvicorn.Config(
@@ -65,6 +69,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.should_exit:  # the port was taken; uvicorn has said so
             return
+        if self._health is not None:
+            self._health.start()
         port = self.servers[0].sockets[0].getsockname()[1]
         seconds = time.monotonic() - self._process_started
         data = {
@@ -72,10 +78,16 @@ class Server(uvicorn.Server):
             "model": self._service.model_reference,
             "seconds": round(seconds, 2),
         }
+        if self._health is not None:
+            data["health_port"] = self._health.port
         log.info("ready", extra={"data": data})
 
     async def on_tick(self, counter: int) -> bool:
-        """Cut off slow clients; end if the engine has failed, so that a supervisor can start a fresh process."""
+        """Say that the event loop is well, and cut off slow clients.
+
+        End if the engine has failed, so that a supervisor can start a fresh process.
+        """
+        self._service.heartbeat.beat()
         self._connections.cut_late()
         if self._service.engine.has_failed:
             self.should_exit = True
@@ -112,6 +124,8 @@ class Server(uvicorn.Server):
         if self._openings:
             await asyncio.wait(self._openings)
         await super().shutdown(sockets)
+        if self._health is not None:
+            self._health.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal: no longer ready, but still answering. End after drain_s, or at a second signal."""
