@@ -224,3 +224,18 @@ def test_every_step_is_the_one_of_a_plain_model_and_nobody_waits_longer_than_all
         staying = [sequence for sequence in step.sequences if sequence.layer < script(sequence)]
         scheduler.add(staying)
         model.waiting += staying
+
+
+def test_no_order_of_deadlines_makes_more_sequences_begin_than_make_a_full_step_of_every_layer() -> None:
+    num_layers, budget, longest = 4, 100, 30
+    scheduler, begun, most = Scheduler(num_layers, budget), 0, 0
+    for number in range(2_000):
+        scheduler.add(due(-float(number), longest, 10, 10))  # every newcomer is more urgent than all before it
+        layer, moved = taken(scheduler.next_step())
+        pieces = sum(sequence.step_pieces for sequence in moved)
+        begun += pieces if layer == 1 else -pieces if layer == num_layers else 0
+        most = max(most, begun)
+        for sequence in moved:
+            sequence.history.append(())
+        scheduler.add(sequence for sequence in moved if sequence.layer < num_layers)
+    assert budget < most <= num_layers * budget + max(budget, longest)

@@ -19,14 +19,18 @@ _UNWELL: dict[int | str, dict[str, Any]] = {503: {"model": Health}}
 @router.get("/livez", response_model=Health, responses=_UNWELL)
 async def livez(request: Request) -> Response:
     """Answer 200 while the engine can make progress: also when it is idle, but not while a step is overdue."""
-    return _status(*liveness(service_of(request)))
+    service = service_of(request)
+    service.heartbeat.beat()  # whoever answers here is the event loop
+    return _status(*liveness(service))
 
 
 @router.get("/readyz", response_model=Health, responses=_UNWELL)
 @router.get("/health", response_model=Health, responses=_UNWELL)
 async def readyz(request: Request) -> Response:
     """Answer 200 from the end of the warm-up to the first SIGTERM, while the engine can make progress."""
-    return _status(*readiness(service_of(request)))
+    service = service_of(request)
+    service.heartbeat.beat()
+    return _status(*readiness(service))
 
 
 def _status(status: str, good: bool) -> Response:
