@@ -50,10 +50,10 @@ class Scheduler:
 
     def next_step(self) -> Step:
         """Take out and return the next step; its first sequence may exceed the budget. Call it only if `has_work`."""
+        with_work = [index for index, waiting in enumerate(self._waiting) if waiting]
         may_begin = sum(self._pieces[1:]) < self._most_begun
-        candidates = [index for index, waiting in enumerate(self._waiting) if waiting and (index or may_begin)]
-        chosen = max(candidates, key=self._precedence)
-        for index in candidates:
+        chosen = max((index for index in with_work if index or may_begin), key=self._precedence)
+        for index in with_work:
             self._passed_over[index] += 1
         self._passed_over[chosen] = 0
         waiting = self._waiting[chosen]

@@ -40,7 +40,7 @@ def cell_words(num_words: int) -> tuple[IntArray, IntArray]:
     return _remembered(num_words) if num_words <= LONGEST_REMEMBERED else _cell_words(num_words)
 
 
-@lru_cache(maxsize=LONGEST_REMEMBERED)
+@lru_cache(maxsize=LONGEST_REMEMBERED + 1)
 def _remembered(num_words: int) -> tuple[IntArray, IntArray]:
     return _cell_words(num_words)
 
