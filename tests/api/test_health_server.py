@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -104,7 +105,7 @@ def test_a_loop_that_never_beat_is_not_stuck_and_one_that_beats_is_well() -> Non
 def test_the_log_names_the_port_that_was_free(build: Build, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     with listening(build(health_port=0)):
-        told = [record.__dict__["data"] for record in caplog.records if record.message == "ready"]
+        told: list[dict[str, Any]] = []
         wait_until(lambda: told or told.extend(r.__dict__["data"] for r in caplog.records if r.message == "ready"))
         (ready,) = told
         assert ask(f"http://127.0.0.1:{ready['health_port']}", head("GET", "/readyz")).status == 200
