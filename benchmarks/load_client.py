@@ -27,15 +27,17 @@ NICENESS = -10
 
 @dataclass(slots=True)
 class Plan:
-    """What to send: text `texts[i]` at `due[i]` seconds; without `due`, each text when the one before it is answered.
+    """What to send: text `texts[i]` at `due[i]` seconds; without `due`, each text when one before it is answered.
 
     grace_s  how long to wait for answers after the last arrival; without `due` (a closed loop), for all answers
+    at_once  without `due`: how many requests are under way at a time
     """
 
     port: int
     texts: list[int]
     due: list[float] | None
     grace_s: float
+    at_once: int = 1
 
 
 @dataclass(slots=True)
@@ -132,7 +134,8 @@ class Trial:
         cpu_s = time.process_time()
         if self._plan.due is None:
             self._started = self._loop.time()
-            self._send_next()
+            for _ in range(self._plan.at_once):
+                self._send_next()
         else:
             self._started = self._loop.time() + LEAD_S
             self._loop.call_at(self._started, self._send_due)
@@ -238,9 +241,9 @@ class PreciseSelector(selectors.EpollSelector):
         return super().select(0)
 
 
-def message_of(text: str) -> bytes:
-    """Return the POST /ner of one text, as bytes."""
-    body = json.dumps({"text": text}, ensure_ascii=False).encode()
+def message_of(asked: str | dict[str, object]) -> bytes:
+    """Return the POST /ner of one text, or of a whole body, as bytes."""
+    body = json.dumps({"text": asked} if isinstance(asked, str) else asked, ensure_ascii=False).encode()
     head = (
         f"POST /ner HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
@@ -251,7 +254,7 @@ def main() -> None:
     """Carry out plans until stdin ends; run with priority over the server, if allowed, so as not to be late."""
     with contextlib.suppress(PermissionError):
         os.nice(NICENESS)
-    messages = [message_of(text) for text in json.loads(sys.stdin.readline())]
+    messages = [message_of(asked) for asked in json.loads(sys.stdin.readline())]
     for line in iter(sys.stdin.readline, ""):
         trial = Trial(Plan(**json.loads(line)), messages)
         gc.collect()

@@ -35,9 +35,9 @@ Phase = tuple[float, float]  # requests per second, seconds
 
 
 class Client:
-    """The client's process, to be used in `with`."""
+    """The client's process, to be used in `with`; `texts` are texts, or whole bodies of POST /ner."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str | dict[str, Any]]) -> None:
         command = [sys.executable, "-m", "benchmarks.load_client"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._write(json.dumps(list(texts)))

@@ -6,6 +6,7 @@ import http.client
 import os
 import sys
 
-server = http.client.HTTPConnection("127.0.0.1", int(os.environ["NER_PORT"]), timeout=4)
+port = os.environ.get("NER_HEALTH_PORT") or os.environ["NER_PORT"]
+server = http.client.HTTPConnection("127.0.0.1", int(port), timeout=4)
 server.request("GET", "/readyz")
 sys.exit(server.getresponse().status != 200)

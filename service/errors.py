@@ -7,7 +7,7 @@ ServiceError
     TooLarge          it is over a limit that the operator set: send less
   ModelRefused        a model folder, tokenizer or checkpoint that cannot be trusted or does not fit
   DataRefused         a data file with a malformed line
-  Overloaded          the queue is full: send it again later
+  Overloaded          the queue is full, or the answer would come too late: send it again later
   NotReady            starting up or draining
   TimedOut            the request's own time limit passed
   PolicyConflict      somebody changed the exit policy first
@@ -38,7 +38,11 @@ class DataRefused(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """The service has no room for more work at the moment."""
+    """The service has no room for more work at the moment; `retry_after_s` says in how many seconds it may have."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class NotReady(ServiceError):

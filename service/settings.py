@@ -20,6 +20,13 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; the default keeps strangers out")
     port: int = Field(8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one and says which")
+    health_port: int | None = Field(
+        None,
+        ge=0,
+        le=65_535,
+        description="port for /livez, /readyz, /health and /metrics alone, which a thread of its own answers whatever "
+        "the main port suffers; 0 takes a free one and says which; unset: they are on the main port only",
+    )
     root_path: str = Field("", description="path prefix that a reverse proxy strips, so that links on our pages hold")
 
     model: str = Field("conll2003-minilm", description="a name in the store, name@version, or a model folder")

@@ -6,23 +6,26 @@ The routes decide what a request and its answer look like on the wire.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from collections.abc import Sequence as Seq
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from fastapi import Request
+from fastapi import Request, Response
 
 from service.api.schemas.errors import ErrorOut
 from service.api.state import Service, service_of
+from service.engine.forecast import OpenWork
 from service.engine.sequence import Request as EngineRequest
 from service.engine.sequence import Sequence
 from service.errors import NotReady, Overloaded, ServiceError, TimedOut, TooLarge
 from service.policy.captured import CapturedPolicy
 from service.spans.types import Entity
 from service.text.types import EncodedText
+
+LONG_SEQUENCES = 64  # of a request with which the event loop takes about a millisecond
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorOut} for status in (400, 401, 413, 422, 429, 500, 503, 504)
@@ -84,54 +87,51 @@ class Answer:
         }
 
 
-async def answer(request: Request, asked: Asked) -> Answer:
-    """Find the entities of a request. Tokenising runs in a thread beside the event loop, inference in the engine.
+async def answer(request: Request, asked: Asked, render: Callable[[Answer], Response]) -> Response:
+    """Find the entities of a request, and return what `render` makes of them.
 
-    Raises BadInput, TooLarge, Overloaded, NotReady, TimedOut, ClientLeft or the engine's own error.
+    Texts are cut in threads beside the event loop, inference runs in the engine, and a long answer is rendered in a
+    thread, too. Raises BadInput, TooLarge, Overloaded, NotReady, TimedOut, ClientLeft or the engine's own error.
     """
     service = service_of(request)
-    received = time.monotonic()
+    arrived: float = request.state.arrived
     texts = [asked.texts] if isinstance(asked.texts, str) else asked.texts
     _check_sizes(service, asked, texts)
-    captured = service.policy.capture(asked.override)  # refuses changes that do not fit, before any work is done
+    num_chars = sum(map(len, texts))
+    deadline = arrived + (asked.timeout_ms or service.settings.timeout_ms) / 1_000
+    with _enter(service, num_chars, deadline) as work:
+        captured = service.policy.capture(asked.override)  # refuses changes that do not fit, before any work is done
+        caller = _Caller(service, request, deadline)
+        try:
+            encoded = await caller.wait_for(service.cutter.submit(_cut(service, asked, texts), num_chars))
+            pending = EngineRequest(
+                texts=tuple(encoded),
+                deadline=deadline,
+                submitted=time.monotonic(),
+                request_id=caller.request_id,
+                override=asked.override,
+                captured=captured,
+                wants_trace=asked.wants_trace,
+            )
+            await _run(service, caller, pending, work)
+            response = await _finish(service, caller, pending, asked, render)
+            work.was_done()
+            return response
+        finally:
+            caller.forget()
+
+
+def _enter(service: Service, num_chars: int, deadline: float) -> OpenWork:
+    """Count a request's work from now on, if there is room and time for it. Raises Overloaded."""
+    forecast = service.engine.forecast
     if not service.engine.has_room:
         service.metrics.http.request_refused("queue_full")
-        raise Overloaded("the queue is full; send the request again later")
-    deadline = received + (asked.timeout_ms or service.settings.timeout_ms) / 1_000
-    caller = _Caller(service, request, deadline)
+        raise Overloaded("the queue is full; send the request again later", retry_after_s=forecast.retry_after_s())
     try:
-        return await _answer(service, caller, asked, texts, captured, received)
-    finally:
-        caller.forget()
-
-
-async def _answer(
-    service: Service, caller: _Caller, asked: Asked, texts: Seq[str], captured: CapturedPolicy, received: float
-) -> Answer:
-    encoded = await _encode(service, caller, asked, texts)
-    num_tokens = sum(text.num_pieces for text in encoded)
-    if num_tokens > service.settings.queue_tokens:
-        limit = f"{service.settings.queue_tokens} (NER_QUEUE_TOKENS)"
-        raise _too_large(service, f"the request has {num_tokens} tokens; the limit is {limit}; send it in parts")
-    pending = EngineRequest(
-        texts=tuple(encoded),
-        deadline=caller.deadline,
-        submitted=time.monotonic(),
-        request_id=caller.request_id,
-        override=asked.override,
-        captured=captured,
-        wants_trace=asked.wants_trace,
-    )
-    try:
-        service.engine.submit(pending)
+        return forecast.enter(num_chars, deadline)
     except Overloaded:
-        service.metrics.http.request_refused("queue_full")
+        service.metrics.http.request_refused("too_late")
         raise
-    except NotReady:
-        service.metrics.http.request_refused("not_ready")
-        raise
-    await _run(service, caller, pending)
-    return _read(service, pending, asked, received)
 
 
 def _check_sizes(service: Service, asked: Asked, texts: Seq[str]) -> None:
@@ -156,32 +156,44 @@ class _Caller:
     """Whoever waits for an answer: until a deadline, in monotonic seconds, and as long as the connection is there."""
 
     def __init__(self, service: Service, request: Request, deadline: float) -> None:
-        self.deadline = deadline
         self.request_id: str = request.state.request_id
+        self.arrived: float = request.state.arrived
+        self._deadline = deadline
         self._metrics = service.metrics.http
         self._departure = asyncio.ensure_future(_departure(request))
 
-    async def wait_for(self, work: asyncio.Future[T]) -> T:
-        """Return what `work` comes to. Raises its error, or TimedOut or ClientLeft, and then the work goes on."""
-        work.add_done_callback(lambda future: future.cancelled() or future.exception())  # mark it as seen
-        timeout_s = max(0.0, self.deadline - time.monotonic())
-        await asyncio.wait((work, self._departure), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    async def wait_for(self, work: Future[T] | asyncio.Future[T]) -> T:
+        """Return what `work` comes to. Raises its error, or TimedOut or ClientLeft, and then cancels the work."""
+        waiting = asyncio.wrap_future(work)
+        waiting.add_done_callback(lambda future: future.cancelled() or future.exception())  # mark it as seen
+        timeout_s = max(0.0, self._deadline - time.monotonic())
         try:
-            if work.done():
-                return work.result()
+            await asyncio.wait((waiting, self._departure), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                return waiting.result()
             if self._departure.done():
                 self._metrics.client_left()
                 raise ClientLeft("the client closed its connection")
-            raise TimedOut(
-                "the request's timeout_ms passed before its answer was ready; ask for more time, or send less"
-            )
-        except TimedOut:
+            raise _late()
+        except TimedOut:  # the engine's own, too
             self._metrics.request_timed_out()
             raise
+        finally:
+            waiting.cancel()
+
+    def check_time(self) -> None:
+        """Raise TimedOut if nobody waits any more."""
+        if time.monotonic() > self._deadline:
+            self._metrics.request_timed_out()
+            raise _late()
 
     def forget(self) -> None:
         """Wait for nothing any more."""
         self._departure.cancel()
+
+
+def _late() -> TimedOut:
+    return TimedOut("the request's timeout_ms passed before its answer was ready; ask for more time, or send less")
 
 
 async def _departure(request: Request) -> None:
@@ -190,28 +202,95 @@ async def _departure(request: Request) -> None:
         pass
 
 
-async def _encode(service: Service, caller: _Caller, asked: Asked, texts: Seq[str]) -> list[EncodedText]:
-    """Cut the texts into what the model reads, beside the event loop; whoever stops waiting stops it, too."""
-    is_over = threading.Event()
-    work = asyncio.to_thread(service.text_encoder.encode_batch, texts, split=asked.split, is_over=is_over.is_set)
-    try:
-        return await caller.wait_for(asyncio.ensure_future(work))
-    finally:
-        is_over.set()
+def _cut(service: Service, asked: Asked, texts: Seq[str]) -> Generator[None, None, list[EncodedText]]:
+    """Cut the texts into what the model reads, in parts. Raises TooLarge once they have more pieces than may be."""
+    cutting = service.text_encoder.cutting(texts, split=asked.split)
+    most = service.settings.queue_tokens
+    while True:
+        try:
+            num_pieces = next(cutting)
+        except StopIteration as done:
+            encoded: list[EncodedText] = done.value
+            _check_pieces(service, sum(text.num_pieces for text in encoded), most)
+            return encoded
+        _check_pieces(service, num_pieces, most)
+        yield
 
 
-async def _run(service: Service, caller: _Caller, pending: EngineRequest) -> None:
-    """Wait for the engine. Whoever stops waiting cancels the request: the engine drops it at the next layer."""
-    answered = asyncio.wrap_future(pending.future)
+def _check_pieces(service: Service, num_pieces: int, most: int) -> None:
+    if num_pieces > most:
+        limit = f"{most} (NER_QUEUE_TOKENS)"
+        raise _too_large(
+            service, f"the request has at least {num_pieces} tokens; the limit is {limit}; send it in parts"
+        )
+
+
+async def _run(service: Service, caller: _Caller, pending: EngineRequest, work: OpenWork) -> None:
+    """Have the engine run a request. Whoever stops waiting cancels it: it is dropped at the next layer."""
     try:
-        await caller.wait_for(answered)
+        await _submit(service, caller, pending)
+        work.is_known(pending.cost, sum(len(text.text) for text in pending.texts))
+        await _wait(service, caller, pending)
     finally:
-        if not answered.done():
+        if not pending.future.done():
             service.engine.cancel(pending)
 
 
-def _read(service: Service, pending: EngineRequest, asked: Asked, received: float) -> Answer:
-    """Return the answer of a finished request, and count it."""
+async def _submit(service: Service, caller: _Caller, pending: EngineRequest) -> None:
+    try:
+        if _is_long(pending):
+            await caller.wait_for(asyncio.ensure_future(asyncio.to_thread(service.engine.submit, pending)))
+        else:
+            service.engine.submit(pending)
+    except Overloaded as error:
+        service.metrics.http.request_refused("queue_full")
+        raise Overloaded(str(error), retry_after_s=service.engine.forecast.retry_after_s()) from None
+    except NotReady:
+        service.metrics.http.request_refused("not_ready")
+        raise
+
+
+async def _wait(service: Service, caller: _Caller, pending: EngineRequest) -> None:
+    try:
+        await caller.wait_for(pending.future)
+    except Overloaded:  # it could not be answered in time any more when its turn came
+        service.metrics.http.request_refused("too_late")
+        raise
+
+
+def _is_long(pending: EngineRequest) -> bool:
+    """Whether a request has so many sequences that what is done with all of them leaves the event loop."""
+    return pending.wants_trace or sum(len(text.sequences) for text in pending.texts) > LONG_SEQUENCES
+
+
+async def _finish(
+    service: Service,
+    caller: _Caller,
+    pending: EngineRequest,
+    asked: Asked,
+    render: Callable[[Answer], Response],
+) -> Response:
+    """Return the answer of a finished request, rendered, and count it. Raises TimedOut if it is late by then."""
+
+    def finish() -> tuple[Answer, Response]:
+        found = _read(service, pending, asked, caller.arrived)
+        return found, render(found)
+
+    if _is_long(pending):
+        found, response = await caller.wait_for(asyncio.ensure_future(asyncio.to_thread(finish)))
+    else:
+        found, response = finish()
+    caller.check_time()
+    labels = [entity.label for text in found.texts for entity in text.entities]
+    stages_s = {stage: milliseconds / 1_000 for stage, milliseconds in found.timing_ms.items()}
+    duration_s = stages_s.pop("total")
+    service.metrics.http.request_answered(duration_s, stages_s, labels)
+    service.traffic.answered(caller.arrived, caller.arrived + duration_s)
+    return response
+
+
+def _read(service: Service, pending: EngineRequest, asked: Asked, arrived: float) -> Answer:
+    """Return the answer of a request that the engine has finished."""
     texts: list[AnsweredText] = []
     position = 0
     for encoded in pending.texts:
@@ -221,15 +300,11 @@ def _read(service: Service, pending: EngineRequest, asked: Asked, received: floa
         texts.append(AnsweredText(encoded, sequences, list(filter(asked.keep, entities))))
     finished = time.monotonic()
     stages_s = {
-        "tokenize": pending.submitted - received,
+        "tokenize": pending.submitted - arrived,
         "queue": pending.started - pending.submitted,
         "inference": pending.finished - pending.started - pending.decode_s,
         "decode": pending.decode_s + finished - pending.finished,
     }
-    stages_s = {stage: max(0.0, seconds) for stage, seconds in stages_s.items()}
-    labels = [entity.label for text in texts for entity in text.entities]
-    service.metrics.http.request_answered(finished - received, stages_s, labels)
-    service.traffic.answered(received, finished)
-    timing_ms = {stage: round(1_000 * seconds, 3) for stage, seconds in stages_s.items()}
-    timing_ms["total"] = round(1_000 * (finished - received), 3)
+    timing_ms = {stage: round(1_000 * max(0.0, seconds), 3) for stage, seconds in stages_s.items()}
+    timing_ms["total"] = round(1_000 * (finished - arrived), 3)
     return Answer(texts, pending.policy, timing_ms)

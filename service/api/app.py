@@ -26,6 +26,7 @@ def create_app(service: Service) -> FastAPI:
         service.autopilot.start()
         yield
         service.autopilot.close()
+        service.cutter.close()
         service.engine.close()
 
     app: FastAPI = FastAPIOffline(

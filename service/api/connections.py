@@ -21,6 +21,7 @@ from service.metrics.http import HttpMetrics
 
 MAX_HEAD_BYTES = 65_536  # of request line and headers, and of what may come between two pieces of a body
 MAX_PIPELINED = 64  # requests that a client may send ahead of their answers; few clients do
+UNCOUNTED_BYTES = 16_384  # of an answer that may wait to be taken before it counts
 GRACE_S = 0.5  # how long a request that was sent before the server ended has to arrive
 LINGER_S = 1.0  # how long a refused client that still sends has to read why, before it is cut off
 
@@ -71,8 +72,9 @@ class Connections:
 
     It is the client's turn until its request has arrived whole, while it takes its answer, and between two requests.
     A client whose turn lasts longer than `client_timeout_s` is cut off. If there are more connections than `limit`, or
-    more than `max_bytes` of unfinished requests, the client whose turn has lasted longest is cut off to make room. So a
-    client that sends its request and takes its answer is served, however many others are slow.
+    more than `max_bytes` of unfinished requests, or of answers that are not taken, the client whose turn has lasted
+    longest is cut off to make room. So a client that sends its request and takes its answer is served, however many
+    others are slow.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Connections:
         self._clock = clock
         self._bytes: dict[Connection, int] = {}  # of the unfinished request of every open connection
         self._total_bytes = 0
+        self._untaken: dict[Connection, int] = {}  # bytes of the answer that its client does not take
         self._waiting: dict[Connection, float] = {}  # since when it is the client's turn, oldest first
 
     def opened(self, connection: Connection) -> None:
@@ -105,6 +108,7 @@ class Connections:
         """Note that a connection has ended, or is about to end."""
         if connection in self._bytes:
             self._total_bytes -= self._bytes.pop(connection)
+            self._untaken.pop(connection, None)
             self._waiting.pop(connection, None)
             self.metrics.set_connections(len(self._bytes))
 
@@ -128,6 +132,14 @@ class Connections:
         self._total_bytes += num_bytes
         while self._total_bytes > self._max_bytes:
             self._cut(next(holder for holder in self._waiting if self._bytes[holder]), CROWDED)
+
+    def untaken(self, connection: Connection, num_bytes: int) -> None:
+        """Note how much of its answer a client does not take; cut off clients while all these hold too many bytes."""
+        self._untaken.pop(connection, None)
+        if num_bytes and connection in self._bytes:
+            self._untaken[connection] = num_bytes
+        while sum(self._untaken.values()) > self._max_bytes:
+            self._cut(next(iter(self._untaken)), CROWDED)
 
     def cut_late(self) -> None:
         """Cut off the clients whose turn has lasted too long; called a few times a second."""
@@ -157,6 +169,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         """See asyncio.Protocol."""
         super().connection_made(transport)  # type: ignore[arg-type] # uvicorn narrows it, too
+        self.transport.set_write_buffer_limits(high=UNCOUNTED_BYTES)
         self._connections.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -210,6 +223,7 @@ class Connection(HttpToolsProtocol):
         if self.parser.get_method() == b"CONNECT" or len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError(MALFORMED.reason)
         if not self.parser.should_upgrade():
+            self.scope["state"]["arrived"] = time.monotonic()
             super().on_headers_complete()
             self._take_turns()
 
@@ -223,6 +237,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Take note of the last byte of a request."""
         if not self.parser.should_upgrade():
+            self.scope["state"]["arrived"] = time.monotonic()  # its time begins when the client has done its part
             super().on_message_complete()
             self._take_turns()
 
@@ -235,11 +250,13 @@ class Connection(HttpToolsProtocol):
         """Take note that the client does not take its answer."""
         super().pause_writing()
         self._take_turns()
+        self._connections.untaken(self, self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """Take note that the client takes its answer again."""
         super().resume_writing()
         self._take_turns()
+        self._connections.untaken(self, 0)
 
     def shutdown(self) -> None:
         """End the connection after GRACE_S, so that a request that was just sent can arrive and is answered."""

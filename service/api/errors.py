@@ -41,7 +41,7 @@ _STATUS: Sequence[tuple[type[ServiceError], int]] = (  # first match wins, so su
     (ClientLeft, 499),  # no client reads it, but the count of answers needs it
     (EngineFailed, 500),
 )
-_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}}
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _MAX_MESSAGE_CHARS = 1_000
 _MAX_PROBLEMS = 5  # of one request, in its message
@@ -85,7 +85,8 @@ async def _service_error(request: Request, error: Exception) -> JSONResponse:
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     if status == 500:  # the engine logged what happened; this line says to whom
         log.error("request failed", extra={"data": {"request_id": request.state.request_id, "error": str(error)}})
-    return _respond(request, status, str(error), type(error).__name__)
+    headers = {"Retry-After": f"{error.retry_after_s:.0f}"} if isinstance(error, Overloaded) else None
+    return _respond(request, status, str(error), type(error).__name__, headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:

@@ -20,6 +20,7 @@ import uvicorn
 
 from service.api.app import create_app
 from service.api.connections import Connection, Connections
+from service.api.health_server import HealthServer
 from service.api.state import Service
 
 log = logging.getLogger("service")
@@ -41,13 +42,17 @@ class Server(uvicorn.Server):
             max_bytes=settings.queue_bytes,
             client_timeout_s=settings.client_timeout_s,
         )
-        self._protocol = partial(Connection, self._connections)
+        self._health: HealthServer | None = None
+        if settings.health_port is not None:
+            self._health = HealthServer(service, settings.host, settings.health_port)
+        self._openings: set[asyncio.Task[Any]] = set()
+        self._takes_waiting = False  # in this turn of the event loop
         config = uvicorn.Config(
             create_app(service),
             host=settings.host,
             port=settings.port,
             root_path=settings.root_path,
-            http=cast("Any", self._protocol),  # uvicorn declares a class, but only calls it
+            http=cast("Any", self._connect),  # uvicorn declares a class, but only calls it
             ws="none",
             workers=1,
             log_config=None,
@@ -64,6 +69,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.should_exit:  # the port was taken; uvicorn has said so
             return
+        if self._health is not None:
+            self._health.start()
         port = self.servers[0].sockets[0].getsockname()[1]
         seconds = time.monotonic() - self._process_started
         data = {
@@ -71,24 +78,54 @@ class Server(uvicorn.Server):
             "model": self._service.model_reference,
             "seconds": round(seconds, 2),
         }
+        if self._health is not None:
+            data["health_port"] = self._health.port
         log.info("ready", extra={"data": data})
 
     async def on_tick(self, counter: int) -> bool:
-        """Cut off slow clients; end if the engine has failed, so that a supervisor can start a fresh process."""
+        """Say that the event loop is well, and cut off slow clients.
+
+        End if the engine has failed, so that a supervisor can start a fresh process.
+        """
+        self._service.heartbeat.beat()
         self._connections.cut_late()
         if self._service.engine.has_failed:
             self.should_exit = True
         return await super().on_tick(counter)
 
+    def _connect(self, **wiring: Any) -> Connection:
+        """Make the protocol of a new connection; see to it that all that wait beside it are taken in this turn, too.
+
+        libuv, and so uvloop, accepts one connection a turn of the event loop. Under load a turn takes long, and many
+        newcomers would wait for as many turns.
+        """
+        if not self._takes_waiting:
+            self._takes_waiting = True
+            asyncio.get_running_loop().call_soon(self._take_waiting)
+        return Connection(self._connections, **wiring)
+
+    def _take_waiting(self) -> None:
+        """Take the connections that the system has accepted and the event loop has not seen yet."""
+        self._takes_waiting = False
+        wiring = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for connection in _waiting_connections(server):
+                made = partial(Connection, self._connections, **wiring)
+                opening = loop.create_task(loop.connect_accepted_socket(made, connection))
+                self._openings.add(opening)
+                opening.add_done_callback(self._openings.discard)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take the connections that the system has accepted, since closing the port would reset them; then end."""
-        accepted = [connection for server in self.servers for connection in _waiting_connections(server)]
+        self._take_waiting()
         for server in self.servers:
             server.close()
-        wiring = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
-        for connection in accepted:
-            await asyncio.get_running_loop().connect_accepted_socket(partial(self._protocol, **wiring), connection)
+        if self._openings:
+            await asyncio.wait(self._openings)
         await super().shutdown(sockets)
+        if self._health is not None:
+            self._health.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal: no longer ready, but still answering. End after drain_s, or at a second signal."""
@@ -125,4 +162,6 @@ def _waiting_connections(server: asyncio.Server) -> Iterator[socket.socket]:
     for listening in server.sockets:
         with socket.socket(fileno=os.dup(listening.fileno())) as queue, suppress(OSError):
             while True:
-                yield queue.accept()[0]
+                connection = queue.accept()[0]
+                connection.setblocking(False)
+                yield connection

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import logging
 import re
-import uuid
+import secrets
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 
 from starlette.requests import Request
@@ -21,6 +25,9 @@ from service.errors import Overloaded, TooLarge
 
 log = logging.getLogger(__name__)
 
+OF_ENTITIES = ("/ner", "/")  # paths to which a POST asks for entities
+SHORT_BODY_BYTES = 65_536  # of a refused request, whose connection is kept
+
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -32,12 +39,16 @@ class RequestMiddleware:
         self._app = app
         self._service = service
         self._bodies = BodyBudget(service.settings.queue_bytes)
+        self._ids = RequestIds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(self._service, self._bodies, scope, receive, send)
+        if (overload := self._overload(scope)) is not None:
+            await self._refuse(scope, send, overload)
+            return
+        exchange = _Exchange(self._service, self._bodies, self._ids, scope, receive, send)
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except Exception:
@@ -49,6 +60,36 @@ class RequestMiddleware:
             await JSONResponse(body, 500, headers={"Connection": "close"})(scope, exchange.receive, exchange.send)
         finally:
             exchange.end()
+
+    def _overload(self, scope: Scope) -> Overloaded | None:
+        """Return why a request for entities is refused by its head alone, before anything else is done with it."""
+        if scope["method"] != "POST" or _path(scope) not in OF_ENTITIES:
+            return None
+        latest = scope.setdefault("state", {}).setdefault("arrived", time.monotonic())
+        try:
+            self._service.engine.forecast.check(latest + self._service.settings.timeout_ms / 1_000)
+        except Overloaded as error:
+            return error
+        return None
+
+    async def _refuse(self, scope: Scope, send: Send, error: Overloaded) -> None:
+        """Answer with next to no work; of a body that still comes, the server reads and drops what is short."""
+        headers = dict(scope["headers"])
+        request_id = self._ids.id_of(headers)
+        body = json.dumps(error_body(str(error), "Overloaded", request_id)).encode()
+        answered = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"retry-after", b"%d" % error.retry_after_s),
+            (b"x-request-id", request_id.encode()),
+        ]
+        length = headers.get(b"content-length", b"")
+        if self._service.is_draining or not (length.isdigit() and int(length) <= SHORT_BODY_BYTES):
+            answered.append((b"connection", b"close"))
+        self._service.metrics.http.request_refused("too_late")
+        self._service.metrics.http.request_done(_path(scope), 429)
+        await send({"type": "http.response.start", "status": 429, "headers": answered})
+        await send({"type": "http.response.body", "body": body})
 
 
 class BodyBudget:
@@ -79,15 +120,25 @@ class _Exchange:
     the whole body is read, within its limit. If the answer came without the body, the connection is closed after it.
     """
 
-    def __init__(self, service: Service, bodies: BodyBudget, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        service: Service,
+        bodies: BodyBudget,
+        ids: RequestIds,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         self._service = service
         self._bodies = bodies
         self._scope = scope
         self._receive = receive
         self._send = send
         headers = dict(scope["headers"])
-        self.request_id = _request_id(headers.get(b"x-request-id", b""))
-        scope.setdefault("state", {})["request_id"] = self.request_id
+        self.request_id = ids.id_of(headers)
+        state = scope.setdefault("state", {})
+        state["request_id"] = self.request_id
+        state.setdefault("arrived", time.monotonic())
         length = headers.get(b"content-length", b"0")
         self._length = int(length) if length.isdigit() else 0  # as the client says; the bytes are counted, too
         self._is_unread = self._length > 0 or b"transfer-encoding" in headers
@@ -155,8 +206,22 @@ class _Exchange:
                     pass
 
 
-def _request_id(given: bytes) -> str:
-    return given.decode("ascii") if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+class RequestIds:
+    """The ids of requests: the client's own, or else made."""
+
+    def __init__(self) -> None:
+        self._process = secrets.token_hex(8)  # with a number, an id that no other process makes
+        self._numbers = itertools.count(1)
+
+    def id_of(self, headers: Mapping[bytes, bytes]) -> str:
+        """Return the id of a request with these headers."""
+        given = headers.get(b"x-request-id", b"")
+        return given.decode("ascii") if _REQUEST_ID.fullmatch(given) else f"{self._process}{next(self._numbers):016x}"
+
+
+def _path(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _endpoint(scope: Scope) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import platform
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -47,6 +49,11 @@ from service.text.encoder import TextEncoder
 
 log = logging.getLogger("service")
 
+SWITCH_INTERVAL_S = (
+    0.001  # of threads that want the interpreter: the one for health waits for several switches a request
+)
+GC_THRESHOLD = 50_000  # new objects between collections, which stop everybody: a large body makes very many at once
+
 WARM_UP_TEXTS = ("Warm up.", "Ada Lovelace worked with Charles Babbage in London. " * 4)
 
 
@@ -61,9 +68,18 @@ def serve(process_started: float) -> None:
             "NER_STATE_DIR of its own"
         )
     service = build_service(settings)
+    _share_the_interpreter()
     Server(service, process_started).run()
     if service.engine.has_failed:
         raise EngineFailed("the engine failed too often, or hung, and the server ended; the log says which")
+
+
+def _share_the_interpreter() -> None:
+    """Let no thread, and no collection of garbage, keep the others waiting for long."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.collect()
+    gc.freeze()  # the model and what is around it stay; no collection need look at them again
+    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
 
 
 def build_service(settings: Settings) -> Service:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +12,32 @@ from fastapi import Request
 from service.api.keys import Keys
 from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
+from service.engine.cutter import Cutter
 from service.engine.engine import Engine
 from service.metrics import Metrics
 from service.models.config import ModelConfig
 from service.policy.live import LivePolicy
 from service.settings import Settings
 from service.text.encoder import TextEncoder
+
+LOOP_STUCK_S = 5.0  # without a turn of the event loop, which takes ten a second when it is well
+
+
+@dataclass(slots=True)
+class Heartbeat:
+    """When the event loop of the main port took a turn last. Without a beat, there is no such loop, as in tests."""
+
+    clock: Callable[[], float] = time.monotonic
+    _last: float | None = field(default=None, init=False)
+
+    def beat(self) -> None:
+        """Note that the event loop takes a turn."""
+        self._last = self.clock()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the event loop has taken no turn for LOOP_STUCK_S."""
+        return self._last is not None and self.clock() - self._last > LOOP_STUCK_S
 
 
 @dataclass(slots=True)
@@ -38,6 +60,8 @@ class Service:
     traffic: Traffic
     autopilot: Autopilot
     environment: dict[str, Any] = field(default_factory=dict)
+    cutter: Cutter = field(default_factory=Cutter)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
     is_draining: bool = False
 
     @property

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from service.engine.admission import Admission, EngineLoad
+from service.engine.forecast import Forecast
 from service.engine.scheduler import Scheduler, Step
 from service.engine.sequence import Request, Sequence
 from service.engine.shadows import Shadows
-from service.errors import BadInput, EngineFailed, NotReady, ServiceError, TimedOut
+from service.errors import BadInput, EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
 from service.policy.captured import CapturedPolicy
 from service.stepping.inspection import inspect
 from service.stepping.stepper import Stepper
@@ -90,6 +91,7 @@ class Engine:
         self._clock = clock
         self._shadows = shadows or Shadows()
         self._admission = Admission(limits.queue_texts, limits.queue_pieces)
+        self.forecast = Forecast(clock)  # kept by whoever submits requests; here it says who cannot make it any more
         self._scheduler = Scheduler(stepper.num_layers, limits.max_step_pieces)
         self._changed = threading.Condition()  # guards the three fields below, and who tells of the queue
         self._newcomers: list[Request] = []
@@ -299,7 +301,10 @@ class Engine:
         elif now > request.deadline:
             self._answer(request, TimedOut("the request's timeout_ms passed before its answer was ready"))
         elif not request.has_started:
-            self._start(request)
+            if now + self.forecast.least_s(request.cost) > request.deadline:
+                self._answer(request, Overloaded("the request waited until it could not be answered in time any more"))
+            else:
+                self._start(request)
         if self._admission.is_open(request):
             return True
         sequence.release()  # its request is answered: cancelled, too late, or another sequence of it failed

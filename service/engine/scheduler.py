@@ -30,6 +30,9 @@ class Scheduler:
     3. any other layer that has work.
     Among several, the layer whose first sequence has the earliest deadline comes first; among equal deadlines, the
     deepest layer, since it is nearest to an answer. While any sequence waits, there is a next step.
+
+    Sequences that have begun hold memory on the device. While as many pieces have begun as make a full step of every
+    layer, layer 1 is not chosen, so that no order of deadlines makes more and more sequences begin.
     """
 
     def __init__(self, num_layers: int, max_step_pieces: int) -> None:
@@ -37,6 +40,7 @@ class Scheduler:
         self._pieces = [0] * num_layers
         self._passed_over = [0] * num_layers
         self._max_step_pieces = max_step_pieces
+        self._most_begun = num_layers * max_step_pieces
 
     def add(self, sequences: Iterable[Sequence]) -> None:
         """Put sequences before the layer that each has to run next."""
@@ -46,9 +50,10 @@ class Scheduler:
 
     def next_step(self) -> Step:
         """Take out and return the next step; its first sequence may exceed the budget. Call it only if `has_work`."""
-        candidates = [index for index, waiting in enumerate(self._waiting) if waiting]
-        chosen = max(candidates, key=self._precedence)
-        for index in candidates:
+        with_work = [index for index, waiting in enumerate(self._waiting) if waiting]
+        may_begin = sum(self._pieces[1:]) < self._most_begun
+        chosen = max((index for index in with_work if index or may_begin), key=self._precedence)
+        for index in with_work:
             self._passed_over[index] += 1
         self._passed_over[chosen] = 0
         waiting = self._waiting[chosen]

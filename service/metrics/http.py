@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from service.metrics.series import SECONDS_BUCKETS, Series
 
 STAGES = ("tokenize", "queue", "inference", "decode")
-RefusedFor = Literal["queue_full", "too_large", "not_ready"]
+RefusedFor = Literal["queue_full", "too_late", "too_large", "not_ready"]
 
 
 class HttpMetrics:

@@ -22,6 +22,8 @@ missed                     highest probability of an entity among the cells wher
 weakest                    1 - the lowest probability of a cell's label among the cells where an entity is most probable
 """
 
+LONGEST_REMEMBERED = 256  # words of a table whose cells are remembered: of all such tables, some 45 MB
+
 
 def num_cells(num_words: int) -> int:
     """Return the number of valid cells of a table over `num_words` words: Z in Eq. 6 and 7 of VEE-BERT."""
@@ -33,9 +35,17 @@ def cell_index(num_words: int, first: int, last: int) -> int:
     return first * num_words - first * (first - 1) // 2 + last - first
 
 
-@lru_cache(maxsize=1024)
 def cell_words(num_words: int) -> tuple[IntArray, IntArray]:
     """Return the first and the last word (inclusive) of every valid cell: (cells,) each, read-only since shared."""
+    return _remembered(num_words) if num_words <= LONGEST_REMEMBERED else _cell_words(num_words)
+
+
+@lru_cache(maxsize=LONGEST_REMEMBERED + 1)
+def _remembered(num_words: int) -> tuple[IntArray, IntArray]:
+    return _cell_words(num_words)
+
+
+def _cell_words(num_words: int) -> tuple[IntArray, IntArray]:
     first, last = np.triu_indices(num_words)
     first.setflags(write=False)
     last.setflags(write=False)

@@ -5,7 +5,7 @@ Training data and requests both use it, so a model is never trained on a segment
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,10 +21,9 @@ from service.text.windows import cut_windows
 from service.text.words import TableUnit, Words, find_words, split_symbols
 
 SLICE_CHARS = 100_000  # that the tokenizer is given at a time: some ten milliseconds of work
+PART_SEQUENCES = 200  # that are made at a time, likewise
 
-
-class Stopped(Exception):
-    """Nobody waits for the texts any more."""
+Cutting = Generator[int, None, list[EncodedText]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,36 +69,58 @@ class TextEncoder:
 
     def encode(self, text: str, *, split: bool = True) -> EncodedText:
         """Cut one text; `split=False` takes it as a single sentence. A blank text has no sequences."""
-        return self._cut(text, self._tokenizer.encode(text, add_special_tokens=False), split)
-
-    def encode_batch(
-        self, texts: Sequence[str], *, split: bool = True, is_over: Callable[[], bool] = lambda: False
-    ) -> list[EncodedText]:
-        """Cut many texts at once, as `encode` does. Raises Stopped soon after `is_over` says that nobody waits."""
-        encoded: list[EncodedText] = []
-        for some in _slices(texts, SLICE_CHARS):
-            encodings = self._tokenizer.encode_batch(some, add_special_tokens=False)
-            for text, encoding in zip(some, encodings, strict=True):
-                if is_over():
-                    raise Stopped
-                encoded.append(self._cut(text, encoding, split))
+        (encoded,) = self.encode_batch([text], split=split)
         return encoded
 
-    def _cut(self, text: str, encoding: Encoding, split: bool) -> EncodedText:
+    def encode_batch(self, texts: Sequence[str], *, split: bool = True) -> list[EncodedText]:
+        """Cut many texts at once, as `encode` does."""
+        cutting = self.cutting(texts, split=split)
+        while True:
+            try:
+                next(cutting)
+            except StopIteration as done:
+                encoded: list[EncodedText] = done.value
+                return encoded
+
+    def cutting(self, texts: Sequence[str], *, split: bool = True) -> Cutting:
+        """Cut many texts as `encode_batch` does, but a part of the work each time that the generator is asked.
+
+        It yields after each part how many pieces the texts have that the tokenizer has read; whoever needs no more of
+        them closes the generator. A part takes some ten milliseconds, and of a text that is hard to split up to some
+        hundred. It returns the texts.
+        """
+        encoded: list[EncodedText] = []
+        num_pieces = 0
+        for some in _slices(texts, SLICE_CHARS):
+            encodings = self._tokenizer.encode_batch(some, add_special_tokens=False)
+            num_pieces += sum(map(len, encodings))
+            yield num_pieces
+            for text, encoding in zip(some, encodings, strict=True):
+                sequences: list[SequenceInput] = []
+                for _ in self._cut(text, encoding, split, sequences):
+                    yield num_pieces
+                encoded.append(EncodedText(text, tuple(sequences)))
+        return encoded
+
+    def _cut(self, text: str, encoding: Encoding, split: bool, sequences: list[SequenceInput]) -> Iterator[None]:
+        """Append the sequences of a text to `sequences`; yield between two parts of the work."""
         words = find_words(text, encoding, self._config.table_unit)
+        yield
         if not len(words):
-            return EncodedText(text, ())
+            return
         capacity = self._config.window_pieces - 2
         sentence_ends = [end for _, end in split_sentences(text, self._config.language)] if split else [len(text)]
+        yield
         last_words = np.searchsorted(words.starts, sentence_ends)  # a word belongs to the sentence it starts in
-        sequences: list[SequenceInput] = []
-        first = 0
+        first = made = 0
         for last in last_words.tolist():
             if last > first:
                 windows = cut_windows(words.bounds, first, last, capacity, self._config.overlap_pieces)
                 sequences += [self._sequence(words, *window) for window in windows]
                 first = last
-        return EncodedText(text, tuple(sequences))
+            if len(sequences) >= made + PART_SEQUENCES:
+                made = len(sequences)
+                yield
 
     def _sequence(self, words: Words, first: int, last: int, own_first: int, own_last: int) -> SequenceInput:
         """Make a sequence of the words [first, last), which answers for the words [own_first, own_last).

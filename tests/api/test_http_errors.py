@@ -110,7 +110,7 @@ class _BrokenTextEncoder:
     def __init__(self, fault: type[Exception] = RuntimeError) -> None:
         self._fault = fault
 
-    def encode_batch(self, *texts: object, **how: object) -> list[object]:
+    def cutting(self, *texts: object, **how: object) -> list[object]:
         raise self._fault(f"inner detail 4711, {texts}, {how}")
 
 
@@ -138,7 +138,7 @@ def test_a_fault_that_quotes_the_text_is_logged_without_it(
     service.text_encoder = _BrokenTextEncoder(fault)  # type: ignore[assignment]
     assert start(service).post("/ner", json={"text": "Zanzibarbara"}).status_code == 500
     lines = [JsonFormatter().format(record) for record in caplog.records]
-    assert any(fault.__name__ in line and "encode_batch" in line for line in lines)
+    assert any(fault.__name__ in line and "cutting" in line for line in lines)
     assert not any("Zanzibarbara" in line for line in lines)
 
 

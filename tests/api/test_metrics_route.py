@@ -113,7 +113,7 @@ def test_every_known_value_of_a_label_is_there_from_the_first_scrape(client: Tes
     assert values("ner_exit_reason_total", "reason") == {"vote", "confidence", "learned", "budget", "last_layer"}
     assert values("ner_exit_policy_changes_total", "source") == {"api", "autopilot"}
     assert values("ner_entities_total", "label") == set(TINY_LABELS)
-    assert values("ner_requests_rejected_total", "reason") == {"queue_full", "too_large", "not_ready"}
+    assert values("ner_requests_rejected_total", "reason") == {*("queue_full", "too_late", "too_large", "not_ready")}
     assert values("ner_autopilot_moves_total", "direction") == {"faster", "slower"}
     assert values("ner_requests_total", "endpoint") >= {"/ner", "/"}
 

@@ -165,6 +165,16 @@ def test_requests_that_do_not_end_make_room_for_others(serve: Serve, unfinished:
     assert ask(url, good).status == 200
 
 
+def test_answers_that_nobody_takes_make_room_for_others(build: Build, serve: Serve) -> None:
+    service = build(queue_bytes=300_000)
+    url = serve(service)
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(RawClient(url)).send(LARGE_ANSWERS)
+        wait_until(lambda: value(service, "ner_connections_refused_total", reason="crowded") > 0)
+        assert ask(url, GOOD).status == 200
+
+
 def test_bodies_that_are_worked_on_are_bounded_too(build: Build, serve: Serve, gated: GatedStepper) -> None:
     service = build(queue_bytes=1_000)
     use_stepper(service, gated)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from service.autopilot.traffic import FEWEST_REQUESTS, LONGEST_P95_S, P95_S, Traffic, p95_s
+from service.autopilot.traffic import FEWEST_REQUESTS, LONGEST_P95_S, MOST_REQUESTS, P95_S, Traffic, p95_s
 from service.engine.admission import EngineLoad
 from tests.engine.scripted_ import DEADLINE_S, Clock
 
@@ -85,3 +85,10 @@ def test_many_threads_tell_and_nothing_is_lost(traffic: Traffic) -> None:
     looks.append(traffic.look(IDLE, 0.0, 0))
     assert sum(seen.done_pieces for seen in looks) == 8_000
     assert sum(seen.busy_s for seen in looks) == 4_000.0
+
+
+def test_the_times_of_the_latest_requests_alone_are_remembered() -> None:
+    traffic = Traffic(lambda: 0.0)
+    for number in range(3 * MOST_REQUESTS):
+        traffic.answered(float(number), float(number))
+    assert len(traffic._answered) == MOST_REQUESTS and traffic._answered[0][0] == 2 * MOST_REQUESTS

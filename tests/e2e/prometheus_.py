@@ -27,7 +27,7 @@ def rules() -> list[dict[str, Any]]:
 def prometheus_scraping(target: str, folder: Path) -> Iterator[str]:
     """Run Prometheus with the project's configuration and rules on `target` (host:port); -> its URL."""
     configuration = (CONFIGURATION / "prometheus.yml").read_text(encoding="utf-8")
-    (folder / "prometheus.yml").write_text(configuration.replace("ner:8000", target), encoding="utf-8")
+    (folder / "prometheus.yml").write_text(configuration.replace("ner:8001", target), encoding="utf-8")
     shutil.copytree(CONFIGURATION / "rules", folder / "rules")
     log = folder / "prometheus.log"
     command = [

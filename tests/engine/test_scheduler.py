@@ -162,6 +162,11 @@ class Model:
         self.passed_over = dict.fromkeys(range(1, num_layers + 1), 0)
         self.budget = budget
 
+    @property
+    def may_begin(self) -> bool:
+        begun = sum(sequence.input.num_pieces for sequence in self.waiting if sequence.layer)
+        return begun < len(self.passed_over) * self.budget
+
     def next_step(self) -> tuple[int, list[Sequence]] | None:
         before = {
             layer: found
@@ -170,6 +175,9 @@ class Model:
         }
         if not before:
             return None
+        with_work = list(before)
+        if not self.may_begin:
+            before.pop(1, None)
         heads = {layer: found[0].request.deadline for layer, found in before.items()}
         starving = [layer for layer in before if self.passed_over[layer] >= MAX_PASSED_OVER]
         starved = [layer for layer in starving if self.passed_over[layer] == max(self.passed_over[s] for s in starving)]
@@ -182,7 +190,7 @@ class Model:
             if taken and sum(s.input.num_pieces for s in taken) + sequence.input.num_pieces > self.budget:
                 break
             taken.append(sequence)
-        for layer in before:
+        for layer in with_work:
             self.passed_over[layer] = 0 if layer == chosen else self.passed_over[layer] + 1
         self.waiting = [sequence for sequence in self.waiting if sequence not in taken]
         return chosen, taken
@@ -210,6 +218,7 @@ def test_every_step_is_the_one_of_a_plain_model_and_nobody_waits_longer_than_all
         remaining = max(0, remaining - 1)
         scheduler.add(arrived)
         model.waiting += arrived
+        may_begin = model.may_begin
         expected = model.next_step()
         assert scheduler.has_work == (expected is not None)
         if expected is None:
@@ -217,10 +226,25 @@ def test_every_step_is_the_one_of_a_plain_model_and_nobody_waits_longer_than_all
         step = scheduler.next_step()
         assert taken(step) == expected
         heads = {sequence.layer: sequence for sequence in reversed(model.waiting)}
-        waited = {head: waited.get(head, 0) + 1 for head in heads.values()}
+        waited = {head: waited.get(head, 0) + (may_begin or head.layer > 0) for head in heads.values()}
         assert all(steps <= MAX_PASSED_OVER + 4 for steps in waited.values())
         for sequence in step.sequences:
             sequence.history.append(())
         staying = [sequence for sequence in step.sequences if sequence.layer < script(sequence)]
         scheduler.add(staying)
         model.waiting += staying
+
+
+def test_no_order_of_deadlines_makes_more_sequences_begin_than_make_a_full_step_of_every_layer() -> None:
+    num_layers, budget, longest = 4, 100, 30
+    scheduler, begun, most = Scheduler(num_layers, budget), 0, 0
+    for number in range(2_000):
+        scheduler.add(due(-float(number), longest, 10, 10))  # every newcomer is more urgent than all before it
+        layer, moved = taken(scheduler.next_step())
+        pieces = sum(sequence.step_pieces for sequence in moved)
+        begun += pieces if layer == 1 else -pieces if layer == num_layers else 0
+        most = max(most, begun)
+        for sequence in moved:
+            sequence.history.append(())
+        scheduler.add(sequence for sequence in moved if sequence.layer < num_layers)
+    assert budget < most <= num_layers * budget + max(budget, longest)

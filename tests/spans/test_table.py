@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.spans.table import cell_index, cell_words, num_cells
+from service.spans import table
+from service.spans.table import LONGEST_REMEMBERED, cell_index, cell_words, num_cells
 
 
 @pytest.mark.parametrize("num_words", [1, 2, 3, 17, 64])
@@ -27,3 +28,13 @@ def test_the_shared_cell_words_cannot_be_written_to() -> None:
     for words in cell_words(4):
         with pytest.raises(ValueError, match="read-only"):
             words[0] = 1
+
+
+def test_only_the_cells_of_short_tables_are_remembered_and_they_come_to_few_bytes() -> None:
+    kept = 0
+    for num_words in range(LONGEST_REMEMBERED + 20):
+        kept += sum(words.nbytes for words in cell_words(num_words)) * (num_words <= LONGEST_REMEMBERED)
+    assert table._remembered.cache_info().currsize <= LONGEST_REMEMBERED + 1
+    assert cell_words(LONGEST_REMEMBERED) is cell_words(LONGEST_REMEMBERED)
+    assert cell_words(LONGEST_REMEMBERED + 1) is not cell_words(LONGEST_REMEMBERED + 1)
+    assert kept < 46_000_000

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 from service.errors import ModelRefused
 from service.spans.types import Entity, Span
 from service.text import encoder as module
-from service.text.encoder import Stopped, TextConfig, TextEncoder
+from service.text.encoder import TextConfig, TextEncoder
+from service.text.types import EncodedText
 from service.text.words import WORD_SHAPES
 from tests.tokenizers_ import bert_tokenizer, byte_level_tokenizer, metaspace_tokenizer
 
@@ -169,17 +170,24 @@ def test_a_special_piece_written_in_a_text_is_text() -> None:
     assert list(sequence.piece_ids).count(sequence.piece_ids[-1]) == 1
 
 
-def test_texts_that_nobody_waits_for_any_more_are_not_cut_to_the_end() -> None:
-    asked = 0
-
-    def is_over() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 2
-
-    with pytest.raises(Stopped):
-        encoder().encode_batch(["Anna met Ben."] * 5, is_over=is_over)
-    assert asked == 3
+def test_texts_are_cut_in_parts_and_whoever_needs_no_more_of_them_stops_between_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text_encoder, batch = encoder(), ["Anna met Ben. " * 50, "", "In Oslo."]
+    monkeypatch.setattr(module, "PART_SEQUENCES", 10)
+    cutting = text_encoder.cutting(batch)
+    parts, found = list[int](), list[EncodedText]()
+    while not found:
+        try:
+            parts.append(next(cutting))
+        except StopIteration as done:
+            found = done.value
+    assert len(parts) > 50 / 10 and set(parts) == {sum(text.num_pieces - 2 * len(text.sequences) for text in found)}
+    for one, other in zip(found, text_encoder.encode_batch(batch), strict=True):
+        assert [s.piece_ids.tolist() for s in one.sequences] == [s.piece_ids.tolist() for s in other.sequences]
+    cutting = text_encoder.cutting(batch)
+    next(cutting)
+    cutting.close()
 
 
 def test_a_batch_is_the_same_however_the_tokenizer_is_given_it(monkeypatch: pytest.MonkeyPatch) -> None:

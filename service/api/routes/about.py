@@ -7,6 +7,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.errors import described
+from service.api.health import render_metrics
 from service.api.keys import require_read
 from service.api.respond import respond
 from service.api.schemas.about import InfoOut, LimitsOut, ModelOut
@@ -42,14 +43,6 @@ async def info(request: Request) -> Response:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(request: Request) -> Response:
+def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format."""
-    service = service_of(request)
-    observed = service.policy.describe().observed.average_exit_layer
-    disagreement = service.policy.disagreement()
-    service.metrics.engine.set_health(is_up=service.engine.is_alive, step_age_s=service.engine.step_age_s())
-    service.metrics.policy.set_observed(
-        speedup_layers=service.config.num_layers / observed if observed else None,
-        disagreement_bound=disagreement.interval[1] if disagreement.runs else None,
-    )
-    return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    return Response(render_metrics(service_of(request)), media_type=CONTENT_TYPE_LATEST)

@@ -9,16 +9,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
 
+from service.api.bodies import BodyRoute
 from service.api.errors import described
 from service.api.keys import require_admin, require_read
 from service.api.respond import respond
 from service.api.schemas.exit_policy import ExitPolicyOut, HistoryEntryOut, OperatingPointOut, ShadowOut
+from service.api.schemas.ner import MOST_PARAMETERS
 from service.api.state import service_of
 from service.errors import PolicyConflict
 from service.exits.disagreement import Disagreement
 from service.policy.versions import HistoryEntry, PolicyState
 
-router = APIRouter(prefix="/exit-policy")
+router = APIRouter(prefix="/exit-policy", route_class=BodyRoute)
 
 _EXAMPLES = {
     "parameters": {"value": {"tau": -0.01, "patience": 1}},
@@ -45,7 +47,7 @@ async def read_policy(request: Request) -> Response:
 )
 def change_policy(
     request: Request,
-    changes: Annotated[dict[str, Any], Body(openapi_examples=_EXAMPLES)],
+    changes: Annotated[dict[str, Any], Body(max_length=MOST_PARAMETERS, openapi_examples=_EXAMPLES)],
     dry_run: Annotated[bool, Query(description="answer as if, and change nothing")] = False,
     if_match: Annotated[str | None, Header(description="the ETag that was read")] = None,
     x_changed_by: Annotated[str | None, Header(max_length=200, description="who, for the history")] = None,

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from service.api.health import liveness, readiness
 from service.api.respond import respond
 from service.api.schemas.about import Health
 from service.api.state import service_of
@@ -18,7 +19,9 @@ _UNWELL: dict[int | str, dict[str, Any]] = {503: {"model": Health}}
 @router.get("/livez", response_model=Health, responses=_UNWELL)
 async def livez(request: Request) -> Response:
     """Answer 200 while the engine can make progress: also when it is idle, but not while a step is overdue."""
-    return _status("alive" if service_of(request).engine.is_alive else "stuck", service_of(request).engine.is_alive)
+    service = service_of(request)
+    service.heartbeat.beat()  # whoever answers here is the event loop
+    return _status(*liveness(service))
 
 
 @router.get("/readyz", response_model=Health, responses=_UNWELL)
@@ -26,9 +29,8 @@ async def livez(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """Answer 200 from the end of the warm-up to the first SIGTERM, while the engine can make progress."""
     service = service_of(request)
-    if service.is_draining:
-        return _status("draining", False)
-    return _status("ready" if service.engine.is_alive else "stuck", service.engine.is_alive)
+    service.heartbeat.beat()
+    return _status(*readiness(service))
 
 
 def _status(status: str, good: bool) -> Response:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 
-from service.api.answering import ERRORS, AnsweredText, Asked, answer
+from service.api.answering import ERRORS, Answer, AnsweredText, Asked, answer
+from service.api.bodies import BodyRoute
 from service.api.keys import require_read
 from service.api.respond import respond
 from service.api.schemas.hugging_face import HuggingFaceEntity, HuggingFaceParameters, HuggingFaceRequest
 from service.spans.types import IntArray
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 
+ItemsOf = Callable[[AnsweredText], Iterator[HuggingFaceEntity]]
 _OF_A_TEXT, _OF_TEXTS = list[HuggingFaceEntity], list[list[HuggingFaceEntity]]
 
 
@@ -29,10 +32,14 @@ async def token_classification(body: HuggingFaceRequest, request: Request) -> Re
     parameters = body.parameters or HuggingFaceParameters()
     ignored = frozenset(parameters.ignore_labels or ())
     asked = Asked(texts=body.inputs, field="inputs", keep=lambda entity: entity.label not in ignored)
-    found = await answer(request, asked)
     items_of = _word_items if parameters.aggregation_strategy == "none" else _entity_items
+    is_alone = isinstance(body.inputs, str)
+    return await answer(request, asked, partial(_render, items_of=items_of, ignored=ignored, is_alone=is_alone))
+
+
+def _render(found: Answer, *, items_of: ItemsOf, ignored: frozenset[str], is_alone: bool) -> Response:
     results = [[item for item in items_of(text) if item.get("entity") not in ignored] for text in found.texts]
-    if isinstance(body.inputs, str):
+    if is_alone:
         return respond(_OF_A_TEXT, results[0], headers=found.headers)
     return respond(_OF_TEXTS, results, headers=found.headers)
 

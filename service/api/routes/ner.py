@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from service.api.answering import ERRORS, AnsweredText, Asked, answer
+from service.api.answering import ERRORS, Answer, AnsweredText, Asked, answer
+from service.api.bodies import BodyRoute
 from service.api.keys import require_read
 from service.api.respond import respond
 from service.api.schemas.ner import NerRequest, NerResult, NerResults
@@ -17,7 +19,7 @@ from service.errors import BadInput
 from service.exits.words import WordProgress
 from service.stepping.inspection import LayerView
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 
 
 @router.post("/ner", response_model=NerResult | NerResults, responses=ERRORS, dependencies=[Depends(require_read)])
@@ -37,14 +39,17 @@ async def ner(body: NerRequest, request: Request) -> Response:
         wants_trace=body.trace,
         override=body.exit_policy,
     )
-    found = await answer(request, asked)
+    return await answer(request, asked, partial(_render, service, is_alone=is_alone, with_policy=body.trace))
+
+
+def _render(service: Service, found: Answer, *, is_alone: bool, with_policy: bool) -> Response:
     results = [
         {
             **_result(service, text),
             "policy_version": found.captured.version,
             "model": service.model_reference,
             "timing_ms": found.timing_ms,
-            **({"exit_policy": found.captured.policy.to_json()} if body.trace else {}),
+            **({"exit_policy": found.captured.policy.to_json()} if with_policy else {}),
         }
         for text in found.texts
     ]

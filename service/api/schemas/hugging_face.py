@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, Tag
+from pydantic import ConfigDict, Discriminator, Field, FiniteFloat, Tag
 from typing_extensions import TypedDict
 
-from service.api.schemas.ner import Text
+from service.api.schemas.ner import MOST_LABELS, RequestModel, Text
 
 
 def _text_or_texts(inputs: object) -> str | None:
@@ -16,10 +16,8 @@ def _text_or_texts(inputs: object) -> str | None:
     return "list" if isinstance(inputs, list) else None
 
 
-class HuggingFaceParameters(BaseModel):
+class HuggingFaceParameters(RequestModel):
     """The parameters of a Transformers pipeline for token classification; null means the same as left out."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     aggregation_strategy: Literal["none", "simple", "first", "average", "max"] | None = Field(
         None,
@@ -27,7 +25,10 @@ class HuggingFaceParameters(BaseModel):
         "every entity, because the model finds whole ones and there are no tags of pieces to merge",
     )
     ignore_labels: list[str] | None = Field(
-        None, fail_fast=True, description="leave out items whose entity_group or entity is one of these"
+        None,
+        fail_fast=True,
+        max_length=MOST_LABELS,
+        description="leave out items whose entity_group or entity is one of these",
     )
     stride: int | None = Field(
         None,
@@ -36,12 +37,10 @@ class HuggingFaceParameters(BaseModel):
     )
 
 
-class HuggingFaceRequest(BaseModel):
+class HuggingFaceRequest(RequestModel):
     """What Hugging Face's clients send for token classification."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
         json_schema_extra={"examples": [{"inputs": "Ada Lovelace worked with Charles Babbage in London."}]},
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated, Any, NotRequired
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
@@ -9,6 +10,10 @@ from typing_extensions import TypedDict
 
 from service.api.schemas.exit_policy import ParametersOut
 from service.exits.policies import EXIT_REASONS
+
+MOST_UNKNOWN = 5  # fields of a body that are looked at
+MOST_LABELS = 1_024  # that a request may name
+MOST_PARAMETERS = 64  # of an exit policy, likewise
 
 Milliseconds = Annotated[FiniteFloat, Field(ge=0)]
 
@@ -24,12 +29,25 @@ def _whole_characters(text: str) -> str:
 Text = Annotated[str, AfterValidator(_whole_characters)]
 
 
-class NerRequest(BaseModel):
+class RequestModel(BaseModel):
+    """A request's body. However much of it does not fit, checking it takes little time."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stop_at_the_first_unknown_fields(cls, given: Any) -> Any:
+        """Look at a few unknown fields alone: each one is an error with a message of its own."""
+        if not isinstance(given, dict) or len(given) <= len(cls.model_fields) + MOST_UNKNOWN:
+            return given
+        known = {name: given[name] for name in cls.model_fields if name in given}
+        return known | {name: given[name] for name in islice((n for n in given if n not in known), MOST_UNKNOWN)}
+
+
+class NerRequest(RequestModel):
     """One text, or several: a request gives exactly one of `text` and `texts`."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
         json_schema_extra={
             "examples": [{"text": "Ada Lovelace worked with Charles Babbage in London."}],
             "oneOf": [
@@ -41,12 +59,16 @@ class NerRequest(BaseModel):
 
     text: Text | None = Field(None, description="one text")
     texts: list[Text] | None = Field(None, fail_fast=True, description="several texts, answered in order, all or none")
-    labels: list[str] | None = Field(None, fail_fast=True, description="keep only entities of these labels")
+    labels: list[str] | None = Field(
+        None, fail_fast=True, max_length=MOST_LABELS, description="keep only entities of these labels"
+    )
     min_score: float = Field(0.0, ge=0, le=1, description="keep only entities at least this probable")
     timeout_ms: int | None = Field(None, ge=1, description="give up after this many milliseconds")
     split: bool = Field(True, description="split texts into sentences; false takes each as one")
     trace: bool = Field(False, description="say what the exit policy is and what it saw at every layer")
-    exit_policy: dict[str, Any] | None = Field(None, description="policy parameters for this request only")
+    exit_policy: dict[str, Any] | None = Field(
+        None, max_length=MOST_PARAMETERS, description="policy parameters for this request only"
+    )
 
     @model_validator(mode="after")
     def _one_input(self) -> NerRequest:

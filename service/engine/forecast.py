@@ -1,0 +1,151 @@
+"""Foretells when a newcomer would be answered, and refuses whoever would be answered too late, before any work is done.
+
+Places, that is how much may be open at all, are the matter of `admission`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from service.errors import Overloaded
+
+BUSY_REQUESTS = 4  # open; with fewer, how fast they are done says little of what is possible
+FEWEST_REQUESTS = 8  # open; with fewer, nobody is refused, so that there is always a pace to measure
+REQUEST_WORK = 50.0  # what a request costs beside its pieces, in pieces
+PIECES_PER_CHAR = 0.3  # until requests have shown what it is
+WINDOW_S = 0.2  # over which a pace is measured
+MEMORY_S = 1.0  # how far back the pace in force looks
+BURST_S = 0.5  # how long the queue may stand before it is kept short
+STANDING_S = 0.5  # how long a newcomer may have to wait while the queue stands
+EMPTY_S = 0.05  # a wait so short is no queue
+LONGEST_RETRY_S = 60.0
+
+
+class Forecast:
+    """The work of all open requests, the pace at which work is done, and so how long a newcomer would wait.
+
+    Work is counted in pieces that run to full depth, and a constant for each request. The pace is the work that was
+    answered a second while at least BUSY_REQUESTS were open; so whatever is slowest counts: the event loop, the cutting
+    or the engine.
+
+    First come, first served, among those that can make it:
+    - A request that would be answered after its deadline is refused at once.
+    - A burst is taken in as far as it can be answered in time. But once the queue has stood for BURST_S, a newcomer
+      that would wait longer than STANDING_S is refused, too: a queue that stands only makes everybody late. So whoever
+      is served under a lasting overload is served soon, and the service is well as soon as the load is gone.
+    - With fewer than FEWEST_REQUESTS open, nobody is refused, so that a pace that is wrong is measured anew.
+
+    All methods but `least_s` are called by one thread, the event loop's.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """clock: returns monotonic seconds, on the same clock as the deadlines."""
+        self._clock = clock
+        self._open = 0  # requests
+        self._work = 0.0  # of all open requests
+        self._pace: float | None = None  # work a second; None before it was measured
+        self._pieces_per_char = PIECES_PER_CHAR
+        self._window_started: float | None = None  # None while fewer than BUSY_REQUESTS are open
+        self._window_work = 0.0
+        self._empty_at = clock()  # when there was no queue last
+
+    @property
+    def wait_s(self) -> float:
+        """How long a newcomer would wait before its own work is done; 0 as long as the pace is unknown."""
+        return self._work / self._pace if self._pace else 0.0
+
+    def least_s(self, pieces: float) -> float:
+        """Return how long so many pieces take if nothing else is done; any thread may ask."""
+        return pieces / self._pace if self._pace else 0.0
+
+    def retry_after_s(self) -> float:
+        """Return in how many seconds a newcomer has room: a whole number, at least 1."""
+        return min(max(1.0, math.ceil(self.wait_s - STANDING_S)), LONGEST_RETRY_S)
+
+    def check(self, deadline: float, work: float = 0.0) -> None:
+        """Raise Overloaded if a newcomer with so much work would be answered after `deadline`, or the queue stands."""
+        now, wait_s = self._clock(), self.wait_s
+        if wait_s <= EMPTY_S:
+            self._empty_at = now
+        if self._open < FEWEST_REQUESTS:
+            return
+        stands = now - self._empty_at > BURST_S and wait_s > STANDING_S
+        if stands or now + wait_s + self.least_s(work) > deadline:
+            raise Overloaded(
+                f"the work that waits takes about {wait_s:.1f} s, so the request would be answered too late and was "
+                "not begun; send it again later",
+                retry_after_s=self.retry_after_s(),
+            )
+
+    def enter(self, num_chars: int, deadline: float) -> OpenWork:
+        """Count a request of so many characters from now on. Raises Overloaded, as `check` does."""
+        work = REQUEST_WORK + self._pieces_per_char * num_chars
+        self.check(deadline, work)
+        self._open += 1
+        self._work += work
+        if self._open >= BUSY_REQUESTS and self._window_started is None:
+            self._window_started, self._window_work = self._clock(), 0.0
+        return OpenWork(self, work)
+
+    def change(self, by: float) -> None:
+        """Correct the work of an open request."""
+        self._work += by
+
+    def learn(self, pieces: int, num_chars: int) -> None:
+        """Learn from a request how many pieces a character makes; long requests say more than short ones."""
+        weight = num_chars / (num_chars + 5_000)
+        if num_chars:
+            self._pieces_per_char += weight * (pieces / num_chars - self._pieces_per_char)
+
+    def leave(self, work: float, is_done: bool) -> None:
+        """Count a request no more; `is_done` says whether its work was done."""
+        now = self._clock()
+        if self._window_started is not None:
+            self._window_work += work * is_done
+            self._measure(now)
+        self._open -= 1
+        self._work = self._work - work if self._open else 0.0
+        if self._open < BUSY_REQUESTS:
+            self._window_started = None
+        if self.wait_s <= EMPTY_S:
+            self._empty_at = now
+
+    def _measure(self, now: float) -> None:
+        """Take the pace of a window that is long enough into the pace in force, and begin another one."""
+        seconds = now - (self._window_started or now)
+        if seconds < WINDOW_S or not self._window_work:
+            return
+        pace = self._window_work / seconds
+        weight = 1.0 if self._pace is None else -math.expm1(-seconds / MEMORY_S)
+        self._pace = pace if self._pace is None else self._pace + weight * (pace - self._pace)
+        self._window_started, self._window_work = now, 0.0
+
+
+class OpenWork:
+    """The work of one open request, as a context; leaving it without `was_done` counts it as not done."""
+
+    def __init__(self, forecast: Forecast, work: float) -> None:
+        self._forecast = forecast
+        self._work = work
+        self._is_done = False
+
+    def is_known(self, pieces: int, num_chars: int) -> None:
+        """Say how much work it really is, once its texts are cut."""
+        self._forecast.learn(pieces, num_chars)
+        self._forecast.change(REQUEST_WORK + pieces - self._work)
+        self._work = REQUEST_WORK + pieces
+
+    def was_done(self) -> None:
+        """Say that its work was done."""
+        self._is_done = True
+
+    def __enter__(self) -> OpenWork:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._forecast.leave(self._work, self._is_done)

@@ -1,0 +1,106 @@
+"""Cutting beside everything else: part by part, and never to the end for nobody."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from service.engine.cutter import SHORT_CHARS, Cutter
+from service.errors import NotReady
+
+PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def cutter() -> Iterator[Cutter]:
+    cutter = Cutter()
+    yield cutter
+    cutter.close()
+
+
+class Parts:
+    """Work of some parts, the first of which waits for `gate`; `done` has the names of all parts in order."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.gate = threading.Event()
+        self.begun = threading.Event()
+        self.ended = threading.Event()
+
+    def work(self, name: str, parts: int, *, is_gated: bool = False) -> Generator[None, None, str]:
+        self.begun.set()
+        try:
+            for _ in range(parts - 1):
+                if is_gated:
+                    assert self.gate.wait(PATIENCE_S)
+                self.done.append(name)
+                yield
+            self.done.append(name)
+            return name
+        finally:
+            self.ended.set()
+
+
+def test_the_future_gets_what_the_work_returns_or_raises(cutter: Cutter) -> None:
+    def broken() -> Generator[None, None, str]:
+        yield
+        raise ValueError("no")
+
+    assert cutter.submit(Parts().work("a", 3), 1).result(PATIENCE_S) == "a"
+    with pytest.raises(ValueError, match="no"):
+        cutter.submit(broken(), 1).result(PATIENCE_S)
+    assert cutter.submit(Parts().work("b", 1), 1).result(PATIENCE_S) == "b"  # the thread goes on
+
+
+def test_a_newcomer_gets_its_parts_before_the_rest_of_what_had_more(cutter: Cutter) -> None:
+    parts = Parts()
+    long = cutter.submit(parts.work("long", 10, is_gated=True), 1)
+    assert parts.begun.wait(PATIENCE_S)
+    brief = cutter.submit(parts.work("brief", 2), 1)
+    parts.gate.set()
+    assert long.result(PATIENCE_S) and brief.result(PATIENCE_S)
+    assert parts.done.index("brief") == 1 and parts.done[:5].count("brief") == 2
+
+
+def test_a_short_request_does_not_wait_for_a_part_of_a_long_one(cutter: Cutter) -> None:
+    parts = Parts()
+    long = cutter.submit(parts.work("long", 2, is_gated=True), SHORT_CHARS + 1)
+    assert cutter.submit(parts.work("short", 2), SHORT_CHARS).result(PATIENCE_S) == "short"
+    assert not long.done()
+    parts.gate.set()
+    assert long.result(PATIENCE_S) == "long"
+
+
+def test_work_that_is_cancelled_ends_before_its_next_part(cutter: Cutter) -> None:
+    parts = Parts()
+    future = cutter.submit(parts.work("a", 10, is_gated=True), 1)
+    assert parts.begun.wait(PATIENCE_S)
+    assert future.cancel()
+    parts.gate.set()
+    assert parts.ended.wait(PATIENCE_S) and len(parts.done) <= 1
+
+
+def test_what_is_not_cut_when_it_closes_is_cancelled_and_nothing_more_is_taken(cutter: Cutter) -> None:
+    parts = Parts()
+    first, second = (cutter.submit(parts.work(name, 2, is_gated=True), 1) for name in "ab")
+    cutter.close()
+    parts.gate.set()
+    for future in (first, second):
+        with pytest.raises(BaseException):  # noqa: B017 (a cancelled future's error is no Exception)
+            future.result(PATIENCE_S)
+        assert future.cancelled()
+    with pytest.raises(NotReady):
+        cutter.submit(parts.work("c", 1), 1)
+
+
+def test_a_part_that_hangs_does_not_keep_the_process_from_ending() -> None:
+    code = (
+        "import threading; from service.engine.cutter import Cutter\n"
+        "def work():\n    threading.Event().wait()\n    yield\n"
+        "cutter = Cutter(); cutter.submit(work(), 1); cutter.close()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)

@@ -1,0 +1,181 @@
+"""Whether a newcomer would be answered in time: how fast work is done, and who is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.engine.forecast import (
+    BURST_S,
+    BUSY_REQUESTS,
+    FEWEST_REQUESTS,
+    PIECES_PER_CHAR,
+    REQUEST_WORK,
+    STANDING_S,
+    Forecast,
+    OpenWork,
+)
+from service.errors import Overloaded
+
+PIECES = 950
+CHARS = round(PIECES / PIECES_PER_CHAR)
+WORK = REQUEST_WORK + PIECES  # of each request here
+PACE = 10.0  # requests a second
+TIMEOUT_S = 10.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Queue:
+    """Requests of one size that come in, and are answered first come, first served."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.forecast = Forecast(self.clock)
+        self.open: list[OpenWork] = []
+        self.refused = 0
+
+    def come(self, timeout_s: float = TIMEOUT_S) -> None:
+        try:
+            work = self.forecast.enter(CHARS, self.clock.now + timeout_s)
+        except Overloaded:
+            self.refused += 1
+            return
+        work.is_known(PIECES, CHARS)
+        self.open.append(work.__enter__())
+
+    def answer(self, *, is_done: bool = True) -> None:
+        work = self.open.pop(0)
+        if is_done:
+            work.was_done()
+        work.__exit__(None, None, None)
+
+    def run(self, seconds: float, per_answer: int, pace: float = PACE) -> None:
+        """Answer `pace` requests a second, while `per_answer` come for each that is answered."""
+        for _ in range(round(seconds * pace)):
+            for _ in range(per_answer):
+                self.come()
+            self.clock.now += 1 / pace
+            if self.open:
+                self.answer()
+
+
+@pytest.fixture
+def queue() -> Queue:
+    """A queue whose pace is known, and that is empty."""
+    queue = Queue()
+    for _ in range(BUSY_REQUESTS):
+        queue.come()
+    queue.run(20.0, 1)
+    while queue.open:
+        queue.answer()
+    queue.clock.now += 1.0
+    assert queue.refused == 0
+    return queue
+
+
+def test_nobody_is_refused_as_long_as_the_pace_is_unknown() -> None:
+    queue = Queue()
+    for _ in range(10_000):
+        queue.come(0.001)
+    assert queue.refused == 0 and queue.forecast.wait_s == 0.0
+
+
+def test_a_newcomer_waits_for_all_that_is_open(queue: Queue) -> None:
+    for _ in range(30):
+        queue.come()
+    assert queue.forecast.wait_s == pytest.approx(3.0, rel=0.05)
+    assert queue.forecast.least_s(WORK) == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_burst_is_taken_as_far_as_it_can_be_answered_in_time_and_no_further(queue: Queue) -> None:
+    for _ in range(300):
+        queue.come()
+    assert len(queue.open) == pytest.approx(TIMEOUT_S * PACE, rel=0.05)
+    admitted = len(queue.open)
+    queue.come(TIMEOUT_S + 1.0)
+    assert len(queue.open) == admitted + 1  # who gives it more time is taken
+    queue.come(1.0)
+    assert len(queue.open) == admitted + 1
+
+
+def test_a_queue_that_stands_is_kept_short(queue: Queue) -> None:
+    queue.run(30.0, 5)
+    assert queue.forecast.wait_s <= STANDING_S + 2 / PACE
+    refused = queue.refused
+    queue.run(10.0, 5)
+    assert queue.refused - refused == 4 * 10.0 * PACE  # as many are served as can be
+
+
+def test_who_is_served_while_it_stands_is_served_soon_and_the_load_leaves_nothing_behind(queue: Queue) -> None:
+    queue.run(30.0, 5)
+    queue.run(STANDING_S + 2 / PACE, 0)
+    assert not queue.open
+    queue.clock.now += BURST_S
+    queue.come()
+    for _ in range(50):
+        queue.come()
+    assert len(queue.open) == 51  # a burst is welcome again
+
+
+def test_a_load_that_it_can_bear_is_never_refused(queue: Queue) -> None:
+    for _ in range(BUSY_REQUESTS):
+        queue.come()
+    queue.run(60.0, 1)
+    assert queue.refused == 0
+
+
+def test_a_pace_that_changes_is_soon_known(queue: Queue) -> None:
+    queue.run(10.0, 5)
+    queue.run(5.0, 5, pace=10 * PACE)
+    assert queue.forecast.least_s(WORK) == pytest.approx(0.1 / 10, rel=0.1)
+    queue.run(10.0, 5, pace=PACE)
+    assert queue.forecast.least_s(WORK) == pytest.approx(0.1, rel=0.1)
+
+
+def test_work_that_was_not_done_is_no_pace(queue: Queue) -> None:
+    least_s = queue.forecast.least_s(WORK)
+    for _ in range(50):
+        queue.come()
+    for _ in range(50):
+        queue.clock.now += 0.001
+        queue.answer(is_done=False)
+    assert queue.forecast.least_s(WORK) == least_s
+    assert queue.forecast.wait_s == 0.0
+
+
+def test_with_few_open_nobody_is_refused_so_that_a_wrong_pace_mends_itself(queue: Queue) -> None:
+    for _ in range(BUSY_REQUESTS):
+        queue.come()
+    queue.clock.now += 1_000.0  # it hung
+    while queue.open:
+        queue.answer()
+    for _ in range(FEWEST_REQUESTS):
+        queue.come(0.001)
+    assert queue.refused == 0
+    queue.run(5.0, 2)
+    assert queue.forecast.least_s(WORK) == pytest.approx(0.1, rel=0.1)
+
+
+def test_who_is_refused_is_told_when_there_is_room(queue: Queue) -> None:
+    for _ in range(300):
+        queue.come()
+    with pytest.raises(Overloaded, match=r"takes about \d+\.\d s") as refused:
+        queue.forecast.check(queue.clock.now + TIMEOUT_S, WORK)
+    assert refused.value.retry_after_s == pytest.approx(TIMEOUT_S, abs=1.5)
+    assert refused.value.retry_after_s == int(refused.value.retry_after_s)
+
+
+def test_pieces_by_character_are_learnt(queue: Queue) -> None:
+    for _ in range(50):
+        work = queue.forecast.enter(10_000, queue.clock.now + TIMEOUT_S).__enter__()
+        work.is_known(10_000, 10_000)
+        work.was_done()
+        work.__exit__(None, None, None)
+    with queue.forecast.enter(1_000, queue.clock.now + TIMEOUT_S):
+        assert queue.forecast.wait_s == pytest.approx((1_000 + REQUEST_WORK) / WORK / PACE, rel=0.1)
