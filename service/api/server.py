@@ -6,8 +6,10 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import fastapi
 import torch
@@ -37,6 +39,7 @@ from service.models.store import find_model, load_model
 from service.policy.captured import CapturedPolicy
 from service.policy.goals import Goals
 from service.policy.live import LivePolicy
+from service.policy.lock import StateLock
 from service.policy.store import StateFolder
 from service.settings import Settings, read_settings
 from service.stepping.advance import run
@@ -60,8 +63,9 @@ def serve(process_started: float) -> None:
             "process per model and device: unset it, and start further instances on other ports instead, each with a "
             "NER_STATE_DIR of its own"
         )
-    service = build_service(settings)
-    Server(service, process_started).run()
+    with _no_other_server(settings.state_dir):
+        service = build_service(settings)
+        Server(service, process_started).run()
     if service.engine.has_failed:
         raise EngineFailed("the engine failed too often, or hung, and the server ended; the log says which")
 
@@ -105,15 +109,14 @@ def build_service(settings: Settings) -> Service:
     try:
         policy = LivePolicy(
             Goals.of(stored.reference, assets, calibration),
-            StateFolder(settings.state_dir, stored.reference),
+            StateFolder.within(settings.state_dir, stored.reference),
             now=lambda: datetime.now(UTC),
             on_change=PolicyObserver(metrics.policy).policy_changed,
         )
         admin_key, key_file = load_admin_key(settings.admin_key, settings.state_dir)
     except OSError as error:
-        raise BadInput(
-            f"NER_STATE_DIR={str(settings.state_dir)!r} cannot be used: {error}; name a folder that can be written to"
-        ) from error
+        raise _state_unusable(settings.state_dir, error) from error
+    log.info("exit policy", extra={"data": {"version": policy.current.version, "changes_kept": len(policy.history())}})
     if key_file is not None:
         log.info("admin key", extra={"data": {"file": str(key_file.resolve())}})
     max_step_pieces = settings.max_step_tokens or executor.max_step_pieces
@@ -144,6 +147,23 @@ def build_service(settings: Settings) -> Service:
         autopilot,
         environment,
     )
+
+
+@contextmanager
+def _no_other_server(state_dir: Path) -> Iterator[None]:
+    """Hold the state folder. Raises BadInput if another server does."""
+    try:
+        lock = StateLock(state_dir)
+    except OSError as error:
+        raise _state_unusable(state_dir, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _state_unusable(state_dir: Path, error: OSError) -> BadInput:
+    return BadInput(f"NER_STATE_DIR={str(state_dir)!r} cannot be used: {error}; name a folder that can be written to")
 
 
 def _compare(provenance: Mapping[str, object], device: Mapping[str, object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from service.policy.versions import HistoryEntry, PolicyRecord, PolicyState, Pol
 log = logging.getLogger(__name__)
 
 HISTORY_LENGTH = 1_000
+HIGHEST_VERSION = 2**52  # a version found at start; a metric is a float, exact up to 2**53, so others can follow
 
 
 class LivePolicy:
@@ -200,15 +202,20 @@ class LivePolicy:
             why = "first start"
         except StateUnusable as error:
             why = str(error).encode("utf-8", "backslashreplace").decode()  # so that it can always be shown
-            self._store.set_aside()
-            log.warning("%s; starting from the default policy", why)
+            place = self._store.set_aside()
+            log.warning("state set aside", extra={"data": {"reason": why, "file": place, "policy": "the default"}})
         start = self._version(self._goals.default(), 1, self._timestamp(), "start")
         self._history = (_entry(None, start, why),)
         self._store.save(self._history)
         return start
 
     def _restore(self, kept: tuple[HistoryEntry, ...]) -> PolicyVersion:
-        """Return the newest saved version. Raises StateUnusable if the model does not allow its policy or objective."""
+        """Return the newest saved version. Raises StateUnusable if the model does not allow its policy or objective.
+
+        Versions too high for others to follow, which only an edited file has, are counted anew from 1.
+        """
+        if kept[-1].version > HIGHEST_VERSION:
+            kept = tuple(replace(entry, version=number) for number, entry in enumerate(kept, 1))
         newest, record = kept[-1], kept[-1].after
         try:
             policy = self._goals.catalog.policy(record.parameters)

@@ -194,7 +194,7 @@ def test_an_unusable_state_file_is_set_aside_and_the_default_starts(tmp_path: Pa
     (tmp_path / STATE_FILE).write_bytes(content)
     live = start(tmp_path)
     assert (live.current.policy, live.current.version) == (Vee(), 1)
-    assert (tmp_path / "exit_policy.unusable").read_bytes() == content
+    assert (tmp_path / "exit_policy.unusable-1").read_bytes() == content
     (entry,) = live.history()
     assert entry.by == "start" and "state file was unusable" in entry.changed_by
     assert start(tmp_path).history() == [entry]
@@ -206,7 +206,7 @@ def test_a_state_file_of_another_model_is_set_aside_and_the_default_starts(tmp_p
     live = start(tmp_path)
     assert (live.current.policy, live.current.version) == (Vee(), 1)
     assert [entry.changed_by for entry in live.history()] == ["the state file was of other@2"]
-    assert (tmp_path / "exit_policy.unusable").read_bytes() == content
+    assert (tmp_path / "exit_policy.unusable-1").read_bytes() == content
 
 
 def test_the_state_file_is_whole_json_after_every_change(tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def test_a_learned_policy_of_a_model_that_lost_its_rule_is_set_aside(tmp_path: P
     after = start(tmp_path)
     assert (after.current.policy, after.current.version) == (Vee(), 1)
     (entry,) = after.history()
-    assert "learned needs a rule" in entry.changed_by and (tmp_path / "exit_policy.unusable").exists()
+    assert "learned needs a rule" in entry.changed_by and (tmp_path / "exit_policy.unusable-1").exists()
 
 
 def test_a_state_file_wins_over_the_balanced_preset(tmp_path: Path, live: LivePolicy) -> None:
