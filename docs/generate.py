@@ -84,7 +84,7 @@ def _default(value: Any) -> str:
         value = value.relative_to(PROJECT)
     if value == "":
         return "unset"
-    return f"`{value}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _values(name: str, field: FieldInfo) -> str:
@@ -95,6 +95,8 @@ def _values(name: str, field: FieldInfo) -> str:
         return "a folder"
     if field.annotation is str:
         return "text"
+    if field.annotation is bool:
+        return "`true`, `false`"
     unit = UNITS.get(name.rpartition("_")[2], "a number")
     return f"{unit}, {_range(field)}"
 

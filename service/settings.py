@@ -81,6 +81,16 @@ class Settings(BaseSettings):
         description="share of early leavers that run on to full depth in idle time, to see whether leaving cost them",
     )
 
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least that is logged; changes of the policy and draining are info"
+    )
+    log_format: Literal["json", "plain"] = Field(
+        "json", description="json for machines: an object a line; plain for people who read along"
+    )
+    access_log: bool = Field(
+        False, description="a line for every request, of level info; off, since metrics count them for less"
+    )
+
     state_dir: Path = Field(
         Path("state"),
         description="folder for the exit policy, its history and a generated key; each server needs one of its own",

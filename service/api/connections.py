@@ -283,6 +283,7 @@ class Connection(HttpToolsProtocol):
         """Answer in place of the application, which is told that the client has disconnected."""
         if self.cycle is not None:
             self.cycle.disconnected = True
+            self.cycle.waiting_for_100_continue = False  # else it is written after this answer
             self.cycle.body.clear()
             self.cycle.message_event.set()
         self._connections.metrics.request_done("other", refusal.status)

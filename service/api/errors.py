@@ -12,9 +12,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
+from starlette.types import Scope
 
 from service.api.answering import ClientLeft
-from service.api.keys import KeyMissing, KeyTooWeak
+from service.api.keys import KeyMissing, KeyTooWeak, KeyWrong
 from service.api.schemas.errors import ErrorOut
 from service.errors import (
     BadInput,
@@ -33,6 +34,7 @@ _STATUS: Sequence[tuple[type[ServiceError], int]] = (  # first match wins, so su
     (TooLarge, 413),
     (BadInput, 422),
     (KeyMissing, 401),
+    (KeyWrong, 401),
     (KeyTooWeak, 403),
     (PolicyConflict, 412),
     (Overloaded, 429),
@@ -60,6 +62,15 @@ def error_body(message: str, error_type: str, request_id: str) -> dict[str, str]
     return {"error": message, "error_type": error_type, "request_id": request_id}
 
 
+def endpoint_of(scope: Scope) -> str:
+    """Return the path of the request's route, or "other" if none matched, so that labels and logs have few values.
+
+    "/" stands for POST /, which takes Hugging Face's format; the page at GET / is called "console".
+    """
+    path: str = getattr(scope.get("route"), "path", "other")
+    return "console" if path == "/" and scope["method"] in ("GET", "HEAD") else path
+
+
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the description, for OpenAPI, of the errors with which a route can answer."""
     return {status: {"model": ErrorOut} for status in statuses}
@@ -83,8 +94,17 @@ def _respond(
 
 async def _service_error(request: Request, error: Exception) -> JSONResponse:
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    if status == 500:  # the engine logged what happened; this line says to whom
-        log.error("request failed", extra={"data": {"request_id": request.state.request_id, "error": str(error)}})
+    told = {
+        "request_id": request.state.request_id,
+        "endpoint": endpoint_of(request.scope),
+        "status": status,
+        "error_type": type(error).__name__,
+    }
+    if status in (401, 403):
+        log.warning("key refused", extra={"data": {**told, "client": request.client.host if request.client else None}})
+    elif status >= 500:  # of a 500 the engine logged what happened; this line says to whom
+        level = logging.ERROR if status == 500 else logging.WARNING
+        log.log(level, "request failed", extra={"data": {**told, "error": str(error)}})
     return _respond(request, status, str(error), type(error).__name__)
 
 

@@ -89,6 +89,7 @@ class Server(uvicorn.Server):
         for connection in accepted:
             await asyncio.get_running_loop().connect_accepted_socket(partial(self._protocol, **wiring), connection)
         await super().shutdown(sockets)
+        log.info("ended")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal: no longer ready, but still answering. End after drain_s, or at a second signal."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 import uuid
 from contextlib import suppress
 
@@ -14,12 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.answering import ClientLeft
 from service.api.connections import LINGER_S
-from service.api.errors import error_body
+from service.api.errors import endpoint_of, error_body
 from service.api.keys import check_key
 from service.api.state import Service
 from service.errors import Overloaded, TooLarge
+from service.logs import request_id
 
 log = logging.getLogger(__name__)
+access_log = logging.getLogger("service.access")
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
@@ -38,12 +41,14 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(self._service, self._bodies, scope, receive, send)
+        request_id.set(exchange.request_id)  # every request is a task, and so a context, of its own
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except Exception:
-            log.exception("request failed", extra={"data": {"request_id": exchange.request_id}})
-            if exchange.is_answered:
-                raise
+            if exchange.status is not None:
+                raise  # the server logs it, and ends the connection
+            told = {"request_id": exchange.request_id, "endpoint": endpoint_of(scope), "status": 500}
+            log.exception("request failed", extra={"data": told})
             message = "the service failed on this request; the log has the details under its id"
             body = error_body(message, "InternalError", exchange.request_id)
             await JSONResponse(body, 500, headers={"Connection": "close"})(scope, exchange.receive, exchange.send)
@@ -93,7 +98,8 @@ class _Exchange:
         self._is_unread = self._length > 0 or b"transfer-encoding" in headers
         self._has_read = False
         self._taken = 0
-        self.is_answered = False
+        self._started = time.monotonic()
+        self.status: int | None = None  # of the answer, once there is one
 
     async def receive(self) -> Message:
         """Return the whole body, once; then whatever the server sends. Raises the error that refuses the request."""
@@ -107,11 +113,11 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         """Send a part of the answer; count the answer, and put the request's id on it."""
         if message["type"] == "http.response.start":
-            self.is_answered = True
+            self.status = message["status"]
             headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
             if self._is_unread or self._service.is_draining:
                 headers.append((b"connection", b"close"))
-            self._service.metrics.http.request_done(_endpoint(self._scope), message["status"])
+            self._service.metrics.http.request_done(endpoint_of(self._scope), message["status"])
             await self._send({**message, "headers": headers})
         elif self._is_unread and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
@@ -121,8 +127,12 @@ class _Exchange:
             await self._send(message)
 
     def end(self) -> None:
-        """Return the body's bytes to the budget, since the request is done."""
+        """Return the body's bytes to the budget, since the request is done; log it if the operator wants that."""
         self._bodies.give_back(self._taken)
+        if self._service.settings.access_log:
+            milliseconds = round(1_000 * (time.monotonic() - self._started), 3)
+            told = {"method": self._scope["method"], "endpoint": endpoint_of(self._scope), "status": self.status}
+            access_log.info("request", extra={"data": {**told, "ms": milliseconds}})
 
     async def _read_body(self) -> bytes:
         limit = self._service.settings.max_body_bytes
@@ -157,12 +167,3 @@ class _Exchange:
 
 def _request_id(given: bytes) -> str:
     return given.decode("ascii") if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def _endpoint(scope: Scope) -> str:
-    """Return the path of the request's route, or "other" if none matched, so that the label has few values.
-
-    "/" stands for POST /, which takes Hugging Face's format; the page at GET / is called "console".
-    """
-    path: str = getattr(scope.get("route"), "path", "other")
-    return "console" if path == "/" and scope["method"] in ("GET", "HEAD") else path

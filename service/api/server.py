@@ -31,7 +31,7 @@ from service.executors.executor import Executor
 from service.exits.operating_points import Calibration
 from service.exits.policies import EXIT_REASONS
 from service.exits.policies.full_depth import FullDepth
-from service.logs import log_as_json
+from service.logs import start_logging
 from service.metrics import Metrics
 from service.metrics.engine import EngineMetrics
 from service.models.device import available_cores, use_threads
@@ -55,8 +55,8 @@ WARM_UP_TEXTS = ("Warm up.", "Ada Lovelace worked with Charles Babbage in London
 
 def serve(process_started: float) -> None:
     """Serve until SIGTERM or SIGINT. `process_started`: monotonic seconds, from which the time to ready counts."""
-    log_as_json()
     settings = read_settings()
+    start_logging(settings.log_level, settings.log_format)
     if (workers := os.environ.get("WEB_CONCURRENCY", "").strip()) not in ("", "1"):
         raise BadInput(
             f"WEB_CONCURRENCY is {workers!r}; expected one worker, since the exit policy and the metrics live in one "

@@ -166,6 +166,8 @@ class LivePolicy:
                 self._current = after
                 made = self._state(after, counts)
             self._on_change(after)
+            record = PolicyRecord.of(after).to_json()
+            log.info("policy changed", extra={"data": {"version": after.version, "by": source, "policy": record}})
             return made
 
     def _resolve(

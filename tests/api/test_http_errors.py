@@ -125,7 +125,7 @@ def test_a_bug_of_ours_is_a_500_like_any_other_answer(
     assert response.headers["X-Request-Id"] == "find-me"
     assert "4711" not in response.text
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert record.__dict__["data"] == {"request_id": "find-me"}
+    assert record.__dict__["data"] == {"request_id": "find-me", "endpoint": "/ner", "status": 500}
     assert "inner detail 4711" in caplog.text
     assert sample(client, "ner_requests_total", endpoint="/ner", code="500") == 1
 

@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.app import create_app
-from service.api.keys import KeyMissing, Keys, load_admin_key
+from service.api.keys import KeyMissing, Keys, KeyWrong, load_admin_key
 from service.api.state import Service
 from service.errors import BadInput
 from tests.api.servers_ import AS_ADMIN, tiny_service
@@ -96,6 +96,12 @@ def test_no_page_of_another_site_may_read_or_send(client: TestClient) -> None:
     assert client.post("/ner", content=b'{"text": "a"}', headers=simple).status_code == 422
 
 
+def test_a_wrong_key_is_called_wrong_and_a_missing_one_missing(guarded: TestClient) -> None:
+    told = [guarded.get("/info", headers=headers).json() for headers in ({}, {"Authorization": "Bearer neither"})]
+    assert [body["error_type"] for body in told] == ["KeyMissing", "KeyWrong"]
+    assert "no key was given" in told[0]["error"] and "wrong" in told[1]["error"]
+
+
 def test_the_scheme_is_read_in_any_case(guarded: TestClient) -> None:
     assert status(guarded, "GET", "/info", {"Authorization": f"bearer {API_KEY}"}) == 200
 
@@ -168,7 +174,7 @@ def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> 
     keys.check_read("read")
     keys.check_admin("change")
     for check in (keys.check_read, keys.check_admin):
-        with pytest.raises(KeyMissing):
+        with pytest.raises(KeyWrong):
             check("neither")
     assert compared.count((b"neither", b"read")) == compared.count((b"neither", b"change")) == 2
 

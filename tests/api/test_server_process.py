@@ -323,7 +323,7 @@ def test_several_workers_are_refused_in_one_line(starts: Starts) -> None:
 def serve_here(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Run `serve` in this process, where it is about to fail; -> the exit code."""
     good = {"NER_MODEL": "tiny", "NER_MODEL_STORE": str(model_folder.parent.parent), "NER_STATE_DIR": str(tmp_path)}
-    monkeypatch.setattr("service.api.server.log_as_json", lambda: None)  # the test run's own logging stays
+    monkeypatch.setattr("service.api.server.start_logging", lambda *_: None)  # the test run's own logging stays
 
     def serve_here(**environment: str) -> int:
         for name, value in {**good, "NER_DEVICE": "cpu", "NER_THREADS": "1", **environment}.items():
