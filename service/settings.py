@@ -20,6 +20,12 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; the default keeps strangers out")
     port: int = Field(8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one and says which")
+    allowed_hosts: str = Field(
+        "",
+        description="names by which clients may address the service, beside addresses, localhost and NER_HOST; commas "
+        "between them, `*.example.org` for all names below one, `*` for any; others are refused, since a page whose "
+        "name was made to lead here could use the service from a browser beside it",
+    )
     root_path: str = Field("", description="path prefix that a reverse proxy strips, so that links on our pages hold")
 
     model: str = Field("conll2003-minilm", description="a name in the store, name@version, or a model folder")

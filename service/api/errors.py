@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -30,6 +30,11 @@ from service.errors import (
 
 log = logging.getLogger(__name__)
 
+
+class EncodingRefused(ServiceError):
+    """The body is packed in a way that the service does not read."""
+
+
 _STATUS: Sequence[tuple[type[ServiceError], int]] = (  # first match wins, so subclasses come first
     (TooLarge, 413),
     (BadInput, 422),
@@ -37,13 +42,18 @@ _STATUS: Sequence[tuple[type[ServiceError], int]] = (  # first match wins, so su
     (KeyWrong, 401),
     (KeyTooWeak, 403),
     (PolicyConflict, 412),
+    (EncodingRefused, 415),
     (Overloaded, 429),
     (NotReady, 503),
     (TimedOut, 504),
     (ClientLeft, 499),  # no client reads it, but the count of answers needs it
     (EngineFailed, 500),
 )
-_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}
+_HEADERS = {
+    401: {"WWW-Authenticate": "Bearer"},
+    415: {"Accept-Encoding": "identity"},
+    429: {"Retry-After": "1"},
+}
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _MAX_MESSAGE_CHARS = 1_000
 _MAX_PROBLEMS = 5  # of one request, in its message
@@ -128,18 +138,29 @@ def _describe(problem: dict[str, Any]) -> str:
     return f"{place}: {message}; given {reprlib.repr(problem.get('input'))}"
 
 
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise TypeError("this handler is registered for HTTPException alone")
     if isinstance(error.__cause__, ServiceError):  # raised while the body was read, which the framework takes for a 400
         return await _service_error(request, error.__cause__)
+    if request.method == "OPTIONS" and (error.status_code == 405 or _is_about_the_server(request)):
+        return Response(status_code=204, headers={"Allow": _allowed_methods(request)})
     error_type, message = _FRAMEWORK.get(error.status_code, (type(error).__name__, str(error.detail)))
     headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else dict(error.headers or {})
     return _respond(request, error.status_code, message, error_type, headers)
 
 
+def _is_about_the_server(request: Request) -> bool:
+    """Return whether the request is `OPTIONS *`, which asks of no path in particular."""
+    return bool(request.scope["path"] == request.scope.get("root_path", "") + "*")
+
+
 def _allowed_methods(request: Request) -> str:
     """Return the methods of every route of the request's path; the framework names only the first route's."""
+    if _is_about_the_server(request):
+        return ", ".join(_METHODS)
     scopes = {method: {**request.scope, "method": method} for method in _METHODS}
     routes = request.app.router.routes
-    return ", ".join(m for m in _METHODS if any(route.matches(scopes[m])[0] is Match.FULL for route in routes))
+    found = {m for m in _METHODS if any(route.matches(scopes[m])[0] is Match.FULL for route in routes)}
+    found |= {"OPTIONS", *(["HEAD"] if "GET" in found else [])}
+    return ", ".join(sorted(found))

@@ -15,7 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.answering import ClientLeft
 from service.api.connections import LINGER_S
-from service.api.errors import endpoint_of, error_body
+from service.api.errors import EncodingRefused, endpoint_of, error_body
+from service.api.hosts import AllowedHosts, HostRefused
 from service.api.keys import check_key
 from service.api.state import Service
 from service.errors import Overloaded, TooLarge
@@ -35,6 +36,8 @@ class RequestMiddleware:
         self._app = app
         self._service = service
         self._bodies = BodyBudget(service.settings.queue_bytes)
+        settings = service.settings
+        self._hosts = AllowedHosts([settings.host, *settings.allowed_hosts.split(",")])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,11 +46,15 @@ class RequestMiddleware:
         exchange = _Exchange(self._service, self._bodies, scope, receive, send)
         request_id.set(exchange.request_id)  # every request is a task, and so a context, of its own
         try:
-            await self._app(scope, exchange.receive, exchange.send)
+            self._hosts.check(exchange.host)
+            await self._app(exchange.scope, exchange.receive, exchange.send)
+        except HostRefused as error:
+            body = error_body(str(error), "HostRefused", exchange.request_id)
+            await JSONResponse(body, 421)(scope, exchange.receive, exchange.send)
         except Exception:
             if exchange.status is not None:
                 raise  # the server logs it, and ends the connection
-            told = {"request_id": exchange.request_id, "endpoint": endpoint_of(scope), "status": 500}
+            told = {"request_id": exchange.request_id, "endpoint": endpoint_of(exchange.scope), "status": 500}
             log.exception("request failed", extra={"data": told})
             message = "the service failed on this request; the log has the details under its id"
             body = error_body(message, "InternalError", exchange.request_id)
@@ -87,15 +94,18 @@ class _Exchange:
     def __init__(self, service: Service, bodies: BodyBudget, scope: Scope, receive: Receive, send: Send) -> None:
         self._service = service
         self._bodies = bodies
-        self._scope = scope
+        self._method: str = scope["method"]
+        self.scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope  # routes know no HEAD
         self._receive = receive
         self._send = send
         headers = dict(scope["headers"])
+        self.host = headers.get(b"host", b"localhost").decode("latin-1")  # HTTP/1.0 may leave it out
         self.request_id = _request_id(headers.get(b"x-request-id", b""))
-        scope.setdefault("state", {})["request_id"] = self.request_id
+        self.scope.setdefault("state", {})["request_id"] = self.request_id
         length = headers.get(b"content-length", b"0")
         self._length = int(length) if length.isdigit() else 0  # as the client says; the bytes are counted, too
         self._is_unread = self._length > 0 or b"transfer-encoding" in headers
+        self._encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
         self._has_read = False
         self._taken = 0
         self._started = time.monotonic()
@@ -105,7 +115,11 @@ class _Exchange:
         """Return the whole body, once; then whatever the server sends. Raises the error that refuses the request."""
         if self._has_read:
             return await self._receive()
-        await check_key(Request(self._scope))
+        await check_key(Request(self.scope))
+        if self._is_unread and self._encoding not in ("", "identity"):
+            raise EncodingRefused(
+                f"the body's Content-Encoding is {self._encoding!r}; send it as it is, without that header"
+            )
         body = await self._read_body()
         self._has_read, self._is_unread = True, False
         return {"type": "http.request", "body": body, "more_body": False}
@@ -114,11 +128,13 @@ class _Exchange:
         """Send a part of the answer; count the answer, and put the request's id on it."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
+            headers = [*map(_local, message.get("headers", ())), (b"x-request-id", self.request_id.encode())]
             if self._is_unread or self._service.is_draining:
                 headers.append((b"connection", b"close"))
-            self._service.metrics.http.request_done(endpoint_of(self._scope), message["status"])
+            self._service.metrics.http.request_done(endpoint_of(self.scope), message["status"])
             await self._send({**message, "headers": headers})
+        elif self._method == "HEAD":
+            await self._send({**message, "body": b""})
         elif self._is_unread and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
             await self._discard_body()
@@ -131,7 +147,7 @@ class _Exchange:
         self._bodies.give_back(self._taken)
         if self._service.settings.access_log:
             milliseconds = round(1_000 * (time.monotonic() - self._started), 3)
-            told = {"method": self._scope["method"], "endpoint": endpoint_of(self._scope), "status": self.status}
+            told = {"method": self._method, "endpoint": endpoint_of(self.scope), "status": self.status}
             access_log.info("request", extra={"data": {**told, "ms": milliseconds}})
 
     async def _read_body(self) -> bytes:
@@ -163,6 +179,14 @@ class _Exchange:
             async with asyncio.timeout(LINGER_S):
                 while (await self._receive()).get("more_body", False):
                     pass
+
+
+def _local(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """Return a header; of a Location on this server the path alone, since the host is what the client said it is."""
+    name, value = header
+    if name != b"location" or b"://" not in value:
+        return header
+    return name, b"/" + value.partition(b"://")[2].partition(b"/")[2].lstrip(b"/")
 
 
 def _request_id(given: bytes) -> str:

@@ -67,7 +67,13 @@ def test_the_error_type_of_a_path_or_method_that_is_not_there_says_so(guarded: T
 
 
 @pytest.mark.parametrize(
-    ("path", "methods"), [("/ner", "POST"), ("/exit-policy", "GET, PATCH"), ("/livez", "GET"), ("/", "GET, POST")]
+    ("path", "methods"),
+    [
+        ("/ner", "OPTIONS, POST"),
+        ("/exit-policy", "GET, HEAD, OPTIONS, PATCH"),
+        ("/livez", "GET, HEAD, OPTIONS"),
+        ("/", "GET, HEAD, OPTIONS, POST"),
+    ],
 )
 def test_a_wrong_method_is_told_all_the_right_ones(guarded: TestClient, path: str, methods: str) -> None:
     response = guarded.put(path)
