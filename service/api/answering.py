@@ -25,7 +25,7 @@ from service.spans.types import Entity
 from service.text.types import EncodedText
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorOut} for status in (400, 401, 413, 422, 429, 500, 503, 504)
+    status: {"model": ErrorOut} for status in (400, 401, 413, 415, 422, 429, 500, 503, 504)
 }
 
 

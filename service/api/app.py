@@ -14,7 +14,7 @@ from service.api.middleware import RequestMiddleware
 from service.api.routes import about, console, documentation, exit_policy, health, hugging_face, ner, strategies
 from service.api.state import Service
 
-OF_EVERY_ROUTE = (400, 408, 429, 431, 500)  # any connection may be cut off, and any route may fail
+OF_EVERY_ROUTE = (400, 408, 421, 422, 429, 431, 500)  # of any head, any connection that is cut off, any fault of ours
 
 
 def create_app(service: Service) -> FastAPI:

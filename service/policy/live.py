@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -128,7 +128,7 @@ class LivePolicy:
         *,
         source: Source,
         changed_by: str | None = None,
-        if_version: int | None = None,
+        if_versions: Collection[int] | None = None,
         dry_run: bool = False,
     ) -> PolicyState:
         """Change the policy in force by parameters, one goal or the autopilot's objective; return the state after that.
@@ -136,14 +136,15 @@ class LivePolicy:
         On a dry run, and when it raises, nothing changes. Every change switches the autopilot off, except the
         autopilot's own and the one that sets its objective.
 
-        Raises PolicyConflict if `if_version` is not the version in force, BadInput for changes that do not fit, and
-        EngineFailed if the change cannot be saved.
+        Raises PolicyConflict if the version in force is none of `if_versions`, BadInput for changes that do not fit,
+        and EngineFailed if the change cannot be saved.
         """
         with self._changing:
             before = self._current
-            if if_version is not None and if_version != before.version:
+            if if_versions is not None and before.version not in if_versions:
+                named = ", ".join(map(str, sorted(if_versions)))
                 raise PolicyConflict(
-                    f"If-Match names version {if_version}, but version {before.version} is in force; "
+                    f"If-Match names version {named}, but version {before.version} is in force; "
                     "read the policy again and repeat the change"
                 )
             policy, ladder = self._resolve(before, changes, source)

@@ -8,12 +8,13 @@ import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 
 from service.api.answering import ERRORS, AnsweredText, Asked, answer
+from service.api.exact_route import ExactRoute
 from service.api.keys import require_read
 from service.api.respond import respond
 from service.api.schemas.hugging_face import HuggingFaceEntity, HuggingFaceParameters, HuggingFaceRequest
 from service.spans.types import IntArray
 
-router = APIRouter()
+router = APIRouter(route_class=ExactRoute)
 
 _OF_A_TEXT, _OF_TEXTS = list[HuggingFaceEntity], list[list[HuggingFaceEntity]]
 

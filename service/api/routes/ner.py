@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from service.api.answering import ERRORS, AnsweredText, Asked, answer
+from service.api.exact_route import ExactRoute
 from service.api.keys import require_read
 from service.api.respond import respond
 from service.api.schemas.ner import NerRequest, NerResult, NerResults
@@ -17,7 +18,7 @@ from service.errors import BadInput
 from service.exits.words import WordProgress
 from service.stepping.inspection import LayerView
 
-router = APIRouter()
+router = APIRouter(route_class=ExactRoute)
 
 
 @router.post("/ner", response_model=NerResult | NerResults, responses=ERRORS, dependencies=[Depends(require_read)])

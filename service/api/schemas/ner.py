@@ -46,7 +46,7 @@ class NerRequest(BaseModel):
     timeout_ms: int | None = Field(None, ge=1, description="give up after this many milliseconds")
     split: bool = Field(True, description="split texts into sentences; false takes each as one")
     trace: bool = Field(False, description="say what the exit policy is and what it saw at every layer")
-    exit_policy: dict[str, Any] | None = Field(None, description="policy parameters for this request only")
+    exit_policy: dict[str, Any] | None = Field(None, description="for this request only: policy parameters, or a goal")
 
     @model_validator(mode="after")
     def _one_input(self) -> NerRequest:
