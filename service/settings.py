@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import BadInput
 
+NOT_THE_SERVERS = frozenset({"NER_URL", "NER_CPUS", "NER_E2E_REQUIRE_DOCKER"})  # variables that other commands read
 _PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -109,6 +113,7 @@ class Settings(BaseSettings):
 
 def read_settings() -> Settings:
     """Return the settings from the environment. Raises BadInput naming every variable that does not fit."""
+    _refuse_unknown(os.environ)
     try:
         return Settings()
     except ValidationError as error:
@@ -116,3 +121,14 @@ def read_settings() -> Settings:
             f"NER_{'_'.join(map(str, item['loc'])).upper()}={item['input']!r}: {item['msg']}" for item in error.errors()
         ]
         raise BadInput("; ".join(problems)) from error
+
+
+def _refuse_unknown(names: Iterable[str]) -> None:
+    """Raise BadInput for variables of our prefix that are no settings, since a misspelt one would be ignored."""
+    known = {f"NER_{name.upper()}" for name in Settings.model_fields} | NOT_THE_SERVERS
+    told = []
+    for name in sorted(name for name in names if name.upper().startswith("NER_") and name.upper() not in known):
+        nearest = get_close_matches(name.upper(), known, n=1, cutoff=0.0)[0]
+        told.append(f"{name} is no setting; the nearest is {nearest}")
+    if told:
+        raise BadInput(f"{'; '.join(told)}; correct or unset it (docs/configuration.md lists all)")

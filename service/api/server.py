@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import torch
 from service import __version__
 from service.api.http_server import Server
 from service.api.keys import Keys, load_admin_key
+from service.api.listening import bind
 from service.api.policy_observer import PolicyObserver
 from service.api.state import Service
 from service.assets import assets_of
@@ -63,9 +64,11 @@ def serve(process_started: float) -> None:
             "process per model and device: unset it, and start further instances on other ports instead, each with a "
             "NER_STATE_DIR of its own"
         )
-    with _no_other_server(settings.state_dir):
+    with ExitStack() as held:
+        sockets = [held.enter_context(bound) for bound in bind(settings.host, settings.port)]
+        held.enter_context(_no_other_server(settings.state_dir))
         service = build_service(settings)
-        Server(service, process_started).run()
+        Server(service, process_started).run(sockets)
     if service.engine.has_failed:
         raise EngineFailed("the engine failed too often, or hung, and the server ended; the log says which")
 
