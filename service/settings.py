@@ -106,9 +106,15 @@ class Settings(BaseSettings):
         description="folder for the exit policy, its history and a generated key; each server needs one of its own",
     )
     api_key: str = Field("", repr=False, description="if set, requests and reads need it as a bearer token")
+    api_key_file: str = Field(
+        "",
+        description="a file that has the API key, such as a mounted secret: unlike a variable it is not shown with the "
+        "process; an empty file counts as unset",
+    )
     admin_key: str = Field(
         "", repr=False, description="guards changes; if unset, one is generated and kept in the state folder, mode 0600"
     )
+    admin_key_file: str = Field("", description="a file that has the admin key, likewise")
 
 
 def read_settings() -> Settings:

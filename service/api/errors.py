@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import reprlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,16 +59,20 @@ _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _MAX_MESSAGE_CHARS = 1_000
 _MAX_PROBLEMS = 5  # of one request, in its message
 _FRAMEWORK = {  # type and message of errors that the framework raises
-    400: ("NotJSON", "the body is not JSON: it is no UTF-8, or it is nested too deeply"),
+    400: ("NotJSON", "the body is not JSON"),
     404: ("NotFound", "there is nothing at this path; GET /docs lists what there is"),
     405: ("MethodNotAllowed", "this path does not take this method"),
 }
 
 
 def error_body(message: str, error_type: str, request_id: str) -> dict[str, str]:
-    """Return the body of an error. A long message is cut; half of a surrogate pair is shown as its escape."""
+    """Return the body of an error; half of a surrogate pair is shown as its escape.
+
+    A long message is cut in the middle: what was given stands first, what to do about it last.
+    """
     if len(message) > _MAX_MESSAGE_CHARS:
-        message = f"{message[:_MAX_MESSAGE_CHARS]} ..."
+        half = _MAX_MESSAGE_CHARS // 2
+        message = f"{message[:half]} [...] {message[-half:]}"
     message = message.encode("utf-8", "backslashreplace").decode("utf-8")
     return {"error": message, "error_type": error_type, "request_id": request_id}
 
@@ -125,7 +130,10 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     if any(problem["type"] == "json_invalid" for problem in problems):
         reason = problems[0].get("ctx", {}).get("error", problems[0]["msg"])
         return _respond(request, 400, f"the body is not JSON: {reason}", "NotJSON")
-    return _respond(request, 422, "; ".join(map(_describe, problems[:_MAX_PROBLEMS])), "BadInput")
+    told = [_describe(problem) for problem in problems[:_MAX_PROBLEMS]]
+    if len(problems) > _MAX_PROBLEMS:
+        told.append(f"and {len(problems) - _MAX_PROBLEMS} more")
+    return _respond(request, 422, "; ".join(told), "BadInput")
 
 
 def _describe(problem: dict[str, Any]) -> str:
@@ -146,8 +154,21 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if request.method == "OPTIONS" and (error.status_code == 405 or _is_about_the_server(request)):
         return Response(status_code=204, headers={"Allow": _allowed_methods(request)})
     error_type, message = _FRAMEWORK.get(error.status_code, (type(error).__name__, str(error.detail)))
+    if error.status_code == 400:
+        message += f": {_why_not_read(error.__cause__)}"
     headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else dict(error.headers or {})
     return _respond(request, error.status_code, message, error_type, headers)
+
+
+def _why_not_read(cause: BaseException | None) -> str:
+    """Return why a body could not be read as JSON, by what its reader raised; what to do stands last."""
+    if isinstance(cause, UnicodeError):
+        return "it is no UTF-8; encode it so"
+    if isinstance(cause, RecursionError):
+        return "it is nested too deeply; send what the document at GET /docs shows"
+    if isinstance(cause, ValueError) and "integer string conversion" in str(cause):
+        return f"it has a number of more than {sys.get_int_max_str_digits()} digits; send one that is shorter"
+    return "it cannot be read; send what the document at GET /docs shows"
 
 
 def _is_about_the_server(request: Request) -> bool:

@@ -60,6 +60,20 @@ def _same(given: str | None, expected: str) -> bool:
     return given is not None and hmac.compare_digest(given.encode("latin-1"), expected.encode())
 
 
+def read_key(variable: str, key: str, file: str) -> str:
+    """Return a key that was given itself or in a file, empty if it was given in neither way; `variable` names it.
+
+    Raises BadInput for both at once, and for a file that cannot be read.
+    """
+    try:
+        kept = _read_key(Path(file)) if file else ""
+    except OSError as error:
+        raise BadInput(f"{variable}_FILE={file!r} cannot be read: {error.strerror}; let the server read it") from error
+    if key and kept:
+        raise BadInput(f"{variable} is set, and {variable}_FILE={file!r} has a key as well; expected one of them")
+    return key or kept
+
+
 def load_admin_key(configured: str, state_dir: Path) -> tuple[str, Path | None]:
     """Return the admin key and, for a generated one, its file (mode 0600), else None. Raises OSError or BadInput."""
     if configured:
@@ -77,7 +91,7 @@ def _read_key(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is no key: it is not UTF-8 ({error.reason}); remove it, and one is generated") from None
+        raise BadInput(f"{path} is no key: it is not UTF-8 ({error.reason}); write one, or remove it") from None
 
 
 _bearer = HTTPBearer(auto_error=False, description="The API key or the admin key")

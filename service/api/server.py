@@ -16,7 +16,7 @@ import torch
 
 from service import __version__
 from service.api.http_server import Server
-from service.api.keys import Keys, load_admin_key
+from service.api.keys import Keys, load_admin_key, read_key
 from service.api.listening import bind
 from service.api.policy_observer import PolicyObserver
 from service.api.state import Service
@@ -116,7 +116,8 @@ def build_service(settings: Settings) -> Service:
             now=lambda: datetime.now(UTC),
             on_change=PolicyObserver(metrics.policy).policy_changed,
         )
-        admin_key, key_file = load_admin_key(settings.admin_key, settings.state_dir)
+        given = read_key("NER_ADMIN_KEY", settings.admin_key, settings.admin_key_file)
+        admin_key, key_file = load_admin_key(given, settings.state_dir)
     except OSError as error:
         raise _state_unusable(settings.state_dir, error) from error
     log.info("exit policy", extra={"data": {"version": policy.current.version, "changes_kept": len(policy.history())}})
@@ -136,7 +137,7 @@ def build_service(settings: Settings) -> Service:
         ModelStepper(executor), policy=policy, limits=limits, observer=observer, shadows=shadows, prepare=prepare
     )
     autopilot = Autopilot(policy, traffic, engine.load, time.monotonic)
-    keys = Keys(settings.api_key, admin_key)
+    keys = Keys(read_key("NER_API_KEY", settings.api_key, settings.api_key_file), admin_key)
     return Service(
         settings,
         config,

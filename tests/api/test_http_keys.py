@@ -205,3 +205,26 @@ def test_an_empty_key_file_is_filled_again(tmp_path: Path) -> None:
     key, _ = load_admin_key("", tmp_path)
     assert len(key) >= 32
     assert load_admin_key("", tmp_path)[0] == key
+
+
+def test_keys_may_come_from_files(start: Start, tmp_path: Path) -> None:
+    for name, key in (("api", "of-the-api\n"), ("admin", "of-the-admin\n")):
+        (tmp_path / name).write_text(key)
+    client = start(admin_key="", api_key_file=str(tmp_path / "api"), admin_key_file=str(tmp_path / "admin"))
+    of_api, of_admin = ({"Authorization": f"Bearer of-the-{name}"} for name in ("api", "admin"))
+    assert [status(client, "GET", "/info", headers) for headers in ({}, of_api, of_admin)] == [401, 200, 200]
+    assert [status(client, "PATCH", "/exit-policy", headers) for headers in ({}, of_api, of_admin)] == [401, 403, 200]
+
+
+def test_an_empty_key_file_counts_as_unset(build: Build, tmp_path: Path) -> None:
+    service = build(admin_key="", api_key_file="/dev/null", admin_key_file="/dev/null")
+    assert service.keys.api_key == "" and len(service.keys.admin_key) > 30
+
+
+def test_a_key_that_is_given_twice_or_whose_file_is_not_there_is_refused(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("b")
+    with pytest.raises(BadInput, match="NER_API_KEY is set, and NER_API_KEY_FILE="):
+        build(api_key="a", api_key_file=str(tmp_path / "key"))
+    assert build(api_key="a", api_key_file="/dev/null").keys.api_key == "a"
+    with pytest.raises(BadInput, match="NER_ADMIN_KEY_FILE='/nowhere' cannot be read: No such file"):
+        build(admin_key="", admin_key_file="/nowhere")
