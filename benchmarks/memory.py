@@ -44,9 +44,8 @@ def endless(texts: list[str]) -> Iterator[str]:
 async def post(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: str) -> int:
     """Send one request on an open connection; return the status of its answer."""
     body = json.dumps({"text": text}).encode()
-    head = (
-        f"POST /ner HTTP/1.1\r\nHost: server\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    head = "POST /ner HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     answer = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
     (length,) = (int(line.split(b":")[1]) for line in answer if line.startswith(b"content-length:"))

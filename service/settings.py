@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import BadInput
 
+NOT_THE_SERVERS = frozenset({"NER_URL", "NER_CPUS", "NER_E2E_REQUIRE_DOCKER"})  # variables that other commands read
 _PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -26,6 +30,12 @@ class Settings(BaseSettings):
         le=65_535,
         description="port for /livez, /readyz, /health and /metrics alone, which a thread of its own answers whatever "
         "the main port suffers; 0 takes a free one and says which; unset: they are on the main port only",
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="names by which clients may address the service, beside addresses, localhost and NER_HOST; commas "
+        "between them, `*.example.org` for all names below one, `*` for any; others are refused, since a page whose "
+        "name was made to lead here could use the service from a browser beside it",
     )
     root_path: str = Field("", description="path prefix that a reverse proxy strips, so that links on our pages hold")
 
@@ -88,18 +98,35 @@ class Settings(BaseSettings):
         description="share of early leavers that run on to full depth in idle time, to see whether leaving cost them",
     )
 
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least that is logged; changes of the policy and draining are info"
+    )
+    log_format: Literal["json", "plain"] = Field(
+        "json", description="json for machines: an object a line; plain for people who read along"
+    )
+    access_log: bool = Field(
+        False, description="a line for every request, of level info; off, since metrics count them for less"
+    )
+
     state_dir: Path = Field(
         Path("state"),
         description="folder for the exit policy, its history and a generated key; each server needs one of its own",
     )
     api_key: str = Field("", repr=False, description="if set, requests and reads need it as a bearer token")
+    api_key_file: str = Field(
+        "",
+        description="a file that has the API key, such as a mounted secret: unlike a variable it is not shown with the "
+        "process; an empty file counts as unset",
+    )
     admin_key: str = Field(
         "", repr=False, description="guards changes; if unset, one is generated and kept in the state folder, mode 0600"
     )
+    admin_key_file: str = Field("", description="a file that has the admin key, likewise")
 
 
 def read_settings() -> Settings:
     """Return the settings from the environment. Raises BadInput naming every variable that does not fit."""
+    _refuse_unknown(os.environ)
     try:
         return Settings()
     except ValidationError as error:
@@ -107,3 +134,14 @@ def read_settings() -> Settings:
             f"NER_{'_'.join(map(str, item['loc'])).upper()}={item['input']!r}: {item['msg']}" for item in error.errors()
         ]
         raise BadInput("; ".join(problems)) from error
+
+
+def _refuse_unknown(names: Iterable[str]) -> None:
+    """Raise BadInput for variables of our prefix that are no settings, since a misspelt one would be ignored."""
+    known = {f"NER_{name.upper()}" for name in Settings.model_fields} | NOT_THE_SERVERS
+    told = []
+    for name in sorted(name for name in names if name.upper().startswith("NER_") and name.upper() not in known):
+        nearest = get_close_matches(name.upper(), known, n=1, cutoff=0.0)[0]
+        told.append(f"{name} is no setting; the nearest is {nearest}")
+    if told:
+        raise BadInput(f"{'; '.join(told)}; correct or unset it (docs/configuration.md lists all)")

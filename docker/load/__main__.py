@@ -2,7 +2,7 @@
 
 LOAD_URL         where to post, http://127.0.0.1:8000/ner
 LOAD_PEAK_RATE   requests per second at the dinner hour, 60
-NER_API_KEY      sent along if set
+NER_API_KEY      sent along if set, as is the key in the file NER_API_KEY_FILE
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 from load.arrivals import arrival_times
@@ -25,7 +26,7 @@ REPORT_EVERY_S = 10.0
 async def main() -> None:
     """Send each request when it is due, whether or not earlier ones were answered; at the end, wait for all answers."""
     url = os.environ.get("LOAD_URL", "http://127.0.0.1:8000/ner")
-    key = os.environ.get("NER_API_KEY", "")
+    key = os.environ.get("NER_API_KEY") or Path(os.environ.get("NER_API_KEY_FILE", os.devnull)).read_text().strip()
     peak_rate = float(os.environ.get("LOAD_PEAK_RATE", "60"))
     random, outcomes = Random(), Counter[str]()
     running: set[asyncio.Task[None]] = set()

@@ -28,7 +28,7 @@ from service.text.types import EncodedText
 LONG_SEQUENCES = 64  # of a request with which the event loop takes about a millisecond
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorOut} for status in (400, 401, 413, 422, 429, 500, 503, 504)
+    status: {"model": ErrorOut} for status in (400, 401, 413, 415, 422, 429, 500, 503, 504)
 }
 
 

@@ -11,10 +11,10 @@ from fastapi_offline import FastAPIOffline
 from service import __version__
 from service.api.errors import add_error_handlers, described
 from service.api.middleware import RequestMiddleware
-from service.api.routes import about, console, exit_policy, health, hugging_face, ner, strategies
+from service.api.routes import about, console, documentation, exit_policy, health, hugging_face, ner, strategies
 from service.api.state import Service
 
-OF_EVERY_ROUTE = (400, 408, 429, 431, 500)  # any connection may be cut off, and any route may fail
+OF_EVERY_ROUTE = (400, 408, 421, 422, 429, 431, 500)  # of any head, any connection that is cut off, any fault of ours
 
 
 def create_app(service: Service) -> FastAPI:
@@ -33,11 +33,13 @@ def create_app(service: Service) -> FastAPI:
         title="Named entities with early exit",
         version=__version__,
         lifespan=lifespan,
-        static_url="/docs-assets",
+        static_url=documentation.ASSETS,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.service = service
     app.add_middleware(RequestMiddleware, service=service)
     add_error_handlers(app)
-    for routes in (ner, hugging_face, exit_policy, strategies, health, about, console):
+    for routes in (ner, hugging_face, exit_policy, strategies, health, about, console, documentation):
         app.include_router(routes.router, responses=described(*OF_EVERY_ROUTE))
     return app

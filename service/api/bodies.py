@@ -8,12 +8,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
+
+from service.api.exact_route import ExactRoute
 
 LARGE_BYTES = 65_536  # of a body that takes about a millisecond
 
 
-class BodyRoute(APIRoute):
+class BodyRoute(ExactRoute):
     """A route that takes JSON."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -6,6 +6,7 @@ Whole requests are left to the middleware.
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from asyncio import BaseTransport
@@ -23,6 +24,7 @@ MAX_HEAD_BYTES = 65_536  # of request line and headers, and of what may come bet
 MAX_PIPELINED = 64  # requests that a client may send ahead of their answers; few clients do
 UNCOUNTED_BYTES = 16_384  # of an answer that may wait to be taken before it counts
 GRACE_S = 0.5  # how long a request that was sent before the server ended has to arrive
+_HOST = re.compile(rb"(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d*)?")
 LINGER_S = 1.0  # how long a refused client that still sends has to read why, before it is cut off
 
 
@@ -52,6 +54,12 @@ class Refusal:
 
 
 MALFORMED = Refusal("malformed", 400, "NotHTTP", "what was sent is not HTTP/1.1, or not without doubt; send it anew")
+HOST_UNCLEAR = Refusal(
+    "malformed", 400, "NotHTTP", "the request does not say clearly which host it is for; send exactly one Host header"
+)
+ENCODED = Refusal(
+    "malformed", 400, "NotHTTP", "the only Transfer-Encoding that is read is chunked; send the body without another"
+)
 HEAD_TOO_LARGE = Refusal(
     "head_too_large", 431, "HeadTooLarge", f"the request's line and headers are over {MAX_HEAD_BYTES} bytes; send fewer"
 )
@@ -194,8 +202,11 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:  # an upgrade, such as to h2c, is a wish, and ignored
-            lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
+            version = self.parser.get_http_version().encode()
+            lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
             lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+            self.parser = httptools.HttpRequestParser(self)  # one that has seen a last request reads no more
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
             return self._parse(b"\r\n".join([*lines, b"", data[upgrade.args[0] :]]))
         except httptools.HttpParserError:
             return self._refusal or MALFORMED
@@ -222,10 +233,23 @@ class Connection(HttpToolsProtocol):
             raise ValueError(HEAD_TOO_LARGE.reason)
         if self.parser.get_method() == b"CONNECT" or len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError(MALFORMED.reason)
+        self._check_head()
         if not self.parser.should_upgrade():
             self.scope["state"]["arrived"] = time.monotonic()
             super().on_headers_complete()
             self._take_turns()
+
+    def _check_head(self) -> None:
+        """Refuse a head that says in no way, or in two, which host it is for, or that wants its body decoded."""
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if not hosts and self.parser.get_http_version() == "1.0":  # which did not know it yet
+            hosts = [_host_in_target(self.url) or b"localhost"]
+        if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]) or _host_in_target(self.url) not in (None, hosts[0]):
+            self._refusal = HOST_UNCLEAR
+        elif any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self.headers):
+            self._refusal = ENCODED
+        if self._refusal is not None:
+            raise ValueError(self._refusal.reason)
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
@@ -300,7 +324,14 @@ class Connection(HttpToolsProtocol):
         """Answer in place of the application, which is told that the client has disconnected."""
         if self.cycle is not None:
             self.cycle.disconnected = True
+            self.cycle.waiting_for_100_continue = False  # else it is written after this answer
             self.cycle.body.clear()
             self.cycle.message_event.set()
         self._connections.metrics.request_done("other", refusal.status)
         self.transport.write(refusal.to_bytes(self.server_state.default_headers))
+
+
+def _host_in_target(target: bytes) -> bytes | None:
+    """Return the host, with its port, of a request target that is a whole URL; None for a path."""
+    scheme, separator, rest = target.partition(b"://")
+    return rest.partition(b"/")[0] if separator and scheme.isalpha() else None

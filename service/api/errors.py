@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import reprlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
+from starlette.types import Scope
 
 from service.api.answering import ClientLeft
-from service.api.keys import KeyMissing, KeyTooWeak
+from service.api.keys import KeyMissing, KeyTooWeak, KeyWrong
 from service.api.schemas.errors import ErrorOut
 from service.errors import (
     BadInput,
@@ -29,35 +31,58 @@ from service.errors import (
 
 log = logging.getLogger(__name__)
 
+
+class EncodingRefused(ServiceError):
+    """The body is packed in a way that the service does not read."""
+
+
 _STATUS: Sequence[tuple[type[ServiceError], int]] = (  # first match wins, so subclasses come first
     (TooLarge, 413),
     (BadInput, 422),
     (KeyMissing, 401),
+    (KeyWrong, 401),
     (KeyTooWeak, 403),
     (PolicyConflict, 412),
+    (EncodingRefused, 415),
     (Overloaded, 429),
     (NotReady, 503),
     (TimedOut, 504),
     (ClientLeft, 499),  # no client reads it, but the count of answers needs it
     (EngineFailed, 500),
 )
-_HEADERS = {401: {"WWW-Authenticate": "Bearer"}}
+_HEADERS = {
+    401: {"WWW-Authenticate": "Bearer"},
+    415: {"Accept-Encoding": "identity"},
+}
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _MAX_MESSAGE_CHARS = 1_000
 _MAX_PROBLEMS = 5  # of one request, in its message
 _FRAMEWORK = {  # type and message of errors that the framework raises
-    400: ("NotJSON", "the body is not JSON: it is no UTF-8, or it is nested too deeply"),
+    400: ("NotJSON", "the body is not JSON"),
     404: ("NotFound", "there is nothing at this path; GET /docs lists what there is"),
     405: ("MethodNotAllowed", "this path does not take this method"),
 }
 
 
 def error_body(message: str, error_type: str, request_id: str) -> dict[str, str]:
-    """Return the body of an error. A long message is cut; half of a surrogate pair is shown as its escape."""
+    """Return the body of an error; half of a surrogate pair is shown as its escape.
+
+    A long message is cut in the middle: what was given stands first, what to do about it last.
+    """
     if len(message) > _MAX_MESSAGE_CHARS:
-        message = f"{message[:_MAX_MESSAGE_CHARS]} ..."
+        half = _MAX_MESSAGE_CHARS // 2
+        message = f"{message[:half]} [...] {message[-half:]}"
     message = message.encode("utf-8", "backslashreplace").decode("utf-8")
     return {"error": message, "error_type": error_type, "request_id": request_id}
+
+
+def endpoint_of(scope: Scope) -> str:
+    """Return the path of the request's route, or "other" if none matched, so that labels and logs have few values.
+
+    "/" stands for POST /, which takes Hugging Face's format; the page at GET / is called "console".
+    """
+    path: str = getattr(scope.get("route"), "path", "other")
+    return "console" if path == "/" and scope["method"] in ("GET", "HEAD") else path
 
 
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -83,8 +108,17 @@ def _respond(
 
 async def _service_error(request: Request, error: Exception) -> JSONResponse:
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    if status == 500:  # the engine logged what happened; this line says to whom
-        log.error("request failed", extra={"data": {"request_id": request.state.request_id, "error": str(error)}})
+    told = {
+        "request_id": request.state.request_id,
+        "endpoint": endpoint_of(request.scope),
+        "status": status,
+        "error_type": type(error).__name__,
+    }
+    if status in (401, 403):
+        log.warning("key refused", extra={"data": {**told, "client": request.client.host if request.client else None}})
+    elif status >= 500:  # of a 500 the engine logged what happened; this line says to whom
+        level = logging.ERROR if status == 500 else logging.WARNING
+        log.log(level, "request failed", extra={"data": {**told, "error": str(error)}})
     headers = {"Retry-After": f"{error.retry_after_s:.0f}"} if isinstance(error, Overloaded) else None
     return _respond(request, status, str(error), type(error).__name__, headers)
 
@@ -96,7 +130,10 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     if any(problem["type"] == "json_invalid" for problem in problems):
         reason = problems[0].get("ctx", {}).get("error", problems[0]["msg"])
         return _respond(request, 400, f"the body is not JSON: {reason}", "NotJSON")
-    return _respond(request, 422, "; ".join(map(_describe, problems[:_MAX_PROBLEMS])), "BadInput")
+    told = [_describe(problem) for problem in problems[:_MAX_PROBLEMS]]
+    if len(problems) > _MAX_PROBLEMS:
+        told.append(f"and {len(problems) - _MAX_PROBLEMS} more")
+    return _respond(request, 422, "; ".join(told), "BadInput")
 
 
 def _describe(problem: dict[str, Any]) -> str:
@@ -109,18 +146,42 @@ def _describe(problem: dict[str, Any]) -> str:
     return f"{place}: {message}; given {reprlib.repr(problem.get('input'))}"
 
 
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise TypeError("this handler is registered for HTTPException alone")
     if isinstance(error.__cause__, ServiceError):  # raised while the body was read, which the framework takes for a 400
         return await _service_error(request, error.__cause__)
+    if request.method == "OPTIONS" and (error.status_code == 405 or _is_about_the_server(request)):
+        return Response(status_code=204, headers={"Allow": _allowed_methods(request)})
     error_type, message = _FRAMEWORK.get(error.status_code, (type(error).__name__, str(error.detail)))
+    if error.status_code == 400:
+        message += f": {_why_not_read(error.__cause__)}"
     headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else dict(error.headers or {})
     return _respond(request, error.status_code, message, error_type, headers)
 
 
+def _why_not_read(cause: BaseException | None) -> str:
+    """Return why a body could not be read as JSON, by what its reader raised; what to do stands last."""
+    if isinstance(cause, UnicodeError):
+        return "it is no UTF-8; encode it so"
+    if isinstance(cause, RecursionError):
+        return "it is nested too deeply; send what the document at GET /docs shows"
+    if isinstance(cause, ValueError) and "integer string conversion" in str(cause):
+        return f"it has a number of more than {sys.get_int_max_str_digits()} digits; send one that is shorter"
+    return "it cannot be read; send what the document at GET /docs shows"
+
+
+def _is_about_the_server(request: Request) -> bool:
+    """Return whether the request is `OPTIONS *`, which asks of no path in particular."""
+    return bool(request.scope["path"] == request.scope.get("root_path", "") + "*")
+
+
 def _allowed_methods(request: Request) -> str:
     """Return the methods of every route of the request's path; the framework names only the first route's."""
+    if _is_about_the_server(request):
+        return ", ".join(_METHODS)
     scopes = {method: {**request.scope, "method": method} for method in _METHODS}
     routes = request.app.router.routes
-    return ", ".join(m for m in _METHODS if any(route.matches(scopes[m])[0] is Match.FULL for route in routes))
+    found = {m for m in _METHODS if any(route.matches(scopes[m])[0] is Match.FULL for route in routes)}
+    found |= {"OPTIONS", *(["HEAD"] if "GET" in found else [])}
+    return ", ".join(sorted(found))

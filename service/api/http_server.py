@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import math
 import os
@@ -21,6 +22,7 @@ import uvicorn
 from service.api.app import create_app
 from service.api.connections import Connection, Connections
 from service.api.health_server import HealthServer
+from service.api.listening import cannot_listen, url_of
 from service.api.state import Service
 
 log = logging.getLogger("service")
@@ -65,16 +67,25 @@ class Server(uvicorn.Server):
         super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, then log the address, and the seconds since the process started."""
-        await super().startup(sockets)
-        if self.should_exit:  # the port was taken; uvicorn has said so
+        """Begin to listen, then log the address, and the seconds since the process started.
+
+        Raises BadInput if another process has begun to listen on the same port since ours was bound.
+        """
+        try:
+            await super().startup(sockets)
+            if any(bound.fileno() < 0 for bound in sockets or ()):  # uvloop's way to say that it cannot listen there
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        except OSError as error:
+            await self.lifespan.shutdown()
+            raise cannot_listen(self.config.host, self.config.port, error) from error
+        if self.should_exit:
             return
         if self._health is not None:
             self._health.start()
         port = self.servers[0].sockets[0].getsockname()[1]
         seconds = time.monotonic() - self._process_started
         data = {
-            "url": f"http://{self.config.host}:{port}",
+            "url": url_of(self.config.host, port),
             "model": self._service.model_reference,
             "seconds": round(seconds, 2),
         }
@@ -126,6 +137,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         if self._health is not None:
             self._health.close()
+        log.info("ended")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal: no longer ready, but still answering. End after drain_s, or at a second signal."""

@@ -17,7 +17,11 @@ from service.files import write_whole
 
 
 class KeyMissing(ServiceError):
-    """The caller gave no key, or a wrong one, for a call that needs one."""
+    """The caller gave no key for a call that needs one."""
+
+
+class KeyWrong(ServiceError):
+    """The caller gave a key that is none of the server's."""
 
 
 class KeyTooWeak(ServiceError):
@@ -32,22 +36,42 @@ class Keys:
     admin_key: str = field(repr=False)
 
     def check_read(self, given: str | None) -> None:
-        """Raise KeyMissing unless `given` may send requests and read."""
+        """Raise KeyMissing or KeyWrong unless `given` may send requests and read."""
         if self.api_key and not (_same(given, self.api_key) or _same(given, self.admin_key)):
-            raise KeyMissing("this call needs the API key or the admin key, as 'Authorization: Bearer KEY'")
+            raise _refused(given, "the API key or the admin key (NER_API_KEY, NER_ADMIN_KEY)")
 
     def check_admin(self, given: str | None) -> None:
-        """Raise KeyTooWeak for the API key, and KeyMissing for any other key than the admin key."""
+        """Raise KeyTooWeak for the API key, and KeyMissing or KeyWrong unless `given` is the admin key."""
         if _same(given, self.admin_key):
             return
         if self.api_key and _same(given, self.api_key):
             raise KeyTooWeak("this call needs the admin key (NER_ADMIN_KEY); an API key was given")
-        raise KeyMissing("this call needs the admin key (NER_ADMIN_KEY), as 'Authorization: Bearer KEY'")
+        raise _refused(given, "the admin key (NER_ADMIN_KEY)")
+
+
+def _refused(given: str | None, needed: str) -> ServiceError:
+    if not given:
+        return KeyMissing(f"no key was given; this call needs {needed}, as 'Authorization: Bearer KEY'")
+    return KeyWrong(f"the key that was given is wrong; this call needs {needed}")
 
 
 def _same(given: str | None, expected: str) -> bool:
     """Compare two keys: `given` is a header that the framework decoded as Latin-1; `expected` is sent as UTF-8."""
     return given is not None and hmac.compare_digest(given.encode("latin-1"), expected.encode())
+
+
+def read_key(variable: str, key: str, file: str) -> str:
+    """Return a key that was given itself or in a file, empty if it was given in neither way; `variable` names it.
+
+    Raises BadInput for both at once, and for a file that cannot be read.
+    """
+    try:
+        kept = _read_key(Path(file)) if file else ""
+    except OSError as error:
+        raise BadInput(f"{variable}_FILE={file!r} cannot be read: {error.strerror}; let the server read it") from error
+    if key and kept:
+        raise BadInput(f"{variable} is set, and {variable}_FILE={file!r} has a key as well; expected one of them")
+    return key or kept
 
 
 def load_admin_key(configured: str, state_dir: Path) -> tuple[str, Path | None]:
@@ -67,7 +91,7 @@ def _read_key(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is no key: it is not UTF-8 ({error.reason}); remove it, and one is generated") from None
+        raise BadInput(f"{path} is no key: it is not UTF-8 ({error.reason}); write one, or remove it") from None
 
 
 _bearer = HTTPBearer(auto_error=False, description="The API key or the admin key")

@@ -18,12 +18,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.answering import ClientLeft
 from service.api.connections import LINGER_S
-from service.api.errors import error_body
+from service.api.errors import EncodingRefused, endpoint_of, error_body
+from service.api.hosts import AllowedHosts, HostRefused
 from service.api.keys import check_key
 from service.api.state import Service
 from service.errors import Overloaded, TooLarge
+from service.logs import request_id
 
 log = logging.getLogger(__name__)
+access_log = logging.getLogger("service.access")
 
 OF_ENTITIES = ("/ner", "/")  # paths to which a POST asks for entities
 SHORT_BODY_BYTES = 65_536  # of a refused request, whose connection is kept
@@ -40,6 +43,8 @@ class RequestMiddleware:
         self._service = service
         self._bodies = BodyBudget(service.settings.queue_bytes)
         self._ids = RequestIds()
+        settings = service.settings
+        self._hosts = AllowedHosts([settings.host, *settings.allowed_hosts.split(",")])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,12 +54,18 @@ class RequestMiddleware:
             await self._refuse(scope, send, overload)
             return
         exchange = _Exchange(self._service, self._bodies, self._ids, scope, receive, send)
+        request_id.set(exchange.request_id)  # every request is a task, and so a context, of its own
         try:
-            await self._app(scope, exchange.receive, exchange.send)
+            self._hosts.check(exchange.host)
+            await self._app(exchange.scope, exchange.receive, exchange.send)
+        except HostRefused as error:
+            body = error_body(str(error), "HostRefused", exchange.request_id)
+            await JSONResponse(body, 421)(scope, exchange.receive, exchange.send)
         except Exception:
-            log.exception("request failed", extra={"data": {"request_id": exchange.request_id}})
-            if exchange.is_answered:
-                raise
+            if exchange.status is not None:
+                raise  # the server logs it, and ends the connection
+            told = {"request_id": exchange.request_id, "endpoint": endpoint_of(exchange.scope), "status": 500}
+            log.exception("request failed", extra={"data": told})
             message = "the service failed on this request; the log has the details under its id"
             body = error_body(message, "InternalError", exchange.request_id)
             await JSONResponse(body, 500, headers={"Connection": "close"})(scope, exchange.receive, exchange.send)
@@ -131,26 +142,34 @@ class _Exchange:
     ) -> None:
         self._service = service
         self._bodies = bodies
-        self._scope = scope
+        self._method: str = scope["method"]
+        self.scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope  # routes know no HEAD
         self._receive = receive
         self._send = send
         headers = dict(scope["headers"])
+        self.host = headers.get(b"host", b"localhost").decode("latin-1")  # HTTP/1.0 may leave it out
         self.request_id = ids.id_of(headers)
-        state = scope.setdefault("state", {})
+        state = self.scope.setdefault("state", {})
         state["request_id"] = self.request_id
         state.setdefault("arrived", time.monotonic())
         length = headers.get(b"content-length", b"0")
         self._length = int(length) if length.isdigit() else 0  # as the client says; the bytes are counted, too
         self._is_unread = self._length > 0 or b"transfer-encoding" in headers
+        self._encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
         self._has_read = False
         self._taken = 0
-        self.is_answered = False
+        self._started = time.monotonic()
+        self.status: int | None = None  # of the answer, once there is one
 
     async def receive(self) -> Message:
         """Return the whole body, once; then whatever the server sends. Raises the error that refuses the request."""
         if self._has_read:
             return await self._receive()
-        await check_key(Request(self._scope))
+        await check_key(Request(self.scope))
+        if self._is_unread and self._encoding not in ("", "identity"):
+            raise EncodingRefused(
+                f"the body's Content-Encoding is {self._encoding!r}; send it as it is, without that header"
+            )
         body = await self._read_body()
         self._has_read, self._is_unread = True, False
         return {"type": "http.request", "body": body, "more_body": False}
@@ -158,12 +177,14 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         """Send a part of the answer; count the answer, and put the request's id on it."""
         if message["type"] == "http.response.start":
-            self.is_answered = True
-            headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
+            self.status = message["status"]
+            headers = [*map(_local, message.get("headers", ())), (b"x-request-id", self.request_id.encode())]
             if self._is_unread or self._service.is_draining:
                 headers.append((b"connection", b"close"))
-            self._service.metrics.http.request_done(_endpoint(self._scope), message["status"])
+            self._service.metrics.http.request_done(endpoint_of(self.scope), message["status"])
             await self._send({**message, "headers": headers})
+        elif self._method == "HEAD":
+            await self._send({**message, "body": b""})
         elif self._is_unread and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
             await self._discard_body()
@@ -172,8 +193,12 @@ class _Exchange:
             await self._send(message)
 
     def end(self) -> None:
-        """Return the body's bytes to the budget, since the request is done."""
+        """Return the body's bytes to the budget, since the request is done; log it if the operator wants that."""
         self._bodies.give_back(self._taken)
+        if self._service.settings.access_log:
+            milliseconds = round(1_000 * (time.monotonic() - self._started), 3)
+            told = {"method": self._method, "endpoint": endpoint_of(self.scope), "status": self.status}
+            access_log.info("request", extra={"data": {**told, "ms": milliseconds}})
 
     async def _read_body(self) -> bytes:
         limit = self._service.settings.max_body_bytes
@@ -224,10 +249,9 @@ def _path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
-def _endpoint(scope: Scope) -> str:
-    """Return the path of the request's route, or "other" if none matched, so that the label has few values.
-
-    "/" stands for POST /, which takes Hugging Face's format; the page at GET / is called "console".
-    """
-    path: str = getattr(scope.get("route"), "path", "other")
-    return "console" if path == "/" and scope["method"] in ("GET", "HEAD") else path
+def _local(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """Return a header; of a Location on this server the path alone, since the host is what the client said it is."""
+    name, value = header
+    if name != b"location" or b"://" not in value:
+        return header
+    return name, b"/" + value.partition(b"://")[2].partition(b"/")[2].lstrip(b"/")

@@ -8,15 +8,18 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import fastapi
 import torch
 
 from service import __version__
 from service.api.http_server import Server
-from service.api.keys import Keys, load_admin_key
+from service.api.keys import Keys, load_admin_key, read_key
+from service.api.listening import bind
 from service.api.policy_observer import PolicyObserver
 from service.api.state import Service
 from service.assets import assets_of
@@ -31,7 +34,7 @@ from service.executors.executor import Executor
 from service.exits.operating_points import Calibration
 from service.exits.policies import EXIT_REASONS
 from service.exits.policies.full_depth import FullDepth
-from service.logs import log_as_json
+from service.logs import start_logging
 from service.metrics import Metrics
 from service.metrics.engine import EngineMetrics
 from service.models.device import available_cores, use_threads
@@ -39,6 +42,7 @@ from service.models.store import find_model, load_model
 from service.policy.captured import CapturedPolicy
 from service.policy.goals import Goals
 from service.policy.live import LivePolicy
+from service.policy.lock import StateLock
 from service.policy.store import StateFolder
 from service.settings import Settings, read_settings
 from service.stepping.advance import run
@@ -59,17 +63,20 @@ WARM_UP_TEXTS = ("Warm up.", "Ada Lovelace worked with Charles Babbage in London
 
 def serve(process_started: float) -> None:
     """Serve until SIGTERM or SIGINT. `process_started`: monotonic seconds, from which the time to ready counts."""
-    log_as_json()
     settings = read_settings()
+    start_logging(settings.log_level, settings.log_format)
     if (workers := os.environ.get("WEB_CONCURRENCY", "").strip()) not in ("", "1"):
         raise BadInput(
             f"WEB_CONCURRENCY is {workers!r}; expected one worker, since the exit policy and the metrics live in one "
             "process per model and device: unset it, and start further instances on other ports instead, each with a "
             "NER_STATE_DIR of its own"
         )
-    service = build_service(settings)
-    _share_the_interpreter()
-    Server(service, process_started).run()
+    with ExitStack() as held:
+        sockets = [held.enter_context(bound) for bound in bind(settings.host, settings.port)]
+        held.enter_context(_no_other_server(settings.state_dir))
+        service = build_service(settings)
+        _share_the_interpreter()
+        Server(service, process_started).run(sockets)
     if service.engine.has_failed:
         raise EngineFailed("the engine failed too often, or hung, and the server ended; the log says which")
 
@@ -121,15 +128,15 @@ def build_service(settings: Settings) -> Service:
     try:
         policy = LivePolicy(
             Goals.of(stored.reference, assets, calibration),
-            StateFolder(settings.state_dir, stored.reference),
+            StateFolder.within(settings.state_dir, stored.reference),
             now=lambda: datetime.now(UTC),
             on_change=PolicyObserver(metrics.policy).policy_changed,
         )
-        admin_key, key_file = load_admin_key(settings.admin_key, settings.state_dir)
+        given = read_key("NER_ADMIN_KEY", settings.admin_key, settings.admin_key_file)
+        admin_key, key_file = load_admin_key(given, settings.state_dir)
     except OSError as error:
-        raise BadInput(
-            f"NER_STATE_DIR={str(settings.state_dir)!r} cannot be used: {error}; name a folder that can be written to"
-        ) from error
+        raise _state_unusable(settings.state_dir, error) from error
+    log.info("exit policy", extra={"data": {"version": policy.current.version, "changes_kept": len(policy.history())}})
     if key_file is not None:
         log.info("admin key", extra={"data": {"file": str(key_file.resolve())}})
     max_step_pieces = settings.max_step_tokens or executor.max_step_pieces
@@ -146,7 +153,7 @@ def build_service(settings: Settings) -> Service:
         ModelStepper(executor), policy=policy, limits=limits, observer=observer, shadows=shadows, prepare=prepare
     )
     autopilot = Autopilot(policy, traffic, engine.load, time.monotonic)
-    keys = Keys(settings.api_key, admin_key)
+    keys = Keys(read_key("NER_API_KEY", settings.api_key, settings.api_key_file), admin_key)
     return Service(
         settings,
         config,
@@ -160,6 +167,23 @@ def build_service(settings: Settings) -> Service:
         autopilot,
         environment,
     )
+
+
+@contextmanager
+def _no_other_server(state_dir: Path) -> Iterator[None]:
+    """Hold the state folder. Raises BadInput if another server does."""
+    try:
+        lock = StateLock(state_dir)
+    except OSError as error:
+        raise _state_unusable(state_dir, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _state_unusable(state_dir: Path, error: OSError) -> BadInput:
+    return BadInput(f"NER_STATE_DIR={str(state_dir)!r} cannot be used: {error}; name a folder that can be written to")
 
 
 def _compare(provenance: Mapping[str, object], device: Mapping[str, object]) -> None:

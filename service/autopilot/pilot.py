@@ -85,7 +85,7 @@ class Autopilot:
         """Put the state's level in force, unless somebody else has changed the policy meanwhile."""
         policy = ladder.policies[state.level]
         try:
-            made = self._live.change(policy.to_json(), source="autopilot", if_version=current.version)
+            made = self._live.change(policy.to_json(), source="autopilot", if_versions=(current.version,))
         except PolicyConflict:
             return
         self._version, self._state, self._moved = made.version, state, self._clock()

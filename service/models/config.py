@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
 from dataclasses import asdict, dataclass, field, fields
+from operator import attrgetter
 from typing import Any, Literal, get_args
 
 from service.errors import ModelRefused
@@ -124,16 +127,46 @@ class ModelConfig:
             known = {f.name for f in fields(cls)}
             if unknown := data.keys() - known:
                 raise ModelRefused(f"config.json has unknown fields {sorted(unknown)}; expected {sorted(known)}")
+            if not isinstance(data["labels"], list | tuple):
+                raise ModelRefused(f"config.json: labels are {reprlib.repr(data['labels'])}; expected a list of names")
             config = cls(**{**data, **parts})
             _check(config)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ModelRefused(f"config.json does not describe a model of this service: {error}") from error
         return config
+
+
+_RANGES = {  # of what is an integer, by its place; wide enough for any encoder, and too narrow to take a machine down
+    "encoder.vocab_size": (1, 2_000_000),
+    "encoder.embedding_size": (1, 16_384),
+    "encoder.hidden_size": (1, 16_384),
+    "encoder.num_layers": (1, 128),
+    "encoder.num_heads": (1, 256),
+    "encoder.intermediate_size": (1, 65_536),
+    "encoder.max_positions": (1, 65_536),
+    "encoder.position_offset": (0, 16),
+    "encoder.type_vocab_size": (0, 256),
+    "exits.rank": (1, 4_096),
+    "exits.reach": (0, 64),
+    "exits.width_buckets": (0, 1_024),
+    "text.window_pieces": (3, 65_536),
+    "text.overlap_pieces": (0, 65_536),
+    "buckets": (0, 128),
+}
+_SWITCHES = ("encoder.shared_layers", "nested", "word_shapes", "halting", "prototypes")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+ -]{0,63}")  # a folder in the store and in the state folder, a label
+_MAX_LABELS, _MAX_LABEL_CHARS = 1_000, 100
 
 
 def _check(config: ModelConfig) -> None:
     """Raise ModelRefused for values that no model can have."""
     encoder, exits, text = config.encoder, config.exits, config.text
+    for what, name in (("name", config.name), ("version", config.version)):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ModelRefused(
+                f"config.json: {what} is {reprlib.repr(name)}; expected up to 64 letters, digits, blanks and ._+-"
+            )
+    _check_labels(config.labels)
     choices: list[tuple[str, object, object]] = [
         ("encoder.activation", encoder.activation, Activation),
         ("exits.form", exits.form, ExitForm),
@@ -144,21 +177,38 @@ def _check(config: ModelConfig) -> None:
     for name, value, choice in choices:
         if value not in get_args(choice):
             raise ModelRefused(f"config.json: {name} is {value!r}; expected one of {list(get_args(choice))}")
-    if not isinstance(exits.reach, int) or exits.reach < 0 or (exits.reach and exits.form != "contextual"):
+    for name, (lowest, highest) in _RANGES.items():
+        value = attrgetter(name)(config)
+        if type(value) is not int or not lowest <= value <= highest:
+            raise ModelRefused(
+                f"config.json: {name} is {reprlib.repr(value)}; expected an integer from {lowest} to {highest}"
+            )
+    for name in _SWITCHES:
+        if type(value := attrgetter(name)(config)) is not bool:
+            raise ModelRefused(f"config.json: {name} is {reprlib.repr(value)}; expected true or false")
+    if type(encoder.layer_norm_eps) is not float or not 0 < encoder.layer_norm_eps < 1:
         raise ModelRefused(
-            f"config.json: exits.reach is {exits.reach!r}; expected 0 or more words, and 0 in the form {exits.form}"
+            f"config.json: encoder.layer_norm_eps is {encoder.layer_norm_eps!r}; expected a small number"
         )
-    if config.hash is not None and not (isinstance(config.buckets, int) and 1 <= config.buckets <= config.num_layers):
+    if exits.reach and exits.form != "contextual":
+        raise ModelRefused(f"config.json: exits.reach is {exits.reach}; expected 0 in the form {exits.form}")
+    if config.hash is not None and not 1 <= config.buckets <= config.num_layers:
         raise ModelRefused(f"config.json: buckets is {config.buckets!r}; expected 1 to {config.num_layers} of a hash")
-    sizes = ("vocab_size", "embedding_size", "hidden_size", "num_layers", "num_heads", "intermediate_size")
-    for name in sizes:
-        value = getattr(encoder, name)
-        if not isinstance(value, int) or value < 1:
-            raise ModelRefused(f"config.json: encoder.{name} is {value!r}; expected a positive integer")
     if encoder.hidden_size % encoder.num_heads:
         raise ModelRefused(f"config.json: {encoder.num_heads} heads do not divide a width of {encoder.hidden_size}")
-    if not 3 <= text.window_pieces <= encoder.max_positions - encoder.position_offset:
+    if text.window_pieces > encoder.max_positions - encoder.position_offset:
         raise ModelRefused(
             f"config.json: text.window_pieces is {text.window_pieces}; expected 3 to the encoder's "
             f"{encoder.max_positions - encoder.position_offset} positions"
+        )
+
+
+def _check_labels(labels: tuple[object, ...]) -> None:
+    fits = all(
+        isinstance(label, str) and 0 < len(label) <= _MAX_LABEL_CHARS and label.isprintable() for label in labels
+    )
+    if not fits or not 0 < len(labels) <= _MAX_LABELS or len(set(labels)) < len(labels):
+        raise ModelRefused(
+            f"config.json: labels are {reprlib.repr(labels)}; expected 1 to {_MAX_LABELS} different names of up to "
+            f"{_MAX_LABEL_CHARS} characters"
         )

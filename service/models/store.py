@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from service.errors import ModelRefused
 from service.models.config import ModelConfig
+from service.models.folder import check_file, read_json, read_text
 from service.models.multi_exit import MultiExitModel
 from service.text.encoder import TextEncoder
 
@@ -28,6 +31,8 @@ CONFIG, WEIGHTS, TOKENIZER, CARD, CHECKSUMS, OPERATING_POINTS = (
     "checksums.json",
     "operating_points.json",  # only of a calibrated model
 )
+MAX_PARAMETERS = 1_000_000_000
+_SAMPLE = "A sentence, of 2 words: Ωhm's 漢."
 _REQUIRED = (CONFIG, WEIGHTS, TOKENIZER, CARD)
 
 
@@ -125,42 +130,77 @@ def write_checksums(folder: Path) -> None:
 
 
 def load_model(folder: Path) -> StoredModel:
-    """Read and check a model folder. Raises ModelRefused naming the file or weight that is missing or wrong."""
+    """Read and check a model folder, which may come from anywhere. Raises ModelRefused naming what is amiss."""
     config = read_config(folder)
-    weights_sha256 = _check_files(folder)[WEIGHTS]
-    operating_points = _read_operating_points(folder, weights_sha256)
-    try:
-        weights = load_file(folder / WEIGHTS)
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    except SafetensorError as error:
-        raise ModelRefused(f"{folder / WEIGHTS} is no safetensors file: {error}") from error
-    except Exception as error:  # the tokenizers library raises nothing narrower
-        raise ModelRefused(f"{folder / TOKENIZER} is no tokenizer: {error}") from error
     with torch.device("meta"):
         model = MultiExitModel(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if expected != given:
-        wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
-        first = wrong[0]
-        raise ModelRefused(
-            f"{folder / WEIGHTS} does not fit its {CONFIG}: {len(wrong)} weights differ, the first is {first}: "
-            f"expected {expected.get(first, 'none')}, given {given.get(first, 'none')}"
-        )
+    expected = model.state_dict()
+    weights_sha256 = _check_files(folder, _most_bytes(expected, config))[WEIGHTS]
+    operating_points = _read_operating_points(folder, weights_sha256)
+    tokenizer = _read_tokenizer(folder, config)
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise ModelRefused(f"{folder / WEIGHTS} is no safetensors file: {error}") from error
+    _check_weights(folder / WEIGHTS, expected, weights)
     weights = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     model.load_state_dict(weights, assign=True)
     model.requires_grad_(False).eval()
     text_encoder = TextEncoder(tokenizer, config.text, config.labels, config.nested)
-    card = (folder / CARD).read_text(encoding="utf-8")
+    card = read_text(folder, CARD)
     return StoredModel(config, model, text_encoder, card, folder, weights_sha256, operating_points)
+
+
+def _most_bytes(expected: Mapping[str, Tensor], config: ModelConfig) -> int:
+    """Return the most bytes of a weights file. Raises ModelRefused for a model that is too large to be one of ours."""
+    parameters = sum(tensor.numel() for tensor in expected.values())
+    if parameters > MAX_PARAMETERS:
+        raise ModelRefused(
+            f"{CONFIG} of {config.name}@{config.version} describes a model of {parameters} weights; "
+            f"expected at most {MAX_PARAMETERS}"
+        )
+    return 4 * parameters + 1_000 * len(expected) + 1_000_000  # float32, and a header
+
+
+def _read_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
+    """Read the tokenizer; its ids must have a row each in the model's table."""
+    path = folder / TOKENIZER
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+        ids = [*tokenizer.get_vocab(with_added_tokens=True).values(), *tokenizer.encode(_SAMPLE).ids]
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise ModelRefused(f"{path} is no tokenizer: {error}") from error
+    if max(ids, default=0) >= config.encoder.vocab_size:
+        raise ModelRefused(
+            f"{path} gives pieces ids of up to {max(ids)}; the model has {config.encoder.vocab_size} "
+            "(encoder.vocab_size), so it belongs to another model"
+        )
+    return tokenizer
+
+
+def _check_weights(path: Path, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Raise ModelRefused for weights that are missing, too many, of another shape or kind, or not finite."""
+    wanted, found = ({name: _kind(tensor) for name, tensor in weights.items()} for weights in (expected, given))
+    if wanted != found:
+        wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        first = wrong[0]
+        raise ModelRefused(
+            f"{path} does not fit its {CONFIG}: {len(wrong)} weights differ, the first is {first}: "
+            f"expected {wanted.get(first, 'none')}, given {found.get(first, 'none')}"
+        )
+    for name, tensor in given.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ModelRefused(f"{path} has numbers that are not finite in {name}; was its training ended too early?")
+
+
+def _kind(tensor: Tensor) -> str:
+    """Return a weight's shape, and whether it holds integers."""
+    return f"{tuple(tensor.shape)}{'' if tensor.is_floating_point() else ' of integers'}"
 
 
 def read_config(folder: Path) -> ModelConfig:
     """Read a model folder's config alone; raises ModelRefused where it cannot be read."""
-    try:
-        return ModelConfig.from_json(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise ModelRefused(f"{folder / CONFIG} cannot be read: {error}") from error
+    return ModelConfig.from_json(read_json(folder, CONFIG))
 
 
 def write_operating_points(folder: Path, operating_points: dict[str, Any]) -> None:
@@ -178,28 +218,26 @@ def _read_operating_points(folder: Path, weights_sha256: str) -> dict[str, Any] 
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(folder, OPERATING_POINTS)
         measured_on = found["provenance"]["weights_sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ModelRefused, KeyError, TypeError) as error:
         raise ModelRefused(f"{path} cannot be read: {error!r}; calibrate the model again") from error
     if measured_on != weights_sha256:
         raise ModelRefused(f"{path} was measured on other weights than {WEIGHTS}: calibrate the model again")
-    return dict(found)
+    return found
 
 
-def _check_files(folder: Path) -> dict[str, str]:
-    """-> the checksums, which fit."""
-    try:
-        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelRefused(f"{folder / CHECKSUMS} cannot be read: {error}") from error
-    if not isinstance(sums, dict):
-        raise ModelRefused(f"{folder / CHECKSUMS} holds no object of file names and checksums")
+def _check_files(folder: Path, max_weights_bytes: int) -> dict[str, str]:
+    """Return the checksums, after checking every file that they name against its own."""
+    sums = read_json(folder, CHECKSUMS)
     if missing := [name for name in _REQUIRED if not (folder / name).is_file() or name not in sums]:
         raise ModelRefused(f"{folder} lacks {missing}, or its {CHECKSUMS} does")
     for name, expected in sums.items():
-        if not (folder / name).is_file() or _sha256(folder / name) != expected:
+        if Path(name).name == name and not (folder / name).is_file():
             raise ModelRefused(f"{folder / name} is not the file that {CHECKSUMS} describes: damaged or replaced")
+        path = check_file(folder, name, max_weights_bytes if name == WEIGHTS else None)
+        if _sha256(path) != expected:
+            raise ModelRefused(f"{path} is not the file that {CHECKSUMS} describes: damaged or replaced")
     return dict(sums)
 
 

@@ -112,11 +112,11 @@ class Goals:
         return self.catalog.policy({"strategy": name})
 
     def for_one_request(self, current: ExitPolicy, changes: Mapping[str, Any]) -> ExitPolicy:
-        """Return `current` with one request's changes, which may only be parameters. Raises BadInput."""
-        for name in changes:
-            if name in GOALS or name in READ_ONLY:
-                raise BadInput(f"exit_policy.{name} cannot be set for one request; only parameters can")
-        return self.catalog.merge(current, changes)
+        """Return `current` with one request's changes: parameters, or one calibrated goal. Raises BadInput."""
+        for name in ("rollback_to", "autopilot"):
+            if name in changes:
+                raise BadInput(f"exit_policy.{name} cannot be set for one request; parameters or one goal can")
+        return self.changed(current, changes, {}) if changes else current
 
     def changed(
         self, current: ExitPolicy, changes: Mapping[str, Any], known: Mapping[int, Mapping[str, Any]]

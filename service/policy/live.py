@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from service.policy.versions import HistoryEntry, PolicyRecord, PolicyState, Pol
 log = logging.getLogger(__name__)
 
 HISTORY_LENGTH = 1_000
+HIGHEST_VERSION = 2**52  # a version found at start; a metric is a float, exact up to 2**53, so others can follow
 
 
 class LivePolicy:
@@ -126,7 +128,7 @@ class LivePolicy:
         *,
         source: Source,
         changed_by: str | None = None,
-        if_version: int | None = None,
+        if_versions: Collection[int] | None = None,
         dry_run: bool = False,
     ) -> PolicyState:
         """Change the policy in force by parameters, one goal or the autopilot's objective; return the state after that.
@@ -134,14 +136,15 @@ class LivePolicy:
         On a dry run, and when it raises, nothing changes. Every change switches the autopilot off, except the
         autopilot's own and the one that sets its objective.
 
-        Raises PolicyConflict if `if_version` is not the version in force, BadInput for changes that do not fit, and
-        EngineFailed if the change cannot be saved.
+        Raises PolicyConflict if the version in force is none of `if_versions`, BadInput for changes that do not fit,
+        and EngineFailed if the change cannot be saved.
         """
         with self._changing:
             before = self._current
-            if if_version is not None and if_version != before.version:
+            if if_versions is not None and before.version not in if_versions:
+                named = ", ".join(map(str, sorted(if_versions)))
                 raise PolicyConflict(
-                    f"If-Match names version {if_version}, but version {before.version} is in force; "
+                    f"If-Match names version {named}, but version {before.version} is in force; "
                     "read the policy again and repeat the change"
                 )
             policy, ladder = self._resolve(before, changes, source)
@@ -164,6 +167,8 @@ class LivePolicy:
                 self._current = after
                 made = self._state(after, counts)
             self._on_change(after)
+            record = PolicyRecord.of(after).to_json()
+            log.info("policy changed", extra={"data": {"version": after.version, "by": source, "policy": record}})
             return made
 
     def _resolve(
@@ -200,15 +205,20 @@ class LivePolicy:
             why = "first start"
         except StateUnusable as error:
             why = str(error).encode("utf-8", "backslashreplace").decode()  # so that it can always be shown
-            self._store.set_aside()
-            log.warning("%s; starting from the default policy", why)
+            place = self._store.set_aside()
+            log.warning("state set aside", extra={"data": {"reason": why, "file": place, "policy": "the default"}})
         start = self._version(self._goals.default(), 1, self._timestamp(), "start")
         self._history = (_entry(None, start, why),)
         self._store.save(self._history)
         return start
 
     def _restore(self, kept: tuple[HistoryEntry, ...]) -> PolicyVersion:
-        """Return the newest saved version. Raises StateUnusable if the model does not allow its policy or objective."""
+        """Return the newest saved version. Raises StateUnusable if the model does not allow its policy or objective.
+
+        Versions too high for others to follow, which only an edited file has, are counted anew from 1.
+        """
+        if kept[-1].version > HIGHEST_VERSION:
+            kept = tuple(replace(entry, version=number) for number, entry in enumerate(kept, 1))
         newest, record = kept[-1], kept[-1].after
         try:
             policy = self._goals.catalog.policy(record.parameters)

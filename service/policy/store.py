@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, get_args
+from urllib.parse import quote
 
 from service.errors import BadInput, ServiceError
 from service.files import write_whole
 from service.policy.versions import HistoryEntry, PolicyRecord, Source
 
-HIGHEST_VERSION = 2**53  # a metric is a float, which is exact up to here
+log = logging.getLogger(__name__)
+
+_FILE = "exit_policy.json"
+_UNUSABLE = "exit_policy.unusable-"  # and a number, since nothing that was set aside is ever overwritten
 _FIELDS = {"version", "at", "by", "changed_by", "before", "after"}
 
 
@@ -27,20 +33,41 @@ class PolicyStore(Protocol):
     def load(self) -> tuple[HistoryEntry, ...]:
         """Return the saved history, empty if there is none. Raises StateUnusable if it cannot be read."""
 
-    def set_aside(self) -> None:
-        """Move the saved state to where a person can look at it. Raises OSError."""
+    def set_aside(self) -> str:
+        """Move the saved state to where a person can look at it, and say where that is. Raises OSError."""
 
     def save(self, history: Sequence[HistoryEntry]) -> None:
         """Replace the saved history, as a whole. Raises OSError, and then the saved history is unchanged."""
 
 
 class StateFolder:
-    """Keeps a history in a folder as `exit_policy.json`; sets it aside as `exit_policy.unusable`. See PolicyStore."""
+    """Keeps the history of one model in a folder of its own. See PolicyStore.
+
+    The file is `exit_policy.json`; what is set aside becomes `exit_policy.unusable-1`, `-2` and so on.
+    """
 
     def __init__(self, folder: Path, model: str) -> None:
         """model: name@version; the file of another model is unusable."""
-        self._path = folder / "exit_policy.json"
+        self._path = folder / _FILE
         self._model = model
+
+    @classmethod
+    def within(cls, state_dir: Path, model: str) -> StateFolder:
+        """Return the store of a model in a server's state folder, where every model has a folder of its own.
+
+        Earlier versions kept one file for all models: it is moved to the folder of the model that it names, or of
+        `model` if it names none. Raises OSError.
+        """
+        old = state_dir / _FILE
+        if os.path.lexists(old):
+            folder = _folder_of(state_dir, _model_named_in(old) or model)
+            folder.mkdir(exist_ok=True)
+            place = folder / _FILE
+            if os.path.lexists(place):
+                place = _free_name(folder)
+            os.rename(old, place)
+            log.info("state moved", extra={"data": {"file": str(old), "to": str(place.resolve())}})
+        return cls(_folder_of(state_dir, model), model)
 
     def load(self) -> tuple[HistoryEntry, ...]:
         """See PolicyStore."""
@@ -54,9 +81,11 @@ class StateFolder:
             raise StateUnusable(f"the state file was unusable: {error}") from error
         raise StateUnusable(f"the state file was of {state['model']}")
 
-    def set_aside(self) -> None:
+    def set_aside(self) -> str:
         """See PolicyStore."""
-        os.replace(self._path, self._path.with_suffix(".unusable"))
+        place = _free_name(self._path.parent)
+        os.rename(self._path, place)
+        return str(place.resolve())
 
     def save(self, history: Sequence[HistoryEntry]) -> None:
         """See PolicyStore."""
@@ -72,6 +101,26 @@ class StateFolder:
             "history": [_written_entry(entry) for entry in history],
         }
         write_whole(self._path, json.dumps(state, indent=1))
+
+
+def _folder_of(state_dir: Path, model: str) -> Path:
+    return state_dir / quote(model, safe="@")
+
+
+def _free_name(folder: Path) -> Path:
+    """Return the name after the last one that was given to something set aside."""
+    numbers = (path.name.removeprefix(_UNUSABLE) for path in folder.glob(f"{_UNUSABLE}*"))
+    last = max((int(number) for number in numbers if number.isdecimal()), default=0)
+    return folder / f"{_UNUSABLE}{last + 1}"
+
+
+def _model_named_in(path: Path) -> str | None:
+    """Return the name@version of the model that a state file is of; None where it does not say so."""
+    try:
+        model = json.loads(path.read_text(encoding="utf-8"))["model"]
+        return model if re.fullmatch(r"[\w.-]{1,100}@[\w.-]{1,100}", model, re.ASCII) else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 def _written_entry(entry: HistoryEntry) -> dict[str, Any]:
@@ -92,7 +141,7 @@ def _read(state: Mapping[str, Any]) -> tuple[HistoryEntry, ...]:
     """
     current, history = state["current"], state["history"]
     versions = [entry["version"] for entry in history]
-    if any(type(version) is not int or not 0 < version < HIGHEST_VERSION for version in versions):
+    if any(type(version) is not int or version < 1 for version in versions):
         raise BadInput(f"the history has the versions {reprlib.repr(versions)}; expected integers of at least 1")
     if versions != sorted(set(versions)) or any(set(entry) != _FIELDS for entry in history):
         raise BadInput(f"the history is not in order; expected ascending versions, each with {sorted(_FIELDS)}")

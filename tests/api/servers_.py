@@ -35,6 +35,7 @@ from tests.models_ import eager
 PROJECT = Path(__file__).resolve().parents[2]
 ADMIN_KEY = "the-admin-key"
 AS_ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
+NAMES = "x,testserver"  # by which tests address servers, on bare sockets and through Starlette's client
 PATIENCE_S = 120.0  # how long a test waits for what must happen, on however busy a machine
 TINY_LABELS = ["LOC", "ORG", "PER"]
 ENTITY_TEXT = "The University of Paris was visited."  # the tiny model finds entities here, at its last layer
@@ -43,7 +44,7 @@ ENTITY_TEXT = "The University of Paris was visited."  # the tiny model finds ent
 def tiny_service(folder: Path, state_dir: Path, **settings: Any) -> Service:
     """A service on the CPU around the tiny model saved in `folder`; the admin key is ADMIN_KEY."""
     fixed = {"model": str(folder), "state_dir": state_dir, "device": "cpu", "threads": 1, "admin_key": ADMIN_KEY}
-    return build_service(Settings(**{**fixed, **settings}))
+    return build_service(Settings(**{"allowed_hosts": NAMES, **fixed, **settings}))
 
 
 def use_stepper(service: Service, stepper: Stepper, **limits: Any) -> None:
@@ -148,7 +149,14 @@ class ServerProcess:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "service", "serve"],
                 cwd=project,
-                env={**inherited, "PYTHONPATH": str(project), "NER_PORT": "0", "NER_DEVICE": "cpu", **environment},
+                env={
+                    **inherited,
+                    "PYTHONPATH": str(project),
+                    "NER_PORT": "0",
+                    "NER_DEVICE": "cpu",
+                    "NER_ALLOWED_HOSTS": NAMES,
+                    **environment,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -59,6 +59,11 @@ class RawClient:
 
     def read_answer(self) -> Answer:
         """The next answer, an interim one (1xx) too. Raises ConnectionError where there is none."""
+        status, headers = self.read_head()
+        return Answer(status, headers, self._file.read(int(headers.get("content-length", 0))))
+
+    def read_head(self) -> tuple[int, dict[str, str]]:
+        """The status and the headers of the next answer, one to HEAD for example. Raises ConnectionError likewise."""
         status_line = self._file.readline()
         if not status_line:
             raise ConnectionAbortedError("the server ended the connection without an answer")
@@ -66,7 +71,7 @@ class RawClient:
         while line := self._file.readline().decode("latin-1").strip():
             name, _, value = line.partition(": ")
             headers[name.lower()] = value
-        return Answer(int(status_line.split()[1]), headers, self._file.read(int(headers.get("content-length", 0))))
+        return int(status_line.split()[1]), headers
 
     @property
     def has_answer(self) -> bool:

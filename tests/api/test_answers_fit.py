@@ -85,4 +85,4 @@ def test_the_document_shows_the_policy_of_every_strategy(client: TestClient) -> 
         assert answer["discriminator"]["mapping"].keys() == STRATEGIES.keys()
     for policy in STRATEGIES.values():
         properties = list(shown[f"{policy.__name__}InForce"]["properties"])
-        assert properties == ["strategy", *policy.parameters(), *AROUND, "observed", "autopilot"]
+        assert properties == ["strategy", *policy.parameters(), *AROUND, "observed", "autopilot", "dry_run"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +67,19 @@ def test_only_our_own_files_may_run_load_or_frame(client: TestClient, path: str)
         "require-trusted-types-for": "'script'",
     }
     assert (headers["X-Content-Type-Options"], headers["Referrer-Policy"]) == ("nosniff", "no-referrer")
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_the_pages_of_the_documentation_may_run_their_own_script_alone_and_be_framed_by_nobody(
+    client: TestClient, path: str
+) -> None:
+    answer = client.get(path)
+    policy = dict(rule.split(" ", 1) for rule in answer.headers["Content-Security-Policy"].split("; "))
+    inline = re.findall(r"<script>(.*?)</script>", answer.text, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in inline]
+    assert policy["script-src"].split() == ["'self'", *(f"'sha256-{digest}'" for digest in digests)]
+    assert policy.items() >= {"default-src": "'none'", "connect-src": "'self'", "frame-ancestors": "'none'"}.items()
+    assert (answer.headers["X-Content-Type-Options"], answer.headers["Referrer-Policy"]) == ("nosniff", "no-referrer")
 
 
 def test_the_page_has_no_script_or_style_of_its_own(client: TestClient) -> None:

@@ -110,12 +110,14 @@ def test_observed_counts_the_sequences_under_the_version_in_force(client: TestCl
     assert change(client, {"layer": 3})["observed"]["sequences"] == 0
 
 
-@pytest.mark.parametrize("etag", ['"1"', "*", 'W/"1"'])
+@pytest.mark.parametrize("etag", ['"1"', "*", 'W/"1"', '"7", "1"', '"1","2",W/"3"', '"1" , "9"'])
 def test_a_patch_that_read_the_policy_in_force_is_taken(client: TestClient, etag: str) -> None:
     assert change(client, BUDGET, headers={"If-Match": etag})["version"] == 2
 
 
-@pytest.mark.parametrize("etag", ['"2"', '"0"', "", "garbage", '"1x"', '"-1"', '"' + "9" * 5_000 + '"'])
+@pytest.mark.parametrize(
+    "etag", ['"2"', '"0"', '"2", "3"', '"2" "1"', '"1", x', "", "garbage", '"1x"', '"-1"', '"' + "9" * 5_000 + '"']
+)
 def test_a_patch_that_somebody_outran_changes_nothing(client: TestClient, etag: str) -> None:
     refused = change(client, BUDGET, 412, headers={"If-Match": etag})
     assert refused["error_type"] == "PolicyConflict"
@@ -133,9 +135,66 @@ def test_of_two_patches_with_one_etag_the_second_is_refused(client: TestClient) 
 def test_a_dry_run_answers_and_changes_nothing(client: TestClient) -> None:
     before = client.get("/exit-policy").json()
     response = client.patch("/exit-policy?dry_run=true", json=BUDGET, headers=AS_ADMIN)
-    assert response.json().items() >= BUDGET.items()
+    assert response.json().items() >= {**BUDGET, "dry_run": True}.items()
     assert client.get("/exit-policy").json() == before
     assert len(client.get("/exit-policy/history").json()) == 1
+    assert "dry_run" not in change(client, {"tau": -0.5}) and "dry_run" not in before
+
+
+@pytest.mark.parametrize("query", ["dryrun=true", "dry-run=true", "DRY_RUN=true", "dry_run=true&dry_run=false", "x"])
+def test_a_misspelt_dry_run_changes_nothing_and_is_told_its_name(client: TestClient, query: str) -> None:
+    refused = client.patch(f"/exit-policy?{query}", json=BUDGET, headers=AS_ADMIN)
+    assert (refused.status_code, refused.json()["error_type"]) == (422, "BadInput")
+    assert "dry_run" in refused.json()["error"]
+    assert client.get("/exit-policy").json()["version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", path) for path in ("/exit-policy", "/livez", "/readyz", "/health", "/metrics", "/info", "/models")]
+    + [("GET", "/exit-policy/strategies"), ("GET", "/exit-policy/history"), ("GET", "/exit-policy/operating-points")]
+    + [("POST", "/ner"), ("POST", "/")],
+)
+def test_no_call_ignores_a_query_parameter_that_it_does_not_know(client: TestClient, method: str, path: str) -> None:
+    refused = client.request(method, f"{path}?lmit=2", json={} if method == "POST" else None)
+    assert refused.status_code == 422 and "unknown query parameters: lmit" in refused.json()["error"]
+
+
+def test_without_a_key_nothing_is_said_of_the_query(client: TestClient) -> None:
+    assert client.patch("/exit-policy?dryrun=true", json=BUDGET).status_code == 401
+
+
+def test_pages_for_people_take_any_query(client: TestClient) -> None:
+    assert [client.get(f"{path}?utm=a").status_code for path in ("/", "/console/main.js", "/docs")] == [200] * 3
+
+
+def test_the_history_comes_in_pages_each_with_the_way_to_the_next(client: TestClient) -> None:
+    for layer in (1, 2, 3, 4):
+        change(client, {"strategy": "budgeted", "layer": layer})
+    pages, url = [], "/exit-policy/history?limit=2"
+    while url:
+        answer = client.get(url)
+        pages.append([entry["version"] for entry in answer.json()])
+        url = answer.links["next"]["url"] if answer.links else ""
+    assert pages == [[5, 4], [3, 2], [1]]
+    assert [entry["version"] for entry in client.get("/exit-policy/history?before=3").json()] == [2, 1]
+    for query in ("limit=0", "limit=1001", "before=0", "limit=a"):
+        assert client.get(f"/exit-policy/history?{query}").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [("Zoë 王".encode(), "Zoë 王"), (b"Zo\xeb", "Zoë"), ("王".encode() * 200, "王" * 200), (b"ann", "ann")],
+)
+def test_whoever_changed_it_is_kept_as_they_wrote_it(client: TestClient, sent: bytes, kept: str) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in AS_ADMIN.items()]
+    assert client.patch("/exit-policy", json=BUDGET, headers=[*headers, (b"X-Changed-By", sent)]).status_code == 200
+    assert client.get("/exit-policy/history").json()[0]["changed_by"] == kept
+
+
+def test_a_name_that_is_too_long_is_refused(client: TestClient) -> None:
+    refused = change(client, BUDGET, 422, headers={"X-Changed-By": "a" * 201})
+    assert "X-Changed-By has 201 characters; the limit is 200" in refused["error"]
 
 
 def test_a_dry_run_refuses_what_would_be_refused(client: TestClient) -> None:
@@ -281,8 +340,15 @@ def test_a_request_of_its_own_takes_any_strategy_of_a_calibrated_model(calibrate
         assert response.status_code == 200, response.text
         (sequence,) = response.json()["sequences"]
         assert len(sequence["trace"]) == sequence["exit_layer"]
-    refused = calibrated.post("/ner", json={"text": TEXT, "exit_policy": {"preset": "fast"}})
-    assert refused.status_code == 422 and "preset cannot be set for one request" in refused.json()["error"]
+    refused = calibrated.post("/ner", json={"text": TEXT, "exit_policy": {"rollback_to": 1}})
+    assert refused.status_code == 422 and "rollback_to cannot be set for one request" in refused.json()["error"]
+
+
+@pytest.mark.parametrize("goal", [{"preset": "fast"}, {"max_f1_loss": 100}, {"average_exit_layer": 1.5}])
+def test_a_request_of_its_own_takes_a_goal(calibrated: TestClient, goal: dict[str, Any]) -> None:
+    answer = calibrated.post("/ner", json={"text": TEXT, "exit_policy": goal, "trace": True}).json()
+    assert answer["exit_policy"] == FAST.to_json() and answer["policy_version"] == 1
+    assert calibrated.get("/exit-policy").json()["preset"] == "balanced"
 
 
 def test_a_change_shows_in_the_metrics_at_once(client: TestClient) -> None:

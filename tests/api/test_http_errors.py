@@ -67,7 +67,13 @@ def test_the_error_type_of_a_path_or_method_that_is_not_there_says_so(guarded: T
 
 
 @pytest.mark.parametrize(
-    ("path", "methods"), [("/ner", "POST"), ("/exit-policy", "GET, PATCH"), ("/livez", "GET"), ("/", "GET, POST")]
+    ("path", "methods"),
+    [
+        ("/ner", "OPTIONS, POST"),
+        ("/exit-policy", "GET, HEAD, OPTIONS, PATCH"),
+        ("/livez", "GET, HEAD, OPTIONS"),
+        ("/", "GET, HEAD, OPTIONS, POST"),
+    ],
 )
 def test_a_wrong_method_is_told_all_the_right_ones(guarded: TestClient, path: str, methods: str) -> None:
     response = guarded.put(path)
@@ -125,7 +131,7 @@ def test_a_bug_of_ours_is_a_500_like_any_other_answer(
     assert response.headers["X-Request-Id"] == "find-me"
     assert "4711" not in response.text
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert record.__dict__["data"] == {"request_id": "find-me"}
+    assert record.__dict__["data"] == {"request_id": "find-me", "endpoint": "/ner", "status": 500}
     assert "inner detail 4711" in caplog.text
     assert sample(client, "ner_requests_total", endpoint="/ner", code="500") == 1
 
@@ -171,3 +177,30 @@ def test_an_unknown_path_counts_under_one_label(guarded: TestClient) -> None:
     for path in ("/a", "/b", "/c?d"):
         guarded.get(path)
     assert sample(guarded, "ner_requests_total", endpoint="other", code="404") == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b'{"text": "a", "min_score": ' + b"9" * 5_000 + b"}", "a number of more than 4300 digits"),
+        (b'{"text": "\xff"}', "it is no UTF-8"),
+        (b'{"text": ' + b"[" * 100_000, "nested too deeply"),
+        (b"{", "Expecting property name"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_told_why(client: TestClient, body: bytes, why: str) -> None:
+    response = client.post("/ner", content=body, headers=JSON)
+    assert (response.status_code, response.json()["error_type"]) == (400, "NotJSON")
+    assert why in response.json()["error"]
+
+
+def test_a_long_message_keeps_its_end_where_it_says_what_to_do(client: TestClient) -> None:
+    response = client.post("/ner", json={"text": "a", "labels": [f"LABEL{number}" for number in range(1_000)]})
+    assert response.status_code == 422
+    assert response.json()["error"].startswith("labels: LABEL0") and len(response.json()["error"]) < 1_100
+    assert response.json()["error"].endswith("unknown; this model has LOC, ORG, PER")
+
+
+def test_of_many_faults_the_first_are_named_and_the_rest_counted(client: TestClient) -> None:
+    response = client.post("/ner", json={"text": "a", **{f"x{number}": 1 for number in range(12)}})
+    assert response.status_code == 422 and response.json()["error"].endswith("; and 7 more")

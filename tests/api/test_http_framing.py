@@ -47,6 +47,17 @@ NOT_WITHOUT_DOUBT = {
     "a path without a slash": head("GET", "livez"),
     "a tunnel": head("CONNECT", "a:443"),
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "no host": b"GET /livez HTTP/1.1\r\n\r\n",
+    "two hosts": head("GET", "/livez", ["Host: y"]),
+    "the same host twice": head("GET", "/livez", ["Host: x"]),
+    "an empty host": b"GET /livez HTTP/1.1\r\nHost:\r\n\r\n",
+    "a host that is none": b"GET /livez HTTP/1.1\r\nHost: x/y@z\r\n\r\n",
+    "a host in the target and another in the head": head("GET", "http://y/livez"),
+    "a body that is packed, in chunks": head("POST", "/ner", ["Transfer-Encoding: gzip, chunked"]) + BODY,
+    "a body that is packed, in chunks, in two headers": head(
+        "POST", "/ner", ["Transfer-Encoding: gzip", "Transfer-Encoding: chunked"]
+    )
+    + BODY,
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),
     "a method nobody knows": head("GETT", "/livez"),
 }
@@ -204,6 +215,70 @@ def test_a_wish_for_another_protocol_is_passed_over_and_the_request_answered(url
         assert answer.json()["sequences"][0]["end"] == 32
 
 
+@pytest.mark.parametrize("connection", ["close, Upgrade", "Upgrade, close", "Upgrade"])
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_a_wish_for_another_protocol_on_the_last_request_is_passed_over_too(
+    url: str, connection: str, version: bytes
+) -> None:
+    sent = post(BODY, [AUTHORIZATION, f"Connection: {connection}", "Upgrade: h2c"]).replace(b"/1.1", b"/" + version)
+    for pieces in ([sent], [sent.removesuffix(BODY), BODY], [sent[:50], sent[50:]]):
+        with RawClient(url) as client:
+            client.send(*pieces)
+            assert client.read_answer().status == 200
+            assert (version == b"1.1" and connection == "Upgrade") or client.is_ended()
+
+
+def test_a_whole_url_as_target_is_answered_where_its_host_is_the_head_s(url: str) -> None:
+    assert ask(url, head("GET", "http://x/livez")).status == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/metrics", "/", "/docs", "/openapi.json", "/info"])
+def test_head_is_answered_as_get_is_without_a_body(url: str, path: str) -> None:
+    with RawClient(url) as client:
+        client.send(head("GET", path, [AUTHORIZATION]))
+        expected = client.read_answer()
+        client.send(head("HEAD", path, [AUTHORIZATION]) + head("GET", "/livez"))
+        status, headers = client.read_head()
+        assert client.read_answer().json() == {"status": "alive"}  # so there was no body between the two
+    assert (status, headers.keys()) == (expected.status, expected.headers.keys())
+    assert path in ("/metrics", "/info") or headers["content-length"] == expected.headers["content-length"]
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/livez", "GET, HEAD, OPTIONS"),
+        ("/ner", "OPTIONS, POST"),
+        ("/", "GET, HEAD, OPTIONS, POST"),
+        ("/exit-policy", "GET, HEAD, OPTIONS, PATCH"),
+        ("*", "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
+    ],
+)
+def test_options_says_which_methods_there_are(url: str, path: str, methods: str) -> None:
+    answer = ask(url, head("OPTIONS", path))
+    assert (answer.status, answer.headers["allow"], answer.body) == (204, methods, b"")
+
+
+def test_options_and_head_of_what_is_not_there_are_not_found(url: str) -> None:
+    assert ask(url, head("OPTIONS", "/nothing")).status == 404
+    with RawClient(url) as client:
+        client.send(head("HEAD", "/nothing"))
+        assert client.read_head()[0] == 404
+
+
+def test_a_redirect_repeats_nothing_that_the_client_said_of_the_host(url: str) -> None:
+    answer = ask(url, head("GET", "/livez/?a=b"))
+    assert (answer.status, answer.headers["location"]) == (307, "/livez?a=b")
+
+
+def test_a_packed_body_is_refused_unread_with_what_to_do(url: str) -> None:
+    answer = ask(url, head("POST", "/ner", ["Content-Length: 1000000", "Content-Encoding: gzip", AUTHORIZATION]))
+    assert (answer.status, answer.json()["error_type"]) == (415, "EncodingRefused")
+    assert "gzip" in answer.json()["error"] and answer.headers["accept-encoding"] == "identity"
+    assert ask(url, post(BODY, ["Content-Encoding: gzip"])).status == 401
+    assert ask(url, post(BODY, ["Content-Encoding: identity", AUTHORIZATION])).status == 200
+
+
 def test_any_garbage_is_answered_or_cut_off_and_harms_nobody_else(url: str) -> None:
     generator, statuses = random.Random(0), Counter[bytes]()
     for _ in range(200):
@@ -215,5 +290,5 @@ def test_any_garbage_is_answered_or_cut_off_and_harms_nobody_else(url: str) -> N
             client.send(bytes(sent) if generator.random() < 0.8 else generator.randbytes(generator.randrange(1_000)))
             client.socket.shutdown(socket.SHUT_WR)
             statuses.update(re.findall(rb"HTTP/1.1 (\d+)", client.read_rest()))
-    assert statuses.keys() <= {b"400", b"401", b"404", b"405", b"422", b"200"}
+    assert statuses.keys() <= {b"400", b"401", b"404", b"405", b"421", b"422", b"200"}
     assert statuses[b"400"] > 50

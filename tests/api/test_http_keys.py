@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.app import create_app
-from service.api.keys import KeyMissing, Keys, load_admin_key
+from service.api.keys import KeyMissing, Keys, KeyWrong, load_admin_key
 from service.api.state import Service
 from service.errors import BadInput
 from tests.api.servers_ import AS_ADMIN, tiny_service
@@ -90,10 +90,16 @@ def test_no_page_of_another_site_may_read_or_send(client: TestClient) -> None:
     asked = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
     answers = [client.options(path, headers=asked) for path in ("/ner", "/exit-policy", "/info")]
     answers += [client.get("/info", headers=origin), client.post("/ner", json={"text": "a"}, headers=origin)]
-    assert [answer.status_code for answer in answers] == [405, 405, 405, 200, 200]
+    assert [answer.status_code for answer in answers] == [204, 204, 204, 200, 200]
     assert not [name for answer in answers for name in answer.headers if name.lower().startswith("access-control")]
     simple = {**origin, "Content-Type": "text/plain"}  # what a page may send without having asked
     assert client.post("/ner", content=b'{"text": "a"}', headers=simple).status_code == 422
+
+
+def test_a_wrong_key_is_called_wrong_and_a_missing_one_missing(guarded: TestClient) -> None:
+    told = [guarded.get("/info", headers=headers).json() for headers in ({}, {"Authorization": "Bearer neither"})]
+    assert [body["error_type"] for body in told] == ["KeyMissing", "KeyWrong"]
+    assert "no key was given" in told[0]["error"] and "wrong" in told[1]["error"]
 
 
 def test_the_scheme_is_read_in_any_case(guarded: TestClient) -> None:
@@ -168,7 +174,7 @@ def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> 
     keys.check_read("read")
     keys.check_admin("change")
     for check in (keys.check_read, keys.check_admin):
-        with pytest.raises(KeyMissing):
+        with pytest.raises(KeyWrong):
             check("neither")
     assert compared.count((b"neither", b"read")) == compared.count((b"neither", b"change")) == 2
 
@@ -199,3 +205,26 @@ def test_an_empty_key_file_is_filled_again(tmp_path: Path) -> None:
     key, _ = load_admin_key("", tmp_path)
     assert len(key) >= 32
     assert load_admin_key("", tmp_path)[0] == key
+
+
+def test_keys_may_come_from_files(start: Start, tmp_path: Path) -> None:
+    for name, key in (("api", "of-the-api\n"), ("admin", "of-the-admin\n")):
+        (tmp_path / name).write_text(key)
+    client = start(admin_key="", api_key_file=str(tmp_path / "api"), admin_key_file=str(tmp_path / "admin"))
+    of_api, of_admin = ({"Authorization": f"Bearer of-the-{name}"} for name in ("api", "admin"))
+    assert [status(client, "GET", "/info", headers) for headers in ({}, of_api, of_admin)] == [401, 200, 200]
+    assert [status(client, "PATCH", "/exit-policy", headers) for headers in ({}, of_api, of_admin)] == [401, 403, 200]
+
+
+def test_an_empty_key_file_counts_as_unset(build: Build, tmp_path: Path) -> None:
+    service = build(admin_key="", api_key_file="/dev/null", admin_key_file="/dev/null")
+    assert service.keys.api_key == "" and len(service.keys.admin_key) > 30
+
+
+def test_a_key_that_is_given_twice_or_whose_file_is_not_there_is_refused(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("b")
+    with pytest.raises(BadInput, match="NER_API_KEY is set, and NER_API_KEY_FILE="):
+        build(api_key="a", api_key_file=str(tmp_path / "key"))
+    assert build(api_key="a", api_key_file="/dev/null").keys.api_key == "a"
+    with pytest.raises(BadInput, match="NER_ADMIN_KEY_FILE='/nowhere' cannot be read: No such file"):
+        build(admin_key="", admin_key_file="/nowhere")

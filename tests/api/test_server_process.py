@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import stat
 import threading
@@ -22,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service import __main__ as command_line
 from service.api.http_server import Server
 from service.engine.engine import Engine
+from service.policy.lock import StateLock
 from tests.api.servers_ import PATIENCE_S, ServerProcess, wait_until
 
 API_KEY = "key-of-Zanzibarbara"
@@ -323,7 +325,7 @@ def test_several_workers_are_refused_in_one_line(starts: Starts) -> None:
 def serve_here(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Run `serve` in this process, where it is about to fail; -> the exit code."""
     good = {"NER_MODEL": "tiny", "NER_MODEL_STORE": str(model_folder.parent.parent), "NER_STATE_DIR": str(tmp_path)}
-    monkeypatch.setattr("service.api.server.log_as_json", lambda: None)  # the test run's own logging stays
+    monkeypatch.setattr("service.api.server.start_logging", lambda *_: None)  # the test run's own logging stays
 
     def serve_here(**environment: str) -> int:
         for name, value in {**good, "NER_DEVICE": "cpu", "NER_THREADS": "1", **environment}.items():
@@ -343,6 +345,10 @@ def serve_here(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ({"NER_MODEL": "nobody"}, ["'nobody'", "tiny@1"]),
         ({"NER_MODEL": "tiny@2"}, ["'tiny@2'", "tiny@1"]),
         ({"NER_STATE_DIR": "/dev/null/state"}, ["NER_STATE_DIR='/dev/null/state'"]),
+        ({"NER_MODLE": "tiny"}, ["NER_MODLE is no setting; the nearest is NER_MODEL;"]),
+        ({"NER_Q": "1", "ner_prot": "1"}, ["NER_Q is no setting", "ner_prot is no setting; the nearest is NER_PORT"]),
+        ({"NER_HOST": "nobody.invalid"}, ["NER_HOST='nobody.invalid' is no address"]),
+        ({"NER_HOST": "192.0.2.1"}, ["cannot listen on NER_HOST=192.0.2.1", "choose a NER_HOST"]),
         ({"WEB_CONCURRENCY": "many"}, ["WEB_CONCURRENCY is 'many'"]),
     ],
 )
@@ -355,13 +361,42 @@ def test_a_start_that_cannot_be_is_refused_in_one_line_that_names_the_mistake(
     assert all(part in line for part in said)
 
 
-def test_a_port_that_is_taken_ends_the_start(serve_here: Callable[..., int], caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as end:
-        serve_here(NER_PORT=str(taken.getsockname()[1]))
-    assert end.value.code not in (0, None)
-    assert "address already in use" in caplog.text
-    assert "ready" not in [record.getMessage() for record in caplog.records]
+def test_a_port_that_is_taken_is_told_in_one_line_before_the_model_loads(
+    serve_here: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert serve_here(NER_PORT=port, NER_MODEL="nobody") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: cannot listen on NER_HOST=127.0.0.1") and f"NER_PORT={port}" in line
+
+
+def test_a_port_that_is_taken_while_the_model_loads_is_told_likewise(
+    serve_here: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Taken(Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            with socket.socket() as other:
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                other.bind((sockets or [])[0].getsockname())
+                other.listen()
+                await super().startup(sockets)
+
+    monkeypatch.setattr("service.api.server.Server", Taken)
+    assert serve_here(NER_PORT="0") == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: cannot listen on NER_HOST=127.0.0.1")
+
+
+def test_a_second_server_on_one_state_folder_is_refused_in_one_line(
+    serve_here: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    lock = StateLock(tmp_path)
+    try:
+        assert serve_here(NER_PORT="0", NER_MODEL="nobody") == 2
+    finally:
+        lock.release()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: NER_STATE_DIR='{tmp_path}' is in use by process {os.getpid()}")
 
 
 def test_a_step_that_hangs_at_the_end_ends_the_process_with_an_error(

@@ -117,13 +117,13 @@ def test_a_dry_run_refuses_what_a_change_would(live: LivePolicy) -> None:
     with pytest.raises(BadInput):
         live.change({"tau": 1}, source="api", dry_run=True)
     with pytest.raises(PolicyConflict):
-        live.change({"tau": -1}, source="api", if_version=9, dry_run=True)
+        live.change({"tau": -1}, source="api", if_versions=(9,), dry_run=True)
 
 
 def test_a_change_made_from_an_old_version_is_a_conflict(live: LivePolicy) -> None:
-    assert live.change({"tau": -0.5}, source="api", if_version=1).version == 2
+    assert live.change({"tau": -0.5}, source="api", if_versions=(1,)).version == 2
     with pytest.raises(PolicyConflict, match="names version 1, but version 2 is in force"):
-        live.change({"tau": -0.7}, source="api", if_version=1)
+        live.change({"tau": -0.7}, source="api", if_versions=(1,))
     assert live.current.policy == Vee(tau=-0.5)
 
 
@@ -153,7 +153,7 @@ def test_of_concurrent_changes_from_the_same_version_one_wins(live: LivePolicy) 
     def change_once() -> None:
         barrier.wait(DEADLINE_S)
         try:
-            live.change({"tau": -0.5}, source="api", if_version=1)
+            live.change({"tau": -0.5}, source="api", if_versions=(1,))
             outcomes.append("won")
         except PolicyConflict:
             outcomes.append("lost")
@@ -194,7 +194,7 @@ def test_an_unusable_state_file_is_set_aside_and_the_default_starts(tmp_path: Pa
     (tmp_path / STATE_FILE).write_bytes(content)
     live = start(tmp_path)
     assert (live.current.policy, live.current.version) == (Vee(), 1)
-    assert (tmp_path / "exit_policy.unusable").read_bytes() == content
+    assert (tmp_path / "exit_policy.unusable-1").read_bytes() == content
     (entry,) = live.history()
     assert entry.by == "start" and "state file was unusable" in entry.changed_by
     assert start(tmp_path).history() == [entry]
@@ -206,7 +206,7 @@ def test_a_state_file_of_another_model_is_set_aside_and_the_default_starts(tmp_p
     live = start(tmp_path)
     assert (live.current.policy, live.current.version) == (Vee(), 1)
     assert [entry.changed_by for entry in live.history()] == ["the state file was of other@2"]
-    assert (tmp_path / "exit_policy.unusable").read_bytes() == content
+    assert (tmp_path / "exit_policy.unusable-1").read_bytes() == content
 
 
 def test_the_state_file_is_whole_json_after_every_change(tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def test_a_learned_policy_of_a_model_that_lost_its_rule_is_set_aside(tmp_path: P
     after = start(tmp_path)
     assert (after.current.policy, after.current.version) == (Vee(), 1)
     (entry,) = after.history()
-    assert "learned needs a rule" in entry.changed_by and (tmp_path / "exit_policy.unusable").exists()
+    assert "learned needs a rule" in entry.changed_by and (tmp_path / "exit_policy.unusable-1").exists()
 
 
 def test_a_state_file_wins_over_the_balanced_preset(tmp_path: Path, live: LivePolicy) -> None:
@@ -409,12 +409,34 @@ def test_operating_points_are_the_front_alone_cheapest_first(calibrated: LivePol
     assert start(tmp_path / "other").operating_points() == ()
 
 
-def test_an_override_takes_calibrated_defaults_and_no_goals(calibrated: LivePolicy) -> None:
+@pytest.mark.parametrize(
+    ("goal", "policy"),
+    [({"preset": "fast"}, FAST), ({"speedup": 1.0}, ACCURATE), ({"max_f1_loss": 100}, FAST), ({}, BALANCED)],
+)
+def test_an_override_may_be_a_goal_which_is_met_as_by_a_change(
+    calibrated: LivePolicy, goal: dict[str, Any], policy: ExitPolicy
+) -> None:
+    captured = calibrated.capture(goal)
+    assert captured == CapturedPolicy(policy, 1, is_override=True)
+    assert calibrated.current.version == 1 and calibrated.current.policy == BALANCED
+    if goal:
+        assert change(calibrated, **goal).in_force.policy == policy
+
+
+@pytest.mark.parametrize("changes", [{"preset": "fast", "tau": 1}, {"preset": "fast", "speedup": 2}, {"preset": "no"}])
+def test_an_override_is_held_to_the_rules_of_a_change(calibrated: LivePolicy, changes: dict[str, Any]) -> None:
+    with pytest.raises(BadInput) as refused:
+        calibrated.capture(changes)
+    assert str(refused.value) == refusal(calibrated, changes)
+
+
+def test_an_override_takes_calibrated_defaults_and_nothing_that_outlives_it(calibrated: LivePolicy) -> None:
     learned = calibrated.capture({"strategy": "learned", "tau": 0.5})
     assert learned == CapturedPolicy(Learned(tau=0.5, rule=RULE), 1, is_override=True)
     assert calibrated.capture({"strategy": "vee"}).policy == VEE_BY_MEAN_KL
-    with pytest.raises(BadInput, match="preset cannot be set for one request"):
-        calibrated.capture({"preset": "fast"})
+    for changes in ({"rollback_to": 1}, {"autopilot": {"p95_ms": 100, "max_f1_loss": 1.0}}, {"autopilot": None}):
+        with pytest.raises(BadInput, match="cannot be set for one request"):
+            calibrated.capture(changes)
 
 
 # one request's own policy
@@ -429,7 +451,7 @@ def test_an_override_is_the_live_policy_with_changes_and_changes_nothing(live: L
 
 
 @pytest.mark.parametrize("name", ["speedup", "preset", "rollback_to", "version", "observed", "threshold"])
-def test_an_override_takes_parameters_only(live: LivePolicy, name: str) -> None:
+def test_an_override_takes_no_more_than_a_change(live: LivePolicy, name: str) -> None:
     with pytest.raises(BadInput, match=name):
         live.capture({name: 1})
 

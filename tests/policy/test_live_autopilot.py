@@ -35,7 +35,7 @@ def live(tmp_path: Path) -> LivePolicy:
 
 def move(live: LivePolicy, policy: ExitPolicy) -> PolicyState:
     """A move of the autopilot."""
-    return live.change(policy.to_json(), source="autopilot", if_version=live.current.version)
+    return live.change(policy.to_json(), source="autopilot", if_versions=(live.current.version,))
 
 
 def flies(state: PolicyState) -> tuple[Objective | None, int | None, int | None]:
@@ -109,7 +109,7 @@ def test_a_change_by_hand_wins_over_a_move_that_was_decided_before_it(live: Live
     looked_at = live.current.version
     change(live, strategy="full_depth")
     with pytest.raises(PolicyConflict):
-        live.change(FAST.to_json(), source="autopilot", if_version=looked_at)
+        live.change(FAST.to_json(), source="autopilot", if_versions=(looked_at,))
     assert (live.current.policy, live.current.objective) == (FullDepth(), None)
 
 
@@ -124,7 +124,7 @@ def test_in_a_race_the_last_word_is_a_persons(live: LivePolicy) -> None:
                 continue
             try:
                 policy = FAST if current.policy == BALANCED else BALANCED
-                live.change(policy.to_json(), source="autopilot", if_version=current.version)
+                live.change(policy.to_json(), source="autopilot", if_versions=(current.version,))
             except PolicyConflict:
                 pass
 

@@ -21,15 +21,19 @@ from pydantic import TypeAdapter
 
 from service.api.schemas.exit_policy import HistoryEntryOut
 from service.errors import BadInput, EngineFailed
+from service.exits.assets import ModelAssets
 from service.exits.operating_points import Calibration
 from service.exits.policies.vee import Vee
 from service.files import write_whole
+from service.policy.goals import Goals
+from service.policy.live import LivePolicy
+from service.policy.store import StateFolder
 from tests.engine.scripted_ import DEADLINE_S
 from tests.exits.calibrations_ import CALIBRATION
-from tests.policy.live_ import change, start
+from tests.policy.live_ import change, minutes, start
 from tests.policy.test_live import STATE_FILE
 
-PARTIAL, UNUSABLE = "exit_policy.partial", "exit_policy.unusable"
+PARTIAL, UNUSABLE = "exit_policy.partial", "exit_policy.unusable-1"
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = TypeAdapter(list[HistoryEntryOut])
 seeded = settings(derandomize=True, deadline=None, max_examples=300)
@@ -111,6 +115,7 @@ def start_on(folder: Path, state: bytes, calibration: Calibration | None = None)
 @pytest.mark.usefixtures("quick_disk")
 def test_a_state_file_torn_at_any_byte_is_set_aside_and_the_default_starts(tmp_path: Path, written: bytes) -> None:
     for length in range(len(written)):
+        (tmp_path / UNUSABLE).unlink(missing_ok=True)
         (tmp_path / STATE_FILE).write_bytes(written[:length])
         live = start(tmp_path)
         assert (live.current.policy, live.current.version) == (Vee(), 1)
@@ -185,6 +190,86 @@ def test_of_a_process_that_is_killed_no_acknowledged_change_is_lost(tmp_path: Pa
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S * 4)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["changes"] > 0
+
+
+# nothing is lost
+
+
+def changed_twice(state_dir: Path, model: str) -> LivePolicy:
+    live = start_within(state_dir, model)
+    change(live, tau=-0.5)
+    change(live, tau=-0.7)
+    return live
+
+
+def start_within(state_dir: Path, model: str) -> LivePolicy:
+    """Start a model as a server does, on a state folder that it shares with other models."""
+    goals = Goals.of(model, ModelAssets(4))
+    return LivePolicy(goals, StateFolder.within(state_dir, model), now=minutes())
+
+
+def test_another_model_and_back_keeps_the_history_of_both(tmp_path: Path) -> None:
+    one, other = changed_twice(tmp_path, "one@1"), changed_twice(tmp_path, "other@1")
+    for model, before in (("one@1", one), ("other@1", other), ("one@1", one)):
+        after = start_within(tmp_path, model)
+        assert (after.current, after.history()) == (before.current, before.history())
+
+
+def test_what_is_set_aside_is_never_overwritten_and_the_log_says_where_it_lies(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for content in (b"first", b"second", b"third"):
+        (tmp_path / STATE_FILE).write_bytes(content)
+        start(tmp_path)
+    aside = [tmp_path / f"exit_policy.unusable-{number}" for number in (1, 2, 3)]
+    assert [path.read_bytes() for path in aside] == [b"first", b"second", b"third"]
+    logged = [record.data["file"] for record in caplog.records if record.message == "state set aside"]
+    assert logged == [str(path) for path in aside]
+
+
+@pytest.mark.parametrize("served", ["tiny@1", "other@1"])
+def test_the_file_of_an_earlier_version_is_moved_to_the_model_that_it_is_of(
+    tmp_path: Path, written: bytes, served: str
+) -> None:
+    (tmp_path / STATE_FILE).write_bytes(written)
+    assert start_within(tmp_path, served).current.version == (3 if served == "tiny@1" else 1)
+    assert start_within(tmp_path, "tiny@1").current.version == 3
+    assert not (tmp_path / STATE_FILE).exists()
+
+
+def test_the_file_of_an_earlier_version_replaces_no_newer_one(tmp_path: Path, written: bytes) -> None:
+    live = changed_twice(tmp_path, "tiny@1")
+    (tmp_path / STATE_FILE).write_bytes(written)
+    assert start_within(tmp_path, "tiny@1").history() == live.history()
+    assert (tmp_path / "tiny@1" / UNUSABLE).read_bytes() == written
+
+
+@pytest.mark.parametrize("content", [b"torn", b"[" * 100_000, b'{"model": "../x@1"}', b'{"model": 7}', b"null"])
+def test_a_file_of_an_earlier_version_that_names_no_model_is_set_aside(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / STATE_FILE).write_bytes(content)
+    assert "the state file was" in start_within(tmp_path, "tiny@1").history()[0].changed_by
+    assert (tmp_path / "tiny@1" / UNUSABLE).read_bytes() == content
+
+
+def test_no_name_of_a_model_leads_out_of_the_state_folder(tmp_path: Path) -> None:
+    state_dir = tmp_path / "a" / "b"
+    for model in ("../../x@1", "..@..", "/x@1", ".@."):
+        changed_twice(state_dir, model)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] and len(list(state_dir.iterdir())) == 4
+
+
+@pytest.mark.parametrize("highest", [2**52 + 1, 2**53 - 1, 2**53, 10**30])
+def test_after_the_highest_version_of_an_edited_file_no_acknowledged_change_is_lost(
+    tmp_path: Path, written: bytes, highest: int
+) -> None:
+    (tmp_path / STATE_FILE).write_text(
+        written.decode().replace('"version": 3', f'"version": {highest}'), encoding="utf-8"
+    )
+    for expected in (4, 5):
+        live = start(tmp_path)
+        assert change(live, strategy="vee", patience=expected).version == expected
+    after = start(tmp_path)
+    assert after.current == live.current and len(after.history()) == 5
 
 
 # in the way

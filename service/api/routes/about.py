@@ -7,13 +7,14 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.errors import described
+from service.api.exact_route import ExactRoute
 from service.api.health import render_metrics
 from service.api.keys import require_read
 from service.api.respond import respond
 from service.api.schemas.about import InfoOut, LimitsOut, ModelOut
 from service.api.state import service_of
 
-router = APIRouter()
+router = APIRouter(route_class=ExactRoute)
 
 
 @router.get("/models", response_model=list[ModelOut], responses=described(401), dependencies=[Depends(require_read)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,18 +21,32 @@ _CONTENT_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-_HEADERS = {
+PAGE_HEADERS = {
     "Cache-Control": "no-cache",  # browsers keep it, but ask each time: page and assets always belong together
-    "Content-Security-Policy": "; ".join(
-        (
-            "default-src 'none'",
-            *(f"{kind}-src 'self'" for kind in ("script", "style", "img", "connect")),
-            *(f"{kind} 'none'" for kind in ("base-uri", "form-action", "frame-ancestors")),
-            "require-trusted-types-for 'script'",  # text never becomes markup, whatever a later edit does
-        )
-    ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
+}
+
+
+def content_security_policy(**sources: Sequence[str]) -> str:
+    """Return the policy of a page that may load its own files alone, and that nobody may frame.
+
+    sources  by kind of what is loaded, such as `script`: from where, if not from the page's own origin alone
+    """
+    allowed = {**dict.fromkeys(("script", "style", "img", "connect"), ("'self'",)), **sources}
+    return "; ".join(
+        (
+            "default-src 'none'",
+            *(f"{kind}-src {' '.join(origins)}" for kind, origins in allowed.items()),
+            *(f"{kind} 'none'" for kind in ("base-uri", "form-action", "frame-ancestors")),
+        )
+    )
+
+
+_HEADERS = {
+    **PAGE_HEADERS,
+    # text never becomes markup, whatever a later edit does
+    "Content-Security-Policy": f"{content_security_policy()}; require-trusted-types-for 'script'",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -16,11 +17,15 @@ from service.api.respond import respond
 from service.api.schemas.exit_policy import ExitPolicyOut, HistoryEntryOut, OperatingPointOut, ShadowOut
 from service.api.schemas.ner import MOST_PARAMETERS
 from service.api.state import service_of
-from service.errors import PolicyConflict
+from service.errors import BadInput, PolicyConflict
 from service.exits.disagreement import Disagreement
+from service.policy.live import HISTORY_LENGTH
 from service.policy.versions import HistoryEntry, PolicyState
 
 router = APIRouter(prefix="/exit-policy", route_class=BodyRoute)
+
+MAX_NAME_CHARS = 200
+_ETAG = r'(?:W/)?"?\d{1,18}"?'
 
 _EXAMPLES = {
     "parameters": {"value": {"tau": -0.01, "patience": 1}},
@@ -41,7 +46,7 @@ async def read_policy(request: Request) -> Response:
 @router.patch(
     "",
     response_model=ExitPolicyOut,
-    responses=described(401, 403, 412, 413, 422),
+    responses=described(401, 403, 412, 413, 415, 422),
     openapi_extra={"requestBody": {"content": {"application/merge-patch+json": {"schema": {"type": "object"}}}}},
     dependencies=[Depends(require_admin)],
 )
@@ -50,23 +55,33 @@ def change_policy(
     changes: Annotated[dict[str, Any], Body(max_length=MOST_PARAMETERS, openapi_examples=_EXAMPLES)],
     dry_run: Annotated[bool, Query(description="answer as if, and change nothing")] = False,
     if_match: Annotated[str | None, Header(description="the ETag that was read")] = None,
-    x_changed_by: Annotated[str | None, Header(max_length=200, description="who, for the history")] = None,
+    x_changed_by: Annotated[str | None, Header(description="who, in UTF-8, for the history")] = None,
 ) -> Response:
     """Change parameters (JSON merge patch) or set one goal; requests that start from now on follow it."""
     state = service_of(request).policy.change(
-        changes, source="api", changed_by=x_changed_by, if_version=_version(if_match), dry_run=dry_run
+        changes, source="api", changed_by=_name(x_changed_by), if_versions=_versions(if_match), dry_run=dry_run
     )
-    if dry_run:  # another change may yet get this version
-        return respond(ExitPolicyOut, _policy(state))
+    if dry_run:  # without an ETag, since another change may yet get this version
+        return respond(ExitPolicyOut, {**_policy(state), "dry_run": True})
     return _with_etag(state)
 
 
 @router.get(
     "/history", response_model=list[HistoryEntryOut], responses=described(401), dependencies=[Depends(require_read)]
 )
-async def read_history(request: Request) -> Response:
-    """Return every change, newest first."""
-    return respond(list[HistoryEntryOut], [_entry(entry) for entry in service_of(request).policy.history()])
+async def read_history(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=HISTORY_LENGTH, description="at most so many changes")] = 100,
+    before: Annotated[int | None, Query(ge=1, description="only changes before this version")] = None,
+) -> Response:
+    """Return the changes, newest first; the header Link names the page of older ones, if there are any."""
+    history = service_of(request).policy.history()
+    older = [entry for entry in history if before is None or entry.version < before]
+    page, headers = older[:limit], {}
+    if len(older) > limit:
+        path = f"{request.scope.get('root_path', '')}/exit-policy/history"
+        headers["Link"] = f'<{path}?limit={limit}&before={page[-1].version}>; rel="next"'
+    return respond(list[HistoryEntryOut], [_entry(entry) for entry in page], headers=headers)
 
 
 @router.get(
@@ -126,11 +141,21 @@ def _entry(entry: HistoryEntry) -> HistoryEntryOut:
     }
 
 
-def _version(if_match: str | None) -> int | None:
-    """Return the version that an If-Match header names; None for no header or `*`. Raises PolicyConflict."""
+def _name(changed_by: str | None) -> str | None:
+    """Return X-Changed-By as its sender wrote it: in UTF-8, or else in Latin-1, as which the framework read it."""
+    if changed_by is None:
+        return None
+    with suppress(UnicodeDecodeError):
+        changed_by = changed_by.encode("latin-1").decode()
+    if len(changed_by) > MAX_NAME_CHARS:
+        raise BadInput(f"X-Changed-By has {len(changed_by)} characters; the limit is {MAX_NAME_CHARS}")
+    return changed_by
+
+
+def _versions(if_match: str | None) -> frozenset[int] | None:
+    """Return the versions that an If-Match header names; None for no header or `*`. Raises PolicyConflict."""
     if if_match is None or if_match.strip() == "*":
         return None
-    tag = re.fullmatch(r'(?:W/)?"?(\d{1,18})"?', if_match.strip())
-    if tag is None:
-        raise PolicyConflict(f"If-Match is {reprlib.repr(if_match)}; expected an ETag that GET /exit-policy gave")
-    return int(tag[1])
+    if not re.fullmatch(rf"(?:{_ETAG}(?:\s*,\s*|$))+", if_match.strip(), re.ASCII):
+        raise PolicyConflict(f"If-Match is {reprlib.repr(if_match)}; expected ETags that GET /exit-policy gave")
+    return frozenset(map(int, re.findall(r"\d+", if_match, re.ASCII)))

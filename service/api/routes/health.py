@@ -6,12 +6,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from service.api.exact_route import ExactRoute
 from service.api.health import liveness, readiness
 from service.api.respond import respond
 from service.api.schemas.about import Health
 from service.api.state import service_of
 
-router = APIRouter()
+router = APIRouter(route_class=ExactRoute)
 
 _UNWELL: dict[int | str, dict[str, Any]] = {503: {"model": Health}}
 

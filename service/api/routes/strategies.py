@@ -5,11 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Request
 
 from service.api.errors import described
+from service.api.exact_route import ExactRoute
 from service.api.keys import require_read
 from service.api.state import service_of
 from service.exits.description import StrategyDescription, describe
 
-router = APIRouter()
+router = APIRouter(route_class=ExactRoute)
 
 
 @router.get("/exit-policy/strategies", responses=described(401), dependencies=[Depends(require_read)])

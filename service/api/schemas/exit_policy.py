@@ -76,6 +76,7 @@ class VersionOut(TypedDict):
     expected: Annotated[FiguresOut | None, Field(description="null for a policy that was not calibrated")]
     observed: ObservedOut
     autopilot: Annotated[AutopilotOut | None, Field(description="null while it is off")]
+    dry_run: NotRequired[Annotated[Literal[True], Field(description="of a dry run alone: nothing was changed")]]
 
 
 def _shape(policy: type[ExitPolicy], ending: str, around: Mapping[str, Any] | None = None) -> Any:

@@ -67,7 +67,9 @@ class NerRequest(RequestModel):
     split: bool = Field(True, description="split texts into sentences; false takes each as one")
     trace: bool = Field(False, description="say what the exit policy is and what it saw at every layer")
     exit_policy: dict[str, Any] | None = Field(
-        None, max_length=MOST_PARAMETERS, description="policy parameters for this request only"
+        None,
+        max_length=MOST_PARAMETERS,
+        description="for this request only: policy parameters, or a goal",
     )
 
     @model_validator(mode="after")
