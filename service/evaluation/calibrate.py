@@ -14,11 +14,13 @@ from service.evaluation.sweep import Outcome, cheapest, families, front, run, ru
 from service.evaluation.trace import Trace
 from service.exits.assets import ModelAssets
 from service.exits.operating_points import Calibration, OperatingPoint, Preset
+from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.vee import Vee
 
 MAX_F1_LOSS: Mapping[Preset, float] = {"accurate": 0.1, "balanced": 0.3, "fast": 1.0}  # F1 x 100, on the dev set
 FEWEST_TEXTS = 10  # nothing can be learned from fewer
+CLEARLY_BETTER = 1.0  # F1 x 100: an exit that is better than full depth by more is what presets are measured against
 SMALLEST_STEP = 1.03  # neighbouring points of the front differ by at least this factor in time
 
 
@@ -33,6 +35,10 @@ def calibrate(
     The front holds policies of the learned rule and its two ends: the first exit for all sequences, and full depth. To
     choose among all strategies at every point would be to choose by luck. The rule is judged on every text by a rule
     that was fitted without that text.
+
+    Presets and defaults are allowed a loss below full depth. Where an earlier exit is clearly better than full depth
+    (by CLEARLY_BETTER), as in a model that was trained too little, they are allowed it below that exit, and the
+    provenance names it: `better_exit`. The figures of every point stay those against full depth.
 
     runs: a function that takes the seconds of full depth and returns the outcomes of the strategies that cannot be
     replayed, by family; their fronts are kept, too.
@@ -52,19 +58,24 @@ def calibrate(
         for key, family in families(ModelAssets(trace.num_layers).with_asset(rule)).items()
     }
     points = _Points(full, Bootstrap(len(trace.texts)), trace)
-    first_exit = outcomes["budgeted"][0]
-    ladder = _ladder([*outcomes["learned"], first_exit, full])
-    presets = _presets(ladder, full)
+    first_exit, best_exit = outcomes["budgeted"][0], max(outcomes["budgeted"], key=lambda outcome: outcome.f1)
+    reference = best_exit if best_exit.f1 > full.f1 + CLEARLY_BETTER else full
+    ladder = _ladder([*outcomes["learned"], first_exit, reference])
+    presets = _presets(ladder, reference)
     on_front = _spread(ladder, list(presets.values()))
     names = {id(outcome): preset for preset, outcome in presets.items()}
     others: list[Outcome] = []
     for found in runs(full.seconds).values():
         others += front(found)
-        others.append(cheapest(found, full.f1 - MAX_F1_LOSS["balanced"]))  # the last one becomes the default
-    others += [cheapest(_of_patience_1(found), full.f1 - MAX_F1_LOSS["balanced"]) for found in outcomes.values()]
+        others.append(cheapest(found, reference.f1 - MAX_F1_LOSS["balanced"]))  # the last one becomes the default
+    others += [cheapest(_of_patience_1(found), reference.f1 - MAX_F1_LOSS["balanced"]) for found in outcomes.values()]
     return Calibration(
         points=tuple(points.of(outcome, names.get(id(outcome))) for outcome in on_front),
-        others=tuple(points.of(outcome) for outcome in (*others, full) if outcome not in on_front),
+        others=tuple(
+            points.of(outcome)
+            for outcome in (*others, full)
+            if outcome not in on_front or isinstance(outcome.policy, Budgeted)  # else it would have no default
+        ),
         rule=rule,
         provenance={
             **provenance,
@@ -73,6 +84,7 @@ def calibrate(
             "sequences": len(trace.sequences),
             "weights_sha256": trace.weights_sha256,
             "full_depth_ms_per_sequence": round(1_000 * full.seconds / len(trace.sequences), 4),
+            **({} if reference is full else {"better_exit": _better_exit(best_exit, full)}),
         },
     )
 
@@ -92,8 +104,16 @@ def _ladder(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return sorted([*ladder, *others[: max(0, len(MAX_F1_LOSS) - len(ladder))]], key=lambda o: o.seconds)
 
 
-def _presets(ladder: Sequence[Outcome], full: Outcome) -> dict[Preset, Outcome]:
-    """Return for each preset the cheapest point within its loss.
+def _better_exit(best_exit: Outcome, full: Outcome) -> dict[str, Any]:
+    return {
+        "exit_layer": best_exit.policy.to_json()["layer"],
+        "f1": round(best_exit.f1, 2),
+        "full_depth_f1": round(full.f1, 2),
+    }
+
+
+def _presets(ladder: Sequence[Outcome], reference: Outcome) -> dict[Preset, Outcome]:
+    """Return for each preset the cheapest point within its loss, below `reference`.
 
     Where two presets would take the same point, the stricter one gets a dearer point. ladder: points, cheapest first
     """
@@ -101,7 +121,7 @@ def _presets(ladder: Sequence[Outcome], full: Outcome) -> dict[Preset, Outcome]:
     left = list(ladder)
     for stricter, (preset, loss) in reversed([*enumerate(MAX_F1_LOSS.items())]):
         within_reach = left[: len(left) - stricter]  # the stricter ones need a point each
-        chosen[preset] = cheapest(within_reach, full.f1 - loss)
+        chosen[preset] = cheapest(within_reach, reference.f1 - loss)
         left = left[left.index(chosen[preset]) + 1 :]
     return chosen
 

@@ -30,6 +30,8 @@ from service.training.training_loss import TrainingLoss
 
 log = logging.getLogger(__name__)
 
+HARDLY_ANYTHING = 0.1  # an F1 below which a model is not worth having, and its training needs a word
+
 
 def train(
     recipe: Recipe,
@@ -54,12 +56,9 @@ def train(
     A run with the output of an earlier one goes on after its last finished epoch and ends with the same weights as an
     uninterrupted run (on as many threads). Raises BadInput if the earlier one had another recipe, encoder or data.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    sources = {"encoder": str(encoder.resolve()), "data": str(data.resolve()), "max_sentences": max_sentences}
-    claim_output(output, {"recipe": recipe.to_json(), **sources})
     start = Start.read(encoder)
-    train_examples = read_examples(data / recipe.train)[:max_sentences]
-    dev_examples = read_examples(data / recipe.dev)[:max_sentences]
+    files = (recipe.train, recipe.dev, recipe.test)
+    train_examples, dev_examples, test_examples = (read_examples(data / file)[:max_sentences] for file in files)
     labels = label_names([example.entities for example in train_examples])
     config = model_config(recipe, start.encoder, labels)
     text_encoder = TextEncoder(start.tokenizer, config.text, labels, recipe.nested)
@@ -81,6 +80,8 @@ def train(
     noise = InputNoise(recipe, start.tokenizer, device)
     judge = Judge(recipe, text_encoder, dev_examples, device)
 
+    sources = {"encoder": str(encoder.resolve()), "data": str(data.resolve()), "max_sentences": max_sentences}
+    claim_output(output, {"recipe": recipe.to_json(), **sources})  # a start that fails claims nothing
     state = TrainingState.resume(output, optimisation)
     while state.epoch < recipe.epochs and state.epochs_without_gain < recipe.early_stopping_patience:
         epoch = state.epoch + 1
@@ -106,8 +107,11 @@ def train(
 
     best = optimisation.averaged
     best.load_state_dict(state.best_weights)
-    test = judge.evaluate(best, read_examples(data / recipe.test)[:max_sentences])
+    test = judge.evaluate(best, test_examples)
     log.info("best epoch %d, test F1 per exit: %s", state.best_epoch, " ".join(f"{100 * f1:.2f}" for f1 in test.f1))
+    if max(test.f1) < HARDLY_ANYTHING:
+        steps = state.epoch * len(epoch_batches(sequences, recipe, epoch=1))
+        log.warning("hardly anything was learned in %d steps: try more epochs, less batch_pieces or more data", steps)
     scores = [exit_score.micro for exit_score in test.exits]
     card = model_card(recipe, config, command, state.best_epoch, state.best_dev_f1, scores, test.lost)
     save_model(output / "model", best, start.tokenizer, card)
