@@ -8,11 +8,19 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
+from pydantic import WithJsonSchema
 
 from service.api.errors import described
 from service.api.keys import require_admin, require_read
 from service.api.respond import respond
-from service.api.schemas.exit_policy import ExitPolicyOut, HistoryEntryOut, OperatingPointOut, ShadowOut
+from service.api.schemas.exit_policy import (
+    CHANGES,
+    EXAMPLES,
+    ExitPolicyOut,
+    HistoryEntryOut,
+    OperatingPointOut,
+    ShadowOut,
+)
 from service.api.state import service_of
 from service.errors import PolicyConflict
 from service.exits.disagreement import Disagreement
@@ -20,14 +28,7 @@ from service.policy.versions import HistoryEntry, PolicyState
 
 router = APIRouter(prefix="/exit-policy")
 
-_EXAMPLES = {
-    "parameters": {"value": {"tau": -0.01, "patience": 1}},
-    "goal": {"value": {"speedup": 2.0}},
-    "preset": {"value": {"preset": "fast"}},
-    "strategy": {"value": {"strategy": "budgeted", "layer": 3}},
-    "rollback": {"value": {"rollback_to": 1}},
-    "autopilot": {"value": {"autopilot": {"p95_ms": 100, "max_f1_loss": 1.0}}},
-}
+_CHANGES = {"schema": CHANGES, "examples": EXAMPLES}
 
 
 @router.get("", response_model=ExitPolicyOut, responses=described(401), dependencies=[Depends(require_read)])
@@ -40,12 +41,12 @@ async def read_policy(request: Request) -> Response:
     "",
     response_model=ExitPolicyOut,
     responses=described(401, 403, 412, 413, 422),
-    openapi_extra={"requestBody": {"content": {"application/merge-patch+json": {"schema": {"type": "object"}}}}},
+    openapi_extra={"requestBody": {"content": {"application/merge-patch+json": _CHANGES}}},
     dependencies=[Depends(require_admin)],
 )
 def change_policy(
     request: Request,
-    changes: Annotated[dict[str, Any], Body(openapi_examples=_EXAMPLES)],
+    changes: Annotated[dict[str, Any], Body(openapi_examples=EXAMPLES), WithJsonSchema(CHANGES)],
     dry_run: Annotated[bool, Query(description="answer as if, and change nothing")] = False,
     if_match: Annotated[str | None, Header(description="the ETag that was read")] = None,
     x_changed_by: Annotated[str | None, Header(max_length=200, description="who, for the history")] = None,
