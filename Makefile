@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: help serve test e2e docs dashboards check format clean
 
 help:  ## show what there is
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 serve: $(VENV)/runtime.txt  ## start the server on the shipped model; settings are NER_* environment variables
 	@exec $(BIN)/python -m service serve

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from service import __version__
 from service.commands import ask, evaluation, models, serve, train
 from service.errors import ServiceError
 
@@ -15,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 2 if a ServiceError ended it, whose message is printed in one line."""
     started = time.monotonic()
     parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"vee-ner {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     serve.add_to(commands, started)
     for group in (ask, train, evaluation, models):

@@ -140,10 +140,12 @@ class Server(uvicorn.Server):
         log.info("ended")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain at the first signal: no longer ready, but still answering. End after drain_s, or at a second signal."""
+        """Drain at the first signal: no longer ready, but still answering. End after drain_s; at a second signal, now.
+
+        Whoever sends a second one, as by Ctrl-C twice, does not want to wait for requests that are under way.
+        """
         if self._service.is_draining:
-            self.force_exit = self.should_exit
-            self.should_exit = True
+            self.force_exit = self.should_exit = True
             return
         self._service.is_draining = True
         drain_s = self._service.settings.drain_s

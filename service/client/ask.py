@@ -3,46 +3,89 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from tqdm import tqdm
 
-from service.client.answers import answer_file
-from service.client.http import NerClient
-from service.client.lines import read_lines
+from service.client.answers import answer_file, answered_by, answers
+from service.client.http import NerClient, ServerLost
+from service.client.lines import Source
+from service.errors import BadInput
 
-_MOST_PROBLEMS = 10  # that are printed; the file of answers has them all
+_MOST_PROBLEMS = 10  # that are printed; the answers have them all
 INTERRUPTED = 130  # the exit code that shells use for it
 
 
-def ask_text(client: NerClient, text: str, *, as_json: bool) -> None:
+def ask_text(client: NerClient, text: str, *, labels: Sequence[str], as_json: bool) -> None:
     """Print the answer to one text: as JSON, like on the wire, or for people."""
-    (result,) = client.ner([text])
+    (result,) = client.ner([text], labels)
     print(json.dumps(result, ensure_ascii=False) if as_json else format_result(result))
 
 
-def ask_file(client: NerClient, source: Path, target: Path) -> int:
-    """Answer a file of texts into another; return the exit code: 1 if a line has no answer, or INTERRUPTED."""
-    total = sum(1 for _ in read_lines(source))
+def ask_file(client: NerClient, source: Source, target: Path | None, *, labels: Sequence[str]) -> int:
+    """Answer texts into a file, or without one onto the standard output; show how far it is.
+
+    Returns the exit code: 1 if a line has no answer, or INTERRUPTED. Raises BadInput for a label that the model lacks.
+    """
+    if labels:
+        _check_labels(client, labels)
+    if target is not None:
+        _compare(client, target)
+    total = None if source.is_standard_input else sum(1 for _ in source.lines())
+    told = answers(source.lines(), client, labels) if target is None else answer_file(source, target, client, labels)
+    hidden = True if target is None and sys.stdout.isatty() else None  # None: shown on a terminal alone
     problems: list[str] = []
+    count = 0
     try:
-        with tqdm(total=total, unit="text", disable=None) as progress:  # None: shown on a terminal alone
-            for record in answer_file(source, target, client):
-                progress.update()
-                if "error" in record:
-                    problems.append(f"{source}:{record['line']}: {record['error']}")
+        for record in tqdm(told, total=total, unit="text", disable=hidden):
+            count += 1
+            if target is None:
+                line = json.dumps(record, ensure_ascii=False) + "\n"
+                sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace"))
+                sys.stdout.buffer.flush()
+            if "error" in record:
+                problems.append(f"{source.path}:{record['line']}: {record['error']}")
     except KeyboardInterrupt:
-        print(f"stopped; the same command goes on after the last answer in {target}", file=sys.stderr)
+        hint = f"; the same command goes on after the last answer in {target}" if target else ""
+        print(f"stopped{hint}", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # whoever reads the answers has enough of them
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     for problem in problems[:_MOST_PROBLEMS]:
         print(problem, file=sys.stderr)
     without = f", {len(problems)} of them without an answer" if problems else ""
-    print(f"{target}: {total} lines{without}", file=sys.stderr)
+    if problems or target is not None:
+        print(f"{target or source.path}: {count} lines{without}", file=sys.stderr)
     return 1 if problems else 0
+
+
+def _check_labels(client: NerClient, labels: Sequence[str]) -> None:
+    serving = client.serving()
+    if unknown := sorted(set(labels) - set(serving.labels)):
+        raise BadInput(f"--labels {', '.join(unknown)}: the model {serving.model} has {', '.join(serving.labels)}")
+
+
+def _compare(client: NerClient, target: Path) -> None:
+    """Warn of answers on file that are not what the server would answer now: of another model or policy."""
+    on_file = answered_by(target)
+    if not on_file:
+        return
+    with suppress(ServerLost):  # if there is more to answer, it is said then; if not, there is nothing to warn of
+        serving = client.serving()
+        for (model, version), count in on_file.items():
+            if (model, version) != (serving.model, serving.policy_version):
+                said = (
+                    f"warning: {count} of the answers in {target} are by {model} under policy {version}; the server has"
+                )
+                now = f"{serving.model} under policy {serving.policy_version}. Remove the file to ask for all anew"
+                print(said, now, file=sys.stderr)
 
 
 def format_result(result: Mapping[str, Any]) -> str:

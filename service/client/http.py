@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -40,6 +41,15 @@ class _NotNow(Exception):
         super().__init__(error)
         self.error = error
         self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Says what a server answers with: its model (name@version), the model's labels, the exit policy's version."""
+
+    model: str
+    labels: tuple[str, ...]
+    policy_version: int
 
 
 class NerClient:
@@ -85,9 +95,22 @@ class NerClient:
         """Make every thread that waits to send a request again raise Stopped."""
         self._stopped.set()
 
-    def ner(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the result of each text, as on the wire. Raises TextsRefused, ServerLost or Stopped."""
-        body = json.dumps({"text": texts[0]} if len(texts) == 1 else {"texts": list(texts)}).encode()
+    def serving(self) -> Serving:
+        """Return what the server answers with just now. Raises ServerLost."""
+        models, policy = self._read("models"), self._read("exit-policy")
+        try:
+            model = models[0]
+            return Serving(f"{model['name']}@{model['version']}", tuple(model["labels"]), policy["version"])
+        except (TypeError, KeyError, IndexError) as error:
+            raise ServerLost(f"{self._url} has no model of the kind that is known here; is it this service?") from error
+
+    def ner(self, texts: Sequence[str], labels: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Return the result of each text, as on the wire, with entities of `labels` alone if there are any.
+
+        Raises TextsRefused, ServerLost or Stopped.
+        """
+        asked: dict[str, Any] = {"text": texts[0]} if len(texts) == 1 else {"texts": list(texts)}
+        body = json.dumps({**asked, **({"labels": list(labels)} if labels else {})}).encode()
         pauses_s = _pauses_s()
         give_up: float | None = None
         while True:
@@ -102,14 +125,30 @@ class NerClient:
                 if self._stopped.wait(pause_s):
                     raise Stopped("stopped while waiting for the server") from None
 
+    def _read(self, path: str) -> Any:
+        url = self._url.join(path)  # beside /ner
+        try:
+            response = self._http.get(url)
+        except httpx.RequestError as error:
+            raise self._unreachable(error) from error
+        self._has_answered = True
+        if response.status_code != 200:
+            raise self._lost(response.status_code, _error_of(response))
+        return _json_of(response) or {}
+
+    def _unreachable(self, error: httpx.RequestError) -> ServerLost:
+        reason = f"no answer from {self._url}: {str(error) or type(error).__name__}"
+        hint = "" if self._has_answered else "; start a server, or name the one there is by --url or NER_URL"
+        return ServerLost(reason + hint)
+
     def _send(self, body: bytes, num_texts: int) -> list[dict[str, Any]]:
         try:
             response = self._http.post(self._url, content=body)
         except httpx.RequestError as error:
-            reason = f"no answer from {self._url}: {str(error) or type(error).__name__}"
+            lost = self._unreachable(error)
             if self._has_answered:
-                raise _NotNow(ServerLost(reason)) from error
-            raise ServerLost(f"{reason}; start a server, or name the one there is by --url or NER_URL") from error
+                raise _NotNow(lost) from error
+            raise lost from error
         self._has_answered = True
         status, said = response.status_code, _error_of(response)
         if status == 200:

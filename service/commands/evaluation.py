@@ -12,6 +12,7 @@ from service.errors import BadInput
 
 if TYPE_CHECKING:
     from service.evaluation.pipelines import Compared, ExecutorChoice
+    from service.exits.policy import ExitPolicy
     from service.models.store import StoredModel
 
 
@@ -29,7 +30,9 @@ def _add_evaluate(commands: Commands) -> None:
     _add_model(parser)
     parser.add_argument("file", type=Path, help="a .conll or .jsonl file")
     parser.add_argument(
-        "--exit-policy", metavar="JSON", help="score this policy instead of every exit, as PATCH /exit-policy takes it"
+        "--exit-policy",
+        metavar="JSON",
+        help="score this policy instead of every exit; all that PATCH /exit-policy takes, goals too",
     )
     parser.add_argument("--no-split", action="store_true", help="take every text as one sentence")
     parser.add_argument("--json", type=Path, help="write the result here as well")
@@ -44,8 +47,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     stored, split = _stored(options), not options.no_split
     document: dict[str, Any] = {"model": stored.reference, "file": options.file.name}
     if options.exit_policy:
-        parameters = _parameters(options.exit_policy)
-        found = evaluate_exit_policy(stored, options.file, parameters, _executor(options), split=split)
+        policy = _policy(stored, options.exit_policy)
+        found = evaluate_exit_policy(stored, options.file, policy, _executor(options), split=split)
         document["exit_policy"] = found.to_json()
         print(json.dumps(document["exit_policy"]))
     else:
@@ -76,17 +79,19 @@ def _trace(options: argparse.Namespace) -> None:
 def _add_replay(commands: Commands) -> None:
     parser = commands.add_parser("replay", help="F1 and exit layers of a policy on a trace")
     parser.add_argument("trace", type=Path, help="a file made by `trace`")
-    parser.add_argument("--exit-policy", metavar="JSON", required=True, help="as PATCH /exit-policy takes it")
+    parser.add_argument("--exit-policy", metavar="JSON", required=True, help="all that PATCH /exit-policy takes")
     parser.add_argument("--store", type=Path, default=Path("model_store"), help="the store that the model lies in")
     parser.add_argument("--model", help="the traced model's folder, if it lies elsewhere")
     parser.set_defaults(run=_replay)
 
 
 def _replay(options: argparse.Namespace) -> None:
-    from service.evaluation.pipelines import replay_trace
+    from service.evaluation.pipelines import replay_trace, traced_model
+    from service.evaluation.trace import load_trace
 
-    parameters = _parameters(options.exit_policy)
-    print(json.dumps(replay_trace(options.trace, parameters, options.store, options.model).to_json()))
+    traced = load_trace(options.trace)
+    stored = traced_model(traced, options.trace, options.store, options.model)
+    print(json.dumps(replay_trace(traced, _policy(stored, options.exit_policy)).to_json()))
 
 
 def _add_calibrate(commands: Commands) -> None:
@@ -158,7 +163,21 @@ def _executor(options: argparse.Namespace) -> ExecutorChoice:
     return ExecutorChoice(options.executor, options.device, options.threads)
 
 
-def _parameters(text: str) -> dict[str, Any]:
+def _policy(stored: StoredModel, text: str) -> ExitPolicy:
+    """Return the policy that PATCH /exit-policy would make of `text` on a server that has just started on the model."""
+    from service.assets import assets_of
+    from service.exits.operating_points import Calibration
+    from service.policy.goals import Goals
+
+    assets, points = assets_of(stored.model), stored.operating_points
+    goals = Goals.of(stored.reference, assets, None if points is None else Calibration.from_json(points, assets))
+    changes, default = _changes(text), goals.default()
+    if "autopilot" in changes:
+        raise BadInput("--exit-policy has an autopilot, which follows a load that is not there; expected a policy")
+    return goals.changed(default, changes, {1: default.to_json()}) if changes else default
+
+
+def _changes(text: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except ValueError as error:

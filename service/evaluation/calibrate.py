@@ -16,6 +16,7 @@ from service.evaluation.sweep import Outcome, cheapest, families, front, run, ru
 from service.evaluation.trace import Trace
 from service.exits.assets import ModelAssets
 from service.exits.operating_points import Calibration, OperatingPoint, Preset
+from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.vee import Vee
 
@@ -23,6 +24,7 @@ MAX_F1_LOSS: Mapping[Preset, float] = {"accurate": 0.1, "balanced": 0.3, "fast":
 ALLOWANCE = 0.5  # standard errors by which the loss on one corpus may seem higher: each has few texts
 SOURCE_DRAWS = 200  # of a corpus's texts
 FEWEST_TEXTS = 10  # nothing can be learned from fewer
+CLEARLY_BETTER = 1.0  # F1 x 100: an exit that is better than full depth by more is what presets are measured against
 SMALLEST_STEP = 1.03  # neighbouring points of the front differ by at least this factor in time
 
 
@@ -38,6 +40,10 @@ def calibrate(
     choose among all strategies at every point would be to choose by luck. The rule is judged on every text by a rule
     that was fitted without that text. A preset keeps its loss on all texts together and, as far as the texts of each
     can tell, on every corpus that they are from.
+
+    Presets and defaults are allowed a loss below full depth. Where an earlier exit is clearly better than full depth
+    (by CLEARLY_BETTER), as in a model that was trained too little, they are allowed it below that exit, and the
+    provenance names it: `better_exit`. The figures of every point stay those against full depth.
 
     runs: a function that takes the seconds of full depth and returns the outcomes of the strategies that cannot be
     replayed, by family; their fronts are kept, too.
@@ -57,19 +63,24 @@ def calibrate(
         for key, family in families(ModelAssets(trace.num_layers).with_asset(rule)).items()
     }
     points = _Points(full, Bootstrap(len(trace.texts)), trace)
-    first_exit = outcomes["budgeted"][0]
-    ladder = _ladder([*outcomes["learned"], first_exit, full])
-    presets = _presets(ladder, LossOnEverySource(trace.sources, full))
+    first_exit, best_exit = outcomes["budgeted"][0], max(outcomes["budgeted"], key=lambda outcome: outcome.f1)
+    reference = best_exit if best_exit.f1 > full.f1 + CLEARLY_BETTER else full
+    ladder = _ladder([*outcomes["learned"], first_exit, reference])
+    presets = _presets(ladder, LossOnEverySource(trace.sources, reference))
     on_front = _spread(ladder, list(presets.values()))
     names = {id(outcome): preset for preset, outcome in presets.items()}
     others: list[Outcome] = []
     for found in runs(full.seconds).values():
         others += front(found)
-        others.append(cheapest(found, full.f1 - MAX_F1_LOSS["balanced"]))  # the last one becomes the default
-    others += [cheapest(_of_patience_1(found), full.f1 - MAX_F1_LOSS["balanced"]) for found in outcomes.values()]
+        others.append(cheapest(found, reference.f1 - MAX_F1_LOSS["balanced"]))  # the last one becomes the default
+    others += [cheapest(_of_patience_1(found), reference.f1 - MAX_F1_LOSS["balanced"]) for found in outcomes.values()]
     return Calibration(
         points=tuple(points.of(outcome, names.get(id(outcome))) for outcome in on_front),
-        others=tuple(points.of(outcome) for outcome in (*others, full) if outcome not in on_front),
+        others=tuple(
+            points.of(outcome)
+            for outcome in (*others, full)
+            if outcome not in on_front or isinstance(outcome.policy, Budgeted)  # else it would have no default
+        ),
         rule=rule,
         provenance={
             **provenance,
@@ -78,6 +89,7 @@ def calibrate(
             "sequences": len(trace.sequences),
             "weights_sha256": trace.weights_sha256,
             "full_depth_ms_per_sequence": round(1_000 * full.seconds / len(trace.sequences), 4),
+            **({} if reference is full else {"better_exit": _better_exit(best_exit, full)}),
         },
     )
 
@@ -97,23 +109,31 @@ def _ladder(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return sorted([*ladder, *others[: max(0, len(MAX_F1_LOSS) - len(ladder))]], key=lambda o: o.seconds)
 
 
+def _better_exit(best_exit: Outcome, full: Outcome) -> dict[str, Any]:
+    return {
+        "exit_layer": best_exit.policy.to_json()["layer"],
+        "f1": round(best_exit.f1, 2),
+        "full_depth_f1": round(full.f1, 2),
+    }
+
+
 class LossOnEverySource:
     """Works out what an outcome loses: on all texts together, and on the texts of every corpus that they are from."""
 
-    def __init__(self, sources: Sequence[str], full: Outcome) -> None:
-        """Prepare; `sources` holds the corpus of every text."""
-        self._full = full
+    def __init__(self, sources: Sequence[str], reference: Outcome) -> None:
+        """Prepare; `sources` holds the corpus of every text, and losses are against `reference`."""
+        self._reference = reference
         names = sorted(set(sources)) if len(set(sources)) > 1 else []
         self._texts = [np.flatnonzero(np.array(sources) == name) for name in names]
         self._bootstraps = [Bootstrap(len(texts), draws=SOURCE_DRAWS) for texts in self._texts]
 
     def __call__(self, outcome: Outcome) -> float:
         """Return the largest loss, F1 x 100; that on one corpus counts less ALLOWANCE standard errors."""
-        losses = [self._full.f1 - outcome.f1]
+        losses = [self._reference.f1 - outcome.f1]
         for texts, bootstrap in zip(self._texts, self._bootstraps, strict=True):
-            ours, full = outcome.replay.of_texts(texts), self._full.replay.of_texts(texts)
-            error = float(np.std(bootstrap.f1(full) - bootstrap.f1(ours)))
-            losses.append(100 * (full.micro.f1 - ours.micro.f1) - ALLOWANCE * error)
+            ours, theirs = outcome.replay.of_texts(texts), self._reference.replay.of_texts(texts)
+            error = float(np.std(bootstrap.f1(theirs) - bootstrap.f1(ours)))
+            losses.append(100 * (theirs.micro.f1 - ours.micro.f1) - ALLOWANCE * error)
         return max(losses)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from service.assets import assets_of, hashed_layers
+from service.assets import hashed_layers
 from service.data.readers import read_examples
 from service.errors import BadInput, DataRefused
 from service.evaluation.calibrate import calibrate
@@ -18,10 +18,10 @@ from service.evaluation.evaluate import Evaluation, encode_examples, evaluate
 from service.evaluation.replay import Replay, Replayer
 from service.evaluation.run_policy import PolicyRun, evaluate_policy
 from service.evaluation.sweep_runs import sweep_runs
-from service.evaluation.trace import Trace, load_trace, trace
+from service.evaluation.trace import Trace, trace
 from service.executors.choose import make_executor
 from service.executors.executor import Executor
-from service.exits.operating_points import Calibration, catalog_of
+from service.exits.operating_points import Calibration
 from service.exits.policy import ExitPolicy
 from service.models.device import use_threads
 from service.models.store import StoredModel, find_model, load_model, write_operating_points
@@ -67,15 +67,6 @@ class Compared:
     test: Path
 
 
-def policy_of(stored: StoredModel, parameters: Mapping[str, Any]) -> ExitPolicy:
-    """Make the policy that PATCH /exit-policy would make of `parameters`; the strategy is vee if they name none.
-
-    Parameters that are left out take their calibrated defaults. Raises BadInput where no such policy can be made.
-    """
-    catalog = catalog_of(stored.operating_points, assets_of(stored.model))
-    return catalog.policy({"strategy": "vee", **parameters})
-
-
 def evaluate_exits(stored: StoredModel, file: Path, choice: ExecutorChoice, *, split: bool = True) -> Evaluation:
     """Score every exit on an annotated file; `split=False` takes every text as one sentence."""
     word_layers = None if stored.config.hash is None else hashed_layers(stored.model).of
@@ -84,10 +75,9 @@ def evaluate_exits(stored: StoredModel, file: Path, choice: ExecutorChoice, *, s
 
 
 def evaluate_exit_policy(
-    stored: StoredModel, file: Path, parameters: Mapping[str, Any], choice: ExecutorChoice, *, split: bool = True
+    stored: StoredModel, file: Path, policy: ExitPolicy, choice: ExecutorChoice, *, split: bool = True
 ) -> PolicyResult:
     """Score a policy on an annotated file: by replay where a trace suffices, which is much faster, else by a run."""
-    policy = policy_of(stored, parameters)
     examples = read_examples(file)
     with choice.running(stored) as executor:
         if policy.is_replayable:
@@ -103,17 +93,19 @@ def trace_file(stored: StoredModel, file: Path, choice: ExecutorChoice) -> Trace
         return trace(stored, examples, file.name, executor)
 
 
-def replay_trace(path: Path, parameters: Mapping[str, Any], store: Path, model: str | None = None) -> PolicyResult:
-    """Let a policy decide over a trace file; `model` names the traced model where the store has no such name.
+def traced_model(traced: Trace, path: Path, store: Path, model: str | None = None) -> StoredModel:
+    """Load the model of a trace file; `model` names it where the store has no such name.
 
-    Raises DataRefused where the model has other weights than those that were traced, and BadInput for a strategy that
-    no trace can replay.
+    Raises DataRefused where the model has other weights than those that were traced.
     """
-    traced = load_trace(path)
     stored = load_model(find_model(model or traced.model, store))
     if stored.weights_sha256 != traced.weights_sha256:
         raise DataRefused(f"{path} is a trace of other weights than {stored.folder} has; trace again")
-    policy = policy_of(stored, parameters)
+    return stored
+
+
+def replay_trace(traced: Trace, policy: ExitPolicy) -> PolicyResult:
+    """Let a policy decide over a trace. Raises BadInput for a strategy that no trace can replay."""
     if not policy.is_replayable:
         raise BadInput(
             f"strategy {policy.strategy} needs more than a trace keeps; run it: `python -m service evaluate MODEL FILE "

@@ -43,6 +43,15 @@ def format_operating_points(model: str, calibration: Calibration) -> str:
         lines.append(f"{point.speedup_latency:6.2f} x   {depth}   {point.f1:6.2f}   {loss}   {policy}{preset}")
         if point is calibration.points[-1]:
             lines += ["", "defaults of all strategies"]
+    if better := provenance.get("better_exit"):
+        lines += [
+            "",
+            f"warning: exit {better['exit_layer']} (F1 {better['f1']}) is better than full depth "
+            f"(F1 {better['full_depth_f1']}). The model was trained too little (more epochs, more data, smaller "
+            "batches), or this file is too small to tell.",
+            f"Presets and defaults are chosen by what they lose against exit {better['exit_layer']}; the losses above, "
+            "max_f1_loss and the autopilot's still count from full depth.",
+        ]
     return "\n".join(lines)
 
 

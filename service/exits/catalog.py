@@ -51,8 +51,9 @@ class PolicyCatalog:
     def merge(self, current: ExitPolicy, changes: Mapping[str, Any]) -> ExitPolicy:
         """Apply `changes` to `current` (RFC 7396: null takes a parameter back to its default).
 
-        Another strategy starts from that strategy's defaults; another measure or pooling without a tau takes its
-        default tau. Raises BadInput for a parameter that the strategy lacks or a value outside its range.
+        A strategy that is named starts from its defaults, also the one in force; a measure or pooling that is named
+        without a tau takes its default tau. Raises BadInput for a parameter that the strategy lacks or a value outside
+        its range.
         """
         merged = {**current.carried_over(changes), **changes}
         return self.policy({name: value for name, value in merged.items() if value is not None})

@@ -197,8 +197,12 @@ class ExitPolicy(ABC):
         return type(self), needed, *(getattr(self, f.name) for f in fields(self) if f.name not in self.decided_by)
 
     def carried_over(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the strategy and parameters that a merge patch keeps: not a tau whose meaning `changes` alter."""
-        if changes.get("strategy", self.strategy) != self.strategy:
+        """Return the strategy and parameters that a merge patch keeps.
+
+        Changes that name a strategy, be it this one, keep nothing: they start from its defaults. Nor is a tau kept
+        whose meaning they alter.
+        """
+        if "strategy" in changes:
             return {}
         is_recalibrated = bool(changes.keys() & set(self.calibrated_by))
         return {name: value for name, value in self.to_json().items() if name != "tau" or not is_recalibrated}

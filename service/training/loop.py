@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from operator import attrgetter
 from pathlib import Path
 
 import torch
@@ -29,6 +30,8 @@ from service.training.training_loss import TrainingLoss
 
 log = logging.getLogger(__name__)
 
+HARDLY_ANYTHING = 0.1  # an F1 below which a model is not worth having, and its training needs a word
+
 
 def train(
     recipe: Recipe,
@@ -53,20 +56,19 @@ def train(
     A run with the output of an earlier one goes on after its last finished epoch and ends with the same weights as an
     uninterrupted run (on as many threads). Raises BadInput if the earlier one had another recipe, encoder or data.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    sources = {"encoder": str(encoder.resolve()), "data": str(data.resolve()), "max_sentences": max_sentences}
-    claim_output(output, {"recipe": recipe.to_json(), **sources})
     start = Start.read(encoder)
-    corpora = [corpus.read(data / corpus.train)[:max_sentences] for corpus in recipe.sources]
-    dev = {corpus.name: corpus.read(data / corpus.dev)[:max_sentences] for corpus in recipe.sources}
-    labels = label_names([example.entities for corpus in corpora for example in corpus])
+    corpora, dev, tests = (
+        {corpus.name: corpus.read(data / file(corpus))[:max_sentences] for corpus in recipe.sources}
+        for file in (attrgetter("train"), attrgetter("dev"), attrgetter("test"))
+    )
+    labels = label_names([example.entities for corpus in corpora.values() for example in corpus])
     config = model_config(recipe, start.encoder, labels)
     text_encoder = TextEncoder(start.tokenizer, config.text, labels, recipe.nested)
-    texts = TrainingTexts(recipe, text_encoder, corpora, labels)
+    texts = TrainingTexts(recipe, text_encoder, list(corpora.values()), labels)
     sequences = texts.epoch(1)
     log.info(
         "%d texts; first epoch: %d sequences, %d pieces, %d gold entities lost by splitting",
-        sum(map(len, corpora)),
+        sum(map(len, corpora.values())),
         len(sequences),
         sum(sequence.input.num_pieces for sequence in sequences),
         texts.lost,
@@ -84,6 +86,8 @@ def train(
     noise = InputNoise(recipe, start.tokenizer, device)
     judge = Judge(recipe, text_encoder, dev, device)
 
+    sources = {"encoder": str(encoder.resolve()), "data": str(data.resolve()), "max_sentences": max_sentences}
+    claim_output(output, {"recipe": recipe.to_json(), **sources})  # a start that fails claims nothing
     state = TrainingState.resume(output, optimisation)
     while state.epoch < recipe.epochs and state.epochs_without_gain < recipe.early_stopping_patience:
         epoch = state.epoch + 1
@@ -110,15 +114,16 @@ def train(
 
     best = optimisation.averaged
     best.load_state_dict(state.best_weights)
-    tests = {
-        corpus.name: judge.evaluate(best, corpus.read(data / corpus.test)[:max_sentences]) for corpus in recipe.sources
-    }
-    for name, test in tests.items():
-        f1 = " ".join(f"{100 * of_exit:.2f}" for of_exit in test.f1)
+    scores = {name: judge.evaluate(best, examples) for name, examples in tests.items()}
+    for name, of_corpus in scores.items():
+        f1 = " ".join(f"{100 * of_exit:.2f}" for of_exit in of_corpus.f1)
         log.info("best epoch %d, test F1 per exit on %s: %s", state.best_epoch, name, f1)
-    card = model_card(recipe, config, command, state.best_epoch, state.best_dev_f1, tests)
+    if max(max(of_corpus.f1) for of_corpus in scores.values()) < HARDLY_ANYTHING:
+        steps = state.epoch * len(epoch_batches(sequences, recipe, epoch=1))
+        log.warning("hardly anything was learned in %d steps: try more epochs, less batch_pieces or more data", steps)
+    card = model_card(recipe, config, command, state.best_epoch, state.best_dev_f1, scores)
     save_model(output / "model", best, start.tokenizer, card)
-    found = {name: test.to_json() for name, test in tests.items()}
+    found = {name: of_corpus.to_json() for name, of_corpus in scores.items()}
     document = found if len(found) > 1 else next(iter(found.values()))
     (output / "test.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return output / "model"

@@ -20,17 +20,25 @@ log = logging.getLogger(__name__)
 
 
 def claim_output(output: Path, run: dict[str, Any]) -> None:
-    """Write into `output` which run it belongs to. Raises BadInput if it belongs to another run."""
+    """Make the folder `output` and write into it which run it belongs to.
+
+    Raises BadInput if it holds epochs of another run, or cannot be written.
+    """
     path = output / "run.json"
     wanted = json.dumps(run, indent=2) + "\n"
-    if path.exists() and path.read_text(encoding="utf-8") != wanted:
+    has_epochs = (output / "checkpoint.pt").exists()
+    if has_epochs and path.exists() and path.read_text(encoding="utf-8") != wanted:
         raise BadInput(
             f"{output} holds a run of another recipe, encoder or data ({path}); "
             "resume with the same ones, or give another --output"
         )
     partial = path.with_suffix(".partial")
-    partial.write_text(wanted, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        partial.write_text(wanted, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise BadInput(f"{output} cannot be written ({error.strerror}); give another --output") from error
 
 
 class TrainingState:

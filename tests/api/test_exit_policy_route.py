@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from starlette.testclient import TestClient
 
+from service.api.schemas.exit_policy import VersionOut
+from service.exits.policies import STRATEGIES
 from service.exits.policy import ExitPolicy
+from service.policy.goals import GOALS, Objective
 from tests.api.servers_ import AS_ADMIN, sample
 from tests.exits.calibrations_ import ACCURATE, BALANCED, CALIBRATION, FAST, SLOW_TO_DECIDE
 
@@ -361,3 +365,50 @@ def test_a_change_shows_in_the_metrics_at_once(client: TestClient) -> None:
     change(client, BUDGET)
     assert sample(client, "ner_exit_policy_info", strategy="budgeted") == 1
     assert sample(client, "ner_exit_policy_tau") != sample(client, "ner_exit_policy_tau")  # NaN: it has none
+
+
+# what /docs shows
+
+
+def operation(client: TestClient, method: str, path: str) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/openapi.json").json()["paths"][path][method]
+    return found
+
+
+def test_every_example_of_a_change_is_taken_whatever_is_in_force(calibrated: TestClient) -> None:
+    contents = operation(calibrated, "patch", "/exit-policy")["requestBody"]["content"]
+    assert contents.keys() == {"application/json", "application/merge-patch+json"}
+    for kind, content in contents.items():
+        assert len(content["examples"]) > 3
+        for example in content["examples"].values():
+            for before in ({"preset": "balanced"}, BUDGET, {"strategy": "full_depth"}):
+                change(calibrated, before)
+                change(calibrated, example["value"], headers={"Content-Type": kind})
+
+
+def test_every_example_of_a_request_is_answered(client: TestClient) -> None:
+    components = client.get("/openapi.json").json()["components"]["schemas"]
+    for path in ("/ner", "/"):
+        content = operation(client, "post", path)["requestBody"]["content"]["application/json"]
+        name = content["schema"]["$ref"].rsplit("/", 1)[1]
+        assert [client.post(path, json=example).status_code for example in components[name]["examples"]] == [200]
+
+
+def test_the_shape_of_a_change_has_every_parameter_and_every_goal(client: TestClient) -> None:
+    for content in operation(client, "patch", "/exit-policy")["requestBody"]["content"].values():
+        schema = content["schema"]
+        parameters = {name for strategy in STRATEGIES.values() for name in strategy.parameters()}
+        assert schema["properties"].keys() == {"strategy", *parameters, *GOALS, "autopilot"}
+        assert set(schema["properties"]["strategy"]["enum"]) == STRATEGIES.keys()
+        assert schema["properties"]["autopilot"]["properties"].keys() == {field.name for field in fields(Objective)}
+
+
+def test_the_shape_of_the_policy_in_force_has_the_fields_of_every_strategy(client: TestClient) -> None:
+    components = client.get("/openapi.json").json()["components"]["schemas"]
+    for method in ("get", "patch"):
+        response = operation(client, method, "/exit-policy")["responses"]["200"]
+        shapes = response["content"]["application/json"]["schema"]["oneOf"]
+        found = [components[shape["$ref"].rsplit("/", 1)[1]]["properties"] for shape in shapes]
+        assert {of["strategy"]["const"]: of.keys() - {"strategy"} for of in found} == {
+            name: {*strategy.parameters(), *get_type_hints(VersionOut)} for name, strategy in STRATEGIES.items()
+        }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
+import io
 import json
 import resource
 import threading
@@ -16,6 +18,7 @@ import pytest
 from service.client import answers
 from service.client.answers import answer_file
 from service.client.http import ServerLost
+from service.client.lines import Line, Source
 from service.errors import BadInput
 from tests.client.scripted_ import bad, client_of, good, result, texts_of
 
@@ -51,7 +54,7 @@ def write(path: Path, records: Sequence[dict[str, Any]]) -> None:
 def run(source: Path, target: Path, handler: Handler = good) -> list[dict[str, Any]]:
     """Answer a file; -> what was yielded, which is what is written."""
     with client_of(handler) as client:
-        records = list(answer_file(source, target, client))
+        records = list(answer_file(Source(source), target, client))
     assert [json.loads(line) for line in target.read_bytes().split(b"\n")[:-1]] == records
     return records
 
@@ -270,8 +273,107 @@ def test_a_full_disk_is_said_and_the_next_run_goes_on(source: Path, target: Path
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("none.jsonl", "No such file"), ("texts.csv", r"'\.csv'; expected one of .*jsonl.*txt")]
+    ("name", "said"),
+    [("none.jsonl", "No such file"), ("texts.doc", r"'\.doc'; expected one of .*jsonl.*csv.*txt.*--format")],
 )
 def test_a_source_that_cannot_be_read_is_named(tmp_path: Path, target: Path, name: str, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         run(tmp_path / name, target)
+
+
+# fields, and other forms of files
+
+
+def read(path: Path, content: str | bytes, **options: str) -> list[Line]:
+    """The lines of a file of this content."""
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return list(Source(path, **options).lines())
+
+
+def test_all_fields_of_a_line_are_kept_and_none_is_taken_for_one_of_the_answer(source: Path, target: Path) -> None:
+    write(
+        source,
+        [{"entities": ["gold"], "date": "2026-11-01", "text": "a", "tags": [1, {"b": None}], "id": 7, "line": 9}],
+    )
+    expected = {"line": 1, "id": 7, "text": "a", "date": "2026-11-01", "tags": [1, {"b": None}]}
+    expected["given"] = {"entities": ["gold"], "line": 9}
+    assert run(source, target) == [{**expected, **result("a")}]
+    assert run(source, target, lambda _: bad(500)) == [{**expected, **result("a")}]  # and recognised when it goes on
+
+
+def test_a_field_that_was_changed_since_is_noticed(source: Path, target: Path) -> None:
+    write(source, [{"text": "a", "x": float("nan"), "date": "1"}])
+    run(source, target)
+    run(source, target)
+    write(source, [{"text": "a", "x": float("nan"), "date": "2"}])
+    with pytest.raises(BadInput, match="answers another line 1"):
+        run(source, target)
+
+
+def test_answers_without_the_further_fields_of_their_lines_are_not_gone_on_with(source: Path, target: Path) -> None:
+    write(source, [{"text": "a", "date": "1"}])
+    write(target, [{"line": 1, "text": "a", **result("a")}])
+    with pytest.raises(BadInput, match="answers another line 1"):
+        run(source, target)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_rows_of_csv_keep_their_columns_and_texts_of_several_lines(tmp_path: Path, separator: str) -> None:
+    rows = [["id", "text", "note, or so"], ["a1", f'He said "Rome{separator}\nParis".', "x"], [], ["a2", "", "ü"]]
+    content = io.StringIO()
+    csv.writer(content, delimiter=separator).writerows(rows)
+    assert [line.head for line in read(tmp_path / "texts.csv", "\ufeff" + content.getvalue())] == [
+        {"line": 3, "id": "a1", "text": rows[1][1], "note, or so": "x"},
+        {"line": 5, "id": "a2", "text": "", "note, or so": "ü"},
+    ]
+
+
+def test_the_column_of_the_texts_can_be_named(tmp_path: Path) -> None:
+    (line,) = read(tmp_path / "texts.csv", "comment,text\nRome,b\n", column="comment")
+    assert line.head == {"line": 2, "text": "Rome", "given": {"text": "b"}}
+    (line,) = read(tmp_path / "texts.jsonl", '{"comment": "Rome", "id": 1}\n', column="comment")
+    assert line.head == {"line": 1, "id": 1, "text": "Rome"}
+
+
+def test_csv_without_the_column_is_refused_with_those_that_it_has(tmp_path: Path) -> None:
+    for content in ("comment,date\na,b\n", ""):
+        with pytest.raises(BadInput, match=r"no column 'text' in its first line, but \[.*\]; .* --column"):
+            read(tmp_path / "texts.csv", content)
+
+
+def test_rows_that_cannot_be_read_are_named_and_the_others_are_not_concerned(tmp_path: Path) -> None:
+    content = b"text,date\na,1\nb\n\xff,1\nc,2\n" + b"d" * 300_000 + b",3\n"
+    lines = read(tmp_path / "texts.csv", content)
+    assert [line.problem for line in lines] == [
+        "",
+        "1 cells; the first line has 2",
+        "not UTF-8; convert the file first",
+        "",
+        "",
+    ]
+    assert [line.number for line in lines] == [2, 3, 4, 5, 6]
+    assert len(lines[-1].text) == 300_000
+
+
+def test_a_format_can_be_named_where_the_suffix_does_not_say_it(tmp_path: Path) -> None:
+    assert [line.text for line in read(tmp_path / "texts.log", "a\nb\n", kind="txt")] == ["a", "b"]
+
+
+def test_only_entities_of_the_labels_that_were_named_are_asked_for(source: Path, target: Path) -> None:
+    asked: list[list[str]] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content)["labels"])
+        return good(request)
+
+    with client_of(handler) as client:
+        list(answer_file(Source(source), target, client, ["PER", "LOC"]))
+    assert asked == [["PER", "LOC"]] * 6
+
+
+def test_answers_on_file_are_counted_by_who_gave_them(target: Path) -> None:
+    assert not answers.answered_by(target)
+    by = [{"model": "a@1", "policy_version": 1}, {"error": "none"}, {"model": "a@1", "policy_version": 2}]
+    write(target, [{"line": 1, **one} for one in (*by, by[0])])
+    target.write_bytes(target.read_bytes() + b'{"line": 5, "mo')
+    assert answers.answered_by(target) == {("a@1", 1): 2, ("a@1", 2): 1}

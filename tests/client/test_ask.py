@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -106,7 +107,9 @@ def test_of_very_many_bad_lines_a_few_are_named(tmp_path: Path, capsys: pytest.C
         (["a", "--url", "http://127.0.0.1:1"], "start a server, or name the one there is by --url or NER_URL"),
         (["x" * 100_001], "text has 100001 characters"),
         (["a", "--output", "b"], "--output is for the answers to --file"),
+        (["a", "--format", "csv"], "--format are for the answers to --file"),
         (["--file", "none.jsonl"], "none.jsonl cannot be read"),
+        (["--file", "none.jsonl", "--labels", "PER,TIME"], "--labels TIME: the model tiny@1 has LOC, ORG, PER"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(
@@ -135,6 +138,76 @@ def test_a_text_or_a_file_is_asked_for_one_at_a_time(arguments: list[str], capsy
         ask(*arguments)
     assert end.value.code == 2
     assert "--file" in capsys.readouterr().err
+
+
+def give(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    """Put this on the standard input."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_a_dash_reads_one_text_from_the_standard_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give(monkeypatch, ENTITY_TEXT.encode())
+    assert ask("-", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["entities"]
+    assert ask(ENTITY_TEXT, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["entities"] == found != []
+    give(monkeypatch, b"\xff")
+    assert ask("-") == 2
+    assert "the standard input is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_file_of_a_dash_reads_many_and_prints_their_answers(
+    monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path
+) -> None:
+    give(monkeypatch, "Zürich\n\nRome\n".encode())
+    assert ask("--file", "-") == 0
+    out, err = capsysbinary.readouterr()
+    assert [json.loads(line)["text"] for line in out.decode().splitlines()] == ["Zürich", "Rome"] and err == b""
+    give(monkeypatch, b"text;n\nRome;1\n;2;\n")
+    assert ask("--file", "-", "--format", "csv", "--output", tmp_path / "a") == 1
+    assert [json.loads(line)["line"] for line in (tmp_path / "a").read_text().splitlines()] == [2, 3]
+    assert b"-:3: 3 cells; the first line has 2" in capsysbinary.readouterr().err
+
+
+def test_whoever_has_enough_of_the_answers_ends_the_command_quietly(url: str) -> None:
+    command = f"yes Rome | head -2000 | {sys.executable} -m service ask --file - | head -1"
+    run = subprocess.run(["bash", "-c", command], cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert json.loads(run.stdout)["text"] == "Rome"
+    assert run.stderr == ""
+
+
+def test_labels_keep_only_their_entities(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert ask(ENTITY_TEXT, "--json") == 0
+    labels = {entity["label"] for entity in json.loads(capsys.readouterr().out)["entities"]}
+    kept, other = sorted(labels)[0], sorted({"LOC", "ORG", "PER"} - {sorted(labels)[0]})
+    assert ask(ENTITY_TEXT, "--json", "--labels", kept) == 0
+    assert {entity["label"] for entity in json.loads(capsys.readouterr().out)["entities"]} == {kept}
+    (tmp_path / "texts.txt").write_text(ENTITY_TEXT)
+    assert ask("--file", tmp_path / "texts.txt", "--labels", ", ".join(other)) == 0
+    (record,) = map(json.loads, (tmp_path / "texts.answers.jsonl").read_text().splitlines())
+    assert kept not in {entity["label"] for entity in record["entities"]}
+
+
+def test_answers_on_file_of_another_model_or_policy_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = tmp_path / "texts.txt", tmp_path / "texts.answers.jsonl"
+    source.write_text("Rome\nOslo\n", encoding="utf-8")
+    assert ask("--file", source) == 0
+    assert ask("--file", source) == 0  # again, of the same ones
+    assert "warning" not in capsys.readouterr().err
+    for was, is_now in (('"model": "tiny@1"', '"model": "old@1"'), ('"policy_version": 1', '"policy_version": 4')):
+        target.write_text(target.read_text().replace(was, is_now, 1))
+    before = target.read_bytes()
+    assert ask("--file", source) == 0
+    said = capsys.readouterr().err
+    assert (
+        f"warning: 1 of the answers in {target} are by old@1 under policy 4; the server has tiny@1 under policy 1"
+        in said
+    )
+    assert target.read_bytes() == before
 
 
 def result_of(text: str, *exit_layers: int, entities: tuple[tuple[int, int, str], ...] = ()) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from service.client.http import NerClient, ServerLost, Stopped, TextsRefused
+from service.client.http import NerClient, ServerLost, Serving, Stopped, TextsRefused
 from service.errors import BadInput
 from tests.client.scripted_ import Script, bad, client_of, result
 
@@ -169,3 +169,27 @@ def test_who_is_stopped_waits_no_longer() -> None:
     client.stop()
     with pytest.raises(Stopped):
         client.ner(["Rome"])
+
+
+def test_what_the_server_answers_with_is_read_beside_the_path_of_requests() -> None:
+    models = httpx.Response(200, json=[{"name": "a", "version": "2", "labels": ["PER"], "more": 1}])
+    script = Script(models, httpx.Response(200, json={"version": 7, "strategy": "vee"}))
+    with NerClient("http://ner.test/prefix", "secret", transport=httpx.MockTransport(script)) as client:
+        assert client.serving() == Serving("a@2", ("PER",), 7)
+    paths = ["/prefix/models", "/prefix/exit-policy"]
+    assert [(request.method, request.url.path) for request in script.requests] == [("GET", path) for path in paths]
+    assert {request.headers["Authorization"] for request in script.requests} == {"Bearer secret"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (bad(401), "NER_API_KEY holds the key"),
+        (httpx.Response(200, json=[]), "is it this service"),
+        (httpx.Response(200, text="<html>"), "is it this service"),
+        (UNREACHABLE, "start a server, or name the one there is"),
+    ],
+)
+def test_a_server_that_does_not_say_what_it_answers_with_is_lost(answer: httpx.Response | Exception, said: str) -> None:
+    with client_of(Script(answer)) as client, pytest.raises(ServerLost, match=said):
+        client.serving()

@@ -18,6 +18,7 @@ from service.evaluation.calibrate import MAX_F1_LOSS, calibrate
 from service.evaluation.fit_rule import cross_fitted_evidence
 from service.evaluation.replay import Replayer
 from service.evaluation.sweep import Outcome, cheapest, families, front, run
+from service.evaluation.tables import format_operating_points
 from service.exits.operating_points import PRESETS, Calibration, OperatingPoint
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
@@ -173,6 +174,49 @@ def test_data_without_any_entity_can_be_calibrated_on() -> None:
     nothing = replace(TRACE, gold=tuple(frozenset[Key]() for _ in TRACE.gold))
     points = calibrate(nothing, METER, {}).points
     assert {(point.f1, point.f1_loss) for point in points} == {(0.0, 0.0)}
+
+
+# where full depth is not the best
+
+LOST_AT_THE_END = replace(TRACE, tables=(*TRACE.tables[:3], TRACE.tables[3].roll(1, dims=1)))
+
+
+@pytest.fixture(scope="module")
+def undertrained() -> Calibration:
+    """Of a model whose last exit is far worse than the one before."""
+    return calibrate(LOST_AT_THE_END, METER, {"device": "made up"})
+
+
+def test_where_an_exit_is_clearly_better_than_full_depth_presets_are_measured_against_that_exit(
+    undertrained: Calibration,
+) -> None:
+    replayer = Replayer(LOST_AT_THE_END)
+    best, full = run(Budgeted(3), replayer, METER), run(FullDepth(), replayer, METER)
+    assert best.f1 > full.f1 + 20
+    fast, balanced, accurate = (point for point in undertrained.points if point.preset)
+    assert accurate.f1 >= best.f1 - MAX_F1_LOSS["accurate"]
+    assert min(fast.f1, balanced.f1) > best.f1 - 2  # the front may be too short for all three
+    assert accurate.f1_loss == pytest.approx(full.f1 - accurate.f1, abs=0.0051)  # said against full depth
+    (fixed,) = (point for point in undertrained.others if point.parameters["strategy"] == "budgeted")
+    assert fixed.f1 >= best.f1 - MAX_F1_LOSS["balanced"]
+
+
+def test_an_exit_that_is_clearly_better_than_full_depth_is_named_with_both_figures_and_a_warning(
+    calibration: Calibration, undertrained: Calibration
+) -> None:
+    replayer = Replayer(LOST_AT_THE_END)
+    figures = {
+        "f1": round(run(Budgeted(3), replayer, METER).f1, 2),
+        "full_depth_f1": round(run(FullDepth(), replayer, METER).f1, 2),
+    }
+    assert undertrained.provenance["better_exit"] == {"exit_layer": 3, **figures}
+    assert "better_exit" not in calibration.provenance
+    shown, usual = (
+        format_operating_points("m@1", replace(one, provenance={**one.provenance, "executor": "", "threads": 1}))
+        for one in (undertrained, calibration)
+    )
+    assert f"warning: exit 3 (F1 {figures['f1']}) is better than full depth (F1 {figures['full_depth_f1']})" in shown
+    assert "warning" not in usual
 
 
 # presets on made-up fronts

@@ -115,7 +115,18 @@ def test_a_trace_is_of_the_model_and_the_data(calibrated: OnDisk, traced: Path) 
     assert len(found.texts) == 20
 
 
-@pytest.mark.parametrize("policy", [VEE, "{}", '{"strategy": "learned"}', '{"strategy": "budgeted", "layer": 2}'])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        VEE,
+        "{}",
+        '{"deepest_exit": 1}',
+        '{"preset": "fast"}',
+        '{"rollback_to": 1}',
+        '{"strategy": "learned"}',
+        '{"strategy": "budgeted", "layer": 2}',
+    ],
+)
 def test_replay_says_what_evaluate_says_of_a_policy(
     calibrated: OnDisk, traced: Path, policy: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -126,8 +137,20 @@ def test_replay_says_what_evaluate_says_of_a_policy(
     assert json.loads(capsys.readouterr().out) == replayed
     document: dict[str, Any] = json.loads(file.read_text())
     assert document == {"model": "tiny@1", "file": "test.jsonl", "exit_policy": replayed}
-    assert replayed["strategy"] == json.loads(policy).get("strategy", "vee")
+    assert replayed["strategy"] == json.loads(policy).get("strategy", "learned")  # that of a server just started
     assert sum(replayed["exit_layers"].values()) == replayed["sequences"]
+
+
+@pytest.mark.parametrize(
+    "goal", [{"preset": "fast"}, {"speedup": 1.0}, {"max_f1_loss": 100}, {"average_exit_layer": 4}]
+)
+def test_a_policy_is_asked_for_by_a_goal_as_on_the_wire(
+    calibrated: OnDisk, traced: Path, goal: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ((name, wish),) = goal.items()
+    assert calibrated.run("replay", traced, "--exit-policy", json.dumps(goal)) == 0
+    chosen = calibration_of(load_model(calibrated.model)).choose(name, wish)
+    assert json.loads(capsys.readouterr().out).items() >= chosen.parameters.items()
 
 
 def test_a_policy_left_open_takes_the_calibrated_defaults(
@@ -253,9 +276,13 @@ def test_a_file_that_is_no_trace_is_refused(calibrated: OnDisk, capsys: pytest.C
     [
         ("tau=-0.1", "--exit-policy 'tau=-0.1' is not JSON"),
         ("[1]", 'expected one such as {"strategy": "vee"}'),
-        ('{"tau": 1}', "tau is 1; expected a number at most 0"),
+        ('{"strategy": "vee", "tau": 1}', "tau is 1; expected a number at most 0"),
+        ('{"preset": "fastest"}', "preset is 'fastest'; expected one of ['accurate', 'balanced', 'fast']"),
+        ('{"preset": "fast", "tau": 1}', "expected parameters, or exactly one goal"),
+        ('{"version": 3}', "version cannot be set"),
+        ('{"autopilot": {"p95_ms": 100, "max_f1_loss": 1}}', "autopilot, which follows a load that is not there"),
         ('{"strategy": "vote"}', "expected one of ['branchynet', 'budgeted'"),
-        ('{"gate": 1}', "has no parameter gate; it has ['measure'"),
+        ('{"gate": 1}', "has no parameter gate; it has ['tau', 'deepest_exit']"),
     ],
 )
 def test_a_policy_that_cannot_be_is_refused(

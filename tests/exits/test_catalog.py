@@ -76,8 +76,10 @@ def test_another_strategy_starts_from_its_own_defaults() -> None:
     assert merge({"strategy": "pabee"}) == Pabee()  # not vee's patience
 
 
-def test_naming_the_strategy_in_force_changes_nothing_else() -> None:
-    assert merge({"strategy": "vee", "patience": 1}) == Vee(tau=-0.02, patience=1)
+def test_naming_the_strategy_in_force_starts_from_its_defaults_as_naming_another_does() -> None:
+    assert merge({"strategy": "vee", "patience": 2}) == Vee(patience=2)
+    changed = Learned(tau=0.5, deepest_exit=2, rule=RULE)
+    assert merge({"strategy": "learned"}, changed, CALIBRATED) == Learned(tau=0.07, rule=RULE)
 
 
 @pytest.mark.parametrize("changes", [{"measure": "kl"}, {"pooling": "mean"}, {"measure": None}, {"pooling": None}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.errors import BadInput, DataRefused
+from service.errors import BadInput, DataRefused, ModelRefused
 from service.models.config import ExitConfig
 from service.models.store import load_model
 from service.text.encoder import TextConfig
+from service.training.state import claim_output
 from tests.training.toy_ import EPOCHS, Run, Toy
 
 
@@ -111,11 +113,38 @@ def test_training_stops_once_the_mean_f1_has_not_risen_for_so_many_epochs(toy: T
     assert len(Run(tmp_path / "run").history) == 3
 
 
+def test_a_start_that_fails_leaves_nothing_and_the_corrected_command_runs(toy: Toy, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    with pytest.raises(ModelRefused, match="encodre"):
+        toy.train(output, start=toy.folder / "encodre")
+    for file in ("train", "dev", "test"):  # test, too: it is read after an hour, but looked for now
+        with pytest.raises(DataRefused, match=r"nowhere\.conll"):
+            toy.train(output, replace(toy.recipe, **{file: "nowhere.conll"}))
+    assert not output.exists()
+    toy.train(output, replace(toy.recipe, epochs=1))
+
+
+def test_a_run_without_a_finished_epoch_gives_way_to_another(toy: Toy, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    claim_output(output, {"recipe": "another"})
+    toy.train(output, replace(toy.recipe, epochs=1))
+    assert len(Run(output).history) == 1
+
+
+def test_an_output_that_cannot_be_written_is_refused_by_name(toy: Toy, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(BadInput, match=r"run cannot be written .* another --output"):
+        toy.train(tmp_path / "run")
+
+
+def test_a_model_that_finds_hardly_anything_comes_with_a_reason(
+    toy: Toy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    toy.train(tmp_path / "run", replace(toy.recipe, batch_pieces=600, epochs=2))
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert re.fullmatch(r"hardly anything was learned in 6 steps: try more epochs, .*batch_pieces.*", warning)
+
+
 def test_a_window_longer_than_the_encoder_is_refused(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="window_pieces 67 is more than the encoder's 66"):
         toy.train(tmp_path / "run", replace(toy.recipe, window_pieces=67))
-
-
-def test_a_missing_data_file_is_refused_by_path(toy: Toy, tmp_path: Path) -> None:
-    with pytest.raises(DataRefused, match=r"nowhere\.conll"):
-        toy.train(tmp_path / "run", replace(toy.recipe, dev="nowhere.conll"))

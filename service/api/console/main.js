@@ -13,6 +13,7 @@ const POLL_MS = 2000;
 const PAUSE_MS = 250; // after the last keystroke
 const LIVE_CHARS = 5000; // longer texts are sent when asked for
 const CARDS = 12; // sentences whose ladders are drawn at a time
+const PASSING = [0, 502, 503]; // refusals that end by themselves: no server, none behind the proxy, not ready
 
 let model = null; // null until the server let us in
 let hueOf = null;
@@ -20,6 +21,7 @@ let strategies = null;
 let asking = null; // aborts the answer that is waited for
 let inForce = null; // the latest answer under the policy in force, and the text that it is of
 let shownCards = CARDS;
+let isToAskAgain = false; // as soon as the server is there again
 const history = new History();
 const panel = new PolicyPanel(() => answer());
 
@@ -77,10 +79,23 @@ async function answer() {
     const shown = preview ? await recognise(text, preview, signal) : inForce;
     if (preview) panel.completePreview(shown.exit_policy);
     say(byId("error"), "");
+    isToAskAgain = false;
     show(text, shown, panel.preview ? inForce : null);
   } catch (error) {
+    if (error.name === "AbortError") return;
+    clear();
+    isToAskAgain = PASSING.includes(error.status);
     refused(error);
   }
+}
+
+/** Take the answer away: what it is of does not stand in the box any more, or has no answer. */
+function clear() {
+  inForce = null;
+  byId("answer").hidden = true;
+  byId("ladders-section").hidden = true;
+  for (const id of ["reading", "legend", "ladders", "summary"]) byId(id).replaceChildren();
+  for (const id of ["preview-note", "effect", "more"]) say(byId(id), "");
 }
 
 function askAgain() {
@@ -169,7 +184,7 @@ async function poll() {
     const current = await getPolicy();
     const isNew = current.etag !== panel.etag;
     panel.setInForce(current);
-    if (isNew) await answer();
+    if (isNew || isToAskAgain) await answer();
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     byId("live-note").textContent = error.message;
@@ -206,7 +221,17 @@ let pause = 0;
 function typed() {
   shownCards = CARDS;
   clearTimeout(pause);
-  if (byId("text").value.length <= LIVE_CHARS) pause = setTimeout(answer, PAUSE_MS);
+  const isLong = byId("text").value.length > LIVE_CHARS;
+  byId("text-hint-live").textContent = isLong
+    ? `More than ${LIVE_CHARS.toLocaleString("en")} characters are answered when you ask.`
+    : "Answers as you type.";
+  if (!isLong) {
+    pause = setTimeout(answer, PAUSE_MS);
+    return;
+  }
+  asking?.abort();
+  clear();
+  say(byId("error"), "");
 }
 
 function setTheme(theme) {
@@ -242,7 +267,7 @@ byId("examples").append(
         class: "quiet",
         onclick: () => {
           byId("text").value = text;
-          answer();
+          typed();
         },
       },
       name,

@@ -77,11 +77,15 @@ class Strategy {
     return scale && new Scale(scale);
   }
 
-  /** The policy with another value, and without those of which the server knows the calibrated ones for it. */
+  /** The policy with another value, and without those that do not go with it: the server knows the calibrated ones. */
   changed(name, value) {
     const changed = { ...this.policy, [name]: value };
     const at = this.calibratedBy.indexOf(name);
-    if (at >= 0) for (const dependent of [...this.calibratedBy.slice(at + 1), "tau"]) delete changed[dependent];
+    if (at < 0) return changed;
+    delete changed.tau;
+    for (const dependent of this.calibratedBy.slice(at + 1)) {
+      if (!new Strategy(this.description, changed).choices(dependent).includes(changed[dependent])) delete changed[dependent];
+    }
     return changed;
   }
 

@@ -9,12 +9,20 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
+from pydantic import WithJsonSchema
 
 from service.api.bodies import BodyRoute
 from service.api.errors import described
 from service.api.keys import require_admin, require_read
 from service.api.respond import respond
-from service.api.schemas.exit_policy import ExitPolicyOut, HistoryEntryOut, OperatingPointOut, ShadowOut
+from service.api.schemas.exit_policy import (
+    CHANGES,
+    EXAMPLES,
+    ExitPolicyOut,
+    HistoryEntryOut,
+    OperatingPointOut,
+    ShadowOut,
+)
 from service.api.schemas.ner import MOST_PARAMETERS
 from service.api.state import service_of
 from service.errors import BadInput, PolicyConflict
@@ -27,14 +35,7 @@ router = APIRouter(prefix="/exit-policy", route_class=BodyRoute)
 MAX_NAME_CHARS = 200
 _ETAG = r'(?:W/)?"?\d{1,18}"?'
 
-_EXAMPLES = {
-    "parameters": {"value": {"tau": -0.01, "patience": 1}},
-    "goal": {"value": {"speedup": 2.0}},
-    "preset": {"value": {"preset": "fast"}},
-    "strategy": {"value": {"strategy": "budgeted", "layer": 3}},
-    "rollback": {"value": {"rollback_to": 1}},
-    "autopilot": {"value": {"autopilot": {"p95_ms": 100, "max_f1_loss": 1.0}}},
-}
+_CHANGES = {"schema": CHANGES, "examples": EXAMPLES}
 
 
 @router.get("", response_model=ExitPolicyOut, responses=described(401), dependencies=[Depends(require_read)])
@@ -47,12 +48,14 @@ async def read_policy(request: Request) -> Response:
     "",
     response_model=ExitPolicyOut,
     responses=described(401, 403, 412, 413, 415, 422),
-    openapi_extra={"requestBody": {"content": {"application/merge-patch+json": {"schema": {"type": "object"}}}}},
+    openapi_extra={"requestBody": {"content": {"application/merge-patch+json": _CHANGES}}},
     dependencies=[Depends(require_admin)],
 )
 def change_policy(
     request: Request,
-    changes: Annotated[dict[str, Any], Body(max_length=MOST_PARAMETERS, openapi_examples=_EXAMPLES)],
+    changes: Annotated[
+        dict[str, Any], Body(max_length=MOST_PARAMETERS, openapi_examples=EXAMPLES), WithJsonSchema(CHANGES)
+    ],
     dry_run: Annotated[bool, Query(description="answer as if, and change nothing")] = False,
     if_match: Annotated[str | None, Header(description="the ETag that was read")] = None,
     x_changed_by: Annotated[str | None, Header(description="who, in UTF-8, for the history")] = None,

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, NotRequired, get_type_hints
 from pydantic import Field, FiniteFloat, WithJsonSchema
 from typing_extensions import TypedDict
 
-from service.exits.operating_points import Preset
+from service.exits.operating_points import LOSS_UNIT, PRESETS, Preset
+from service.exits.parameters import Kind
 from service.exits.policies import STRATEGIES
 from service.exits.policy import ExitPolicy
 from service.policy.versions import Source
@@ -95,6 +96,65 @@ _PARAMETERS = [_shape(policy, "Parameters") for policy in STRATEGIES.values()]
 _IN_FORCE = [_shape(policy, "InForce", _AROUND) for policy in STRATEGIES.values()]
 ParametersOut: Any = Annotated[reduce(or_, _PARAMETERS), _BY_STRATEGY]
 ExitPolicyOut: Any = Annotated[reduce(or_, _IN_FORCE), _BY_STRATEGY]
+
+
+_JSON_TYPES: Mapping[Kind, str] = {"number": "number", "integer": "integer", "flag": "boolean", "choice": "string"}
+
+
+def _schema_of_parameters() -> dict[str, Any]:
+    """Return for every parameter of any strategy what a change may set it to, and what it means where."""
+    schemas: dict[str, Any] = {}
+    for strategy in STRATEGIES.values():
+        for name, parameter in strategy.parameters().items():
+            types = [_JSON_TYPES[parameter.kind], "null"]
+            schema = schemas.setdefault(name, {"type": types, "description": "null: its default"})
+            schema["description"] += f"; {strategy.strategy}: {parameter.meaning}"
+    return schemas
+
+
+CHANGES: Mapping[str, Any] = {
+    "type": "object",
+    "title": "ExitPolicyChanges",
+    "description": "Strategy and parameters, which the strategy must have, or exactly one goal, or the autopilot.",
+    "minProperties": 1,
+    "additionalProperties": False,
+    "properties": {
+        "strategy": {
+            "type": "string",
+            "enum": [*STRATEGIES],
+            "description": "what is left out takes the calibrated default of this strategy; without it, stays as it is",
+        },
+        **_schema_of_parameters(),
+        "preset": {"type": "string", "enum": [*PRESETS], "description": "a goal"},
+        "speedup": {"type": "number", "description": "a goal: times full depth's measured speed"},
+        "max_f1_loss": {"type": "number", "description": f"a goal: {LOSS_UNIT}"},
+        "average_exit_layer": {"type": "number", "description": "a goal: layers per sequence"},
+        "rollback_to": {"type": "integer", "description": "a goal: the policy of this version"},
+        "autopilot": {
+            "type": ["object", "null"],
+            "description": "merged with its objective; null switches it off",
+            "properties": {
+                "p95_ms": {"type": "number", "description": "milliseconds from request to answer"},
+                "max_f1_loss": {"type": "number", "description": LOSS_UNIT},
+                "max_disagreement": {
+                    "type": ["number", "null"],
+                    "description": "share of early answers that may differ from full depth's",
+                },
+            },
+        },
+    },
+}
+"""The shape of a change, for the API's document; what it means is decided, and refused, by the live policy."""
+
+EXAMPLES: Mapping[str, Any] = {
+    "a preset": {"value": {"preset": "fast"}},
+    "another goal": {"value": {"speedup": 2.0}},
+    "a strategy with parameters": {"value": {"strategy": "vee", "tau": -0.01, "patience": 1}},
+    "a strategy with its defaults": {"value": {"strategy": "learned"}},
+    "back to a version": {"value": {"rollback_to": 1}},
+    "the autopilot": {"value": {"autopilot": {"p95_ms": 100, "max_f1_loss": 1.0}}},
+}
+"""Changes that a calibrated model takes whatever policy is in force."""
 
 
 class ParametersOfPoint(TypedDict):

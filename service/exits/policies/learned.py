@@ -68,9 +68,11 @@ def features(readings: Sequence[Reading]) -> list[tuple[float, ...]]:
 class ExitRule:
     """Estimates the worth of going on after layer m = 1, ..., num_layers - 1, from FEATURES.
 
-    log(worth) = weights[m - 1] . features + bias[m - 1]. The worth is in entity errors mended per unit of work, which
-    is one layer of a sequence of UNIT_PIECES pieces. Of two sequences with as much to mend, the longer one has the
-    lower worth.
+    log(worth) = weights[m - 1] . features + bias[m - 1]. The worth is a score: the price of a unit of work up to which
+    going on pays, where the unit is one layer of a sequence of UNIT_PIECES pieces and the price is in entity errors. It
+    is fitted at low prices (see `fit_rule`), where sequences are decided; a high worth says that going on pays at any
+    price, and is no number of errors that anybody would find. Of two sequences with as much to mend, the longer one has
+    the lower worth.
     """
 
     weights: tuple[tuple[float, ...], ...]
@@ -115,7 +117,7 @@ class ExitRule:
 
 @dataclass(frozen=True, slots=True)
 class Learned(ExitPolicy):
-    """Leaves when the worth of going on, in entity errors mended per unit of work, is below tau.
+    """Leaves when the worth of going on, a score of what it may mend per unit of work, is below tau.
 
     The unit of work is a layer of a sequence of UNIT_PIECES pieces; a layer of a longer sequence is more work, so it
     must mend more. After layer `deepest_exit` no sequence leaves early and only the last exit is computed: exits that
@@ -127,8 +129,8 @@ class Learned(ExitPolicy):
     title: ClassVar[str] = "learned rule (ours)"
     origin: ClassVar[str] = "ours"
     meaning: ClassVar[str] = (
-        "Leaves when going on is not expected to mend more than tau entity errors for the work of a layer. Nobody "
-        "leaves after the deepest exit but at the end."
+        "Leaves when the worth of going on is below tau: a score that grows with the entity errors that going on may "
+        "mend, and falls with the work that it is. Nobody leaves after the deepest exit but at the end."
     )
     reasons: ClassVar[tuple[ExitReason, ...]] = ("learned",)
     decided_by: ClassVar[tuple[str, ...]] = ("tau",)
@@ -138,7 +140,7 @@ class Learned(ExitPolicy):
         shown="evidence",
         thresholds=("tau",),
         note="{0}",
-        why={"learned": "Going on was expected to mend {0} entity errors for the work of a layer, below τ = {tau}."},
+        why={"learned": "The worth of going on, a score of what it may mend for its work, was {0}: below τ = {tau}."},
         held="no layer at which it may leave came below τ = {tau}",
     )
 
@@ -146,8 +148,8 @@ class Learned(ExitPolicy):
         float,
         Number(
             highest=1_000.0,
-            meaning=f"a sequence leaves when going on is to mend fewer entity errors per layer of {UNIT_PIECES} pieces",
-            unit=f"entity errors mended per layer of {UNIT_PIECES} pieces",
+            meaning="a sequence leaves when the worth of going on, a score, is smaller",
+            unit=f"a price in entity errors of a layer of {UNIT_PIECES} pieces",
             scale=Scale(farthest=1_000.0),
             grid=quantiles,
         ),
