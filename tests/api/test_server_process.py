@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import stat
 import threading
@@ -311,6 +312,24 @@ def test_behind_a_proxy_that_strips_a_prefix_the_docs_know_it(starts: Starts) ->
 def test_an_idle_server_answers_until_it_has_drained_and_ends(starts: Starts) -> None:
     assert starts.exit_code == 0
     assert IDLE_DRAIN_S <= starts.seconds_answering <= starts.seconds_to_end < IDLE_DRAIN_S + SOON_S
+
+
+def test_a_second_ctrl_c_ends_at_once_whatever_is_under_way(model_folder: Path, tmp_path: Path) -> None:
+    patient = {"NER_TIMEOUT_MS": "600000", "NER_CLIENT_TIMEOUT_S": "600", "NER_DRAIN_S": "600"}
+    state = str(tmp_path / "state")
+    server = ServerProcess(tmp_path, NER_MODEL=str(model_folder), NER_STATE_DIR=state, NER_THREADS="1", **patient)
+    try:
+        at = urlsplit(server.wait_ready())
+        with socket.create_connection((at.hostname, at.port)) as client:
+            head = "POST /ner HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+            client.sendall(head.encode() + b'{"text": "half')
+            server.process.send_signal(signal.SIGINT)
+            wait_until(lambda: server.event("draining"))
+            server.process.send_signal(signal.SIGINT)
+            assert server.wait_end() == 0
+    finally:
+        server.kill()
+    assert "Traceback" not in server.log
 
 
 def test_several_workers_are_refused_in_one_line(starts: Starts) -> None:

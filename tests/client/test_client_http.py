@@ -191,5 +191,5 @@ def test_what_the_server_answers_with_is_read_beside_the_path_of_requests() -> N
     ],
 )
 def test_a_server_that_does_not_say_what_it_answers_with_is_lost(answer: httpx.Response | Exception, said: str) -> None:
-    with client_of(Script(answer)) as client, pytest.raises(ServerLost, match=said):
+    with client_of(Script(answer, httpx.Response(200, json={}))) as client, pytest.raises(ServerLost, match=said):
         client.serving()

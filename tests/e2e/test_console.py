@@ -704,6 +704,90 @@ def test_an_api_key_where_the_admin_key_is_needed_is_refused_in_the_servers_word
     expect(visit.page.locator("#policy-message")).to_contain_text("an API key was given")
 
 
+# ---- never the answer to another text
+
+
+def no_answer(page: Page) -> None:
+    for part in ("#answer", "#ladders-section"):
+        expect(page.locator(part)).to_be_hidden()
+    expect(page.locator("#reading mark, #legend li, #ladders article")).to_have_count(0)
+
+
+def test_a_long_text_has_no_answer_until_it_is_asked_for(go: Go) -> None:
+    page = go().open().page
+    page.fill("#text", NEWS + " Angela Merkel met Barack Obama." * 200)
+    no_answer(page)
+    expect(page.locator("#text-hint")).to_contain_text("More than 5,000 characters are answered when you ask.")
+    page.click("#run")
+    expect(page.locator("#reading mark")).not_to_have_count(0)
+    page.fill("#text", NEWS)
+    expect(page.locator("#text-hint")).to_contain_text("Answers as you type.")
+    expect(page.locator("#reading mark").first).to_have_text(re.compile("^Angela Merkel"))
+
+
+def test_a_text_that_is_refused_has_no_answer(go: Go) -> None:
+    page = go().open().page
+    page.route("**/ner", lambda route: route.fulfill(status=422, json={"error": "not this one"}))
+    page.fill("#text", "Berlin")
+    expect(page.locator("#error")).to_have_text("not this one")
+    no_answer(page)
+    page.unroute("**/ner")
+    page.click("#run")
+    expect(page.locator("#error")).to_be_hidden()
+    expect(page.locator("#reading mark")).to_have_count(1)
+
+
+# ---- in sight
+
+every_window = pytest.mark.parametrize("size", [PHONE, DESKTOP, (1920, 1080), (1280, 640)], ids=str)
+
+
+@every_window
+def test_apply_is_in_sight_as_soon_as_there_is_something_to_apply(go: Go, size: tuple[int, int]) -> None:
+    page = go(size=size).open().page
+    with page.expect_response("**/ner"):
+        page.click("[data-preset=fast]")
+    for button in ("#apply", "#discard", "#admin-key"):
+        expect(page.locator(button)).to_be_in_viewport(ratio=1)
+
+
+@every_window
+def test_what_has_the_focus_is_never_below_the_form_that_applies(go: Go, size: tuple[int, int]) -> None:
+    page = go(size=size, reduced_motion="reduce").open().page
+    with page.expect_response("**/ner"):
+        page.click("[data-preset=fast]")
+    tab_to(page, "speedup")
+    read = """() => { const box = document.activeElement.getBoundingClientRect();
+      const above = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+      return document.activeElement.contains(above); }"""
+    for _ in range(80):
+        assert page.evaluate(read), page.evaluate("document.activeElement.outerHTML")
+        if page.evaluate("document.activeElement.id") == "admin-key":
+            return
+        page.keyboard.press("Tab")
+    raise LookupError("no way to #admin-key by Tab")
+
+
+@every_window
+def test_no_label_of_a_figure_lies_over_another(go: Go, size: tuple[int, int]) -> None:
+    visit = go(size=size).open()
+    for figures in ("#live", "#expected"):
+        visit.page.locator(f"{figures} .value").evaluate_all(
+            "nodes => nodes.forEach(node => node.textContent = '1,234.5')"
+        )
+        boxes = visit.page.locator(f"{figures} dt, {figures} dd").evaluate_all(
+            "nodes => nodes.map(node => { const range = document.createRange(); range.selectNodeContents(node);"
+            " const box = range.getBoundingClientRect(); return [box.left, box.right, box.top, box.bottom]; })"
+        )
+        overlaps = [
+            (one, other)
+            for index, one in enumerate(boxes)
+            for other in boxes[:index]
+            if one[0] < other[1] and other[0] < one[1] and one[2] < other[3] - 3 and other[2] < one[3] - 3
+        ]
+        assert len(boxes) == 6 and overlaps == []
+
+
 # ---- live
 
 
@@ -761,8 +845,11 @@ def test_a_server_that_is_gone_is_told_apart_from_one_that_refuses(go: Go) -> No
     visit.page.fill("#text", "Berlin")
     expect(visit.page.locator("#error")).to_have_text("the server cannot be reached")
     expect(visit.page.locator("#live-note")).to_have_text("the server cannot be reached")
+    expect(visit.page.locator("#answer")).to_be_hidden()  # it was of another text
     visit.page.unroute("**/*")
     expect(visit.page.locator("#live-note")).to_contain_text("requests in the last")
+    expect(visit.page.locator("#error")).to_be_hidden()
+    expect(visit.page.locator("#reading")).to_contain_text("Berlin")  # asked again, by itself
     visit.forgive_lost_connections()
 
 

@@ -21,7 +21,7 @@ from tests.executors.executors_ import kernel_config, kernel_model
 from tests.exits.strategies_ import model_of
 from tests.models_ import save_tiny_model, tiny_config, tiny_tokenizer
 
-VEE = '{"measure": "js", "tau": -0.05, "patience": 2}'
+VEE = '{"strategy": "vee", "measure": "js", "tau": -0.05, "patience": 2}'
 
 
 def calibration_of(stored: StoredModel) -> Calibration:

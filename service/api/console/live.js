@@ -96,7 +96,7 @@ export function figures(history, numLayers) {
   const written = (value, digits) => (Number.isFinite(value) ? value.toFixed(digits) : "–");
   const rate = now?.perSecond;
   return [
-    figure("Average exit layer", written(now?.layer, 2), numLayers ? `of ${numLayers}` : "", line(course.map(({ layer }) => layer))),
+    figure("Average layer", written(now?.layer, 2), numLayers ? `of ${numLayers}` : "", line(course.map(({ layer }) => layer))),
     figure("p95", written(now?.p95Ms, now?.p95Ms < 10 ? 1 : 0), "ms", line(course.map(({ p95Ms }) => p95Ms))),
     figure("Rate", written(rate, rate < 10 ? 1 : 0), "per s", line(course.map(({ perSecond }) => perSecond))),
   ];
