@@ -129,7 +129,7 @@ def say_nonsense(client: httpx.Client) -> list[bytes]:
     for sent in (
         f"{secret}\r\n\r\n",
         f"GET /{MARKER} HTTP/1.1\r\n{secret * 10_000}",
-        f"GET /{MARKER} HTTP/1.1\r\n{secret}Connection: Upgrade\r\nUpgrade: {MARKER}\r\n\r\n",
+        f"GET /{MARKER} HTTP/1.1\r\nHost: x\r\n{secret}Connection: Upgrade\r\nUpgrade: {MARKER}\r\n\r\n",
     ):
         with socket.create_connection((address.hostname, address.port)) as connection:
             connection.sendall(sent.encode())
