@@ -145,6 +145,8 @@ class Server(uvicorn.Server):
         Whoever sends a second one, as by Ctrl-C twice, does not want to wait for requests that are under way.
         """
         if self._service.is_draining:
+            log.warning("ended at once", extra={"data": {"signal": signal.Signals(sig).name}})
+            logging.getLogger("uvicorn.error").disabled = True  # what breaks off now is no fault
             self.force_exit = self.should_exit = True
             return
         self._service.is_draining = True
