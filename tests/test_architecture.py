@@ -175,9 +175,9 @@ def test_what_is_offline_never_imports_what_is_online(package: str) -> None:
     assert arrows(f"service.{package}", *(f"service.{name}" for name in ONLINE)) == []
 
 
-def test_training_looks_at_evaluation_only_where_it_judges_an_epoch() -> None:
+def test_training_looks_at_evaluation_only_where_it_judges_a_model_and_writes_its_figures() -> None:
     lookers = {name for name in importers("service.evaluation") if is_in(name, "service.training")}
-    assert lookers == {"service.training.judge"}
+    assert lookers == {"service.training.judge", "service.training.card"}
 
 
 @pytest.mark.parametrize("package", ["service.engine", "service.policy", "service.autopilot", "service.stepping"])

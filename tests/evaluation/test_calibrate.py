@@ -285,9 +285,9 @@ def test_the_loss_that_counts_is_the_largest_of_any_corpus() -> None:
 
 def test_what_few_texts_of_a_corpus_lose_by_chance_counts_less() -> None:
     loss_of = module.LossOnEverySource(SOURCES, split_outcome([80] * 30, [80] * 10))
-    found = loss_of(split_outcome([80] * 30, [60, 100] * 4 + [60, 60]))
-    error = 20 / 10**0.5 * 0.98  # the standard error of the mean of ten texts that lose 20 or gain as much
-    assert found == pytest.approx(4 - module.ALLOWANCE * error, abs=0.5)
+    found = loss_of(split_outcome([80] * 30, [60, 80] * 5))
+    error = 10 / 10**0.5  # the standard error of the mean of ten texts, of which half lose 20
+    assert found == pytest.approx(10 - module.ALLOWANCE * error, abs=0.5)
 
 
 def test_texts_of_one_corpus_lose_what_they_lose_together() -> None:
