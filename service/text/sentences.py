@@ -44,18 +44,28 @@ def split_sentences(text: str, language: str) -> list[tuple[int, int]]:
 _GOES_ON = re.compile(
     r"(?:^|[\s(\"'“‘])(?:Ft|St|Mt|Mts|Pt|Messrs|Mmes|Supt|Cpl|Pvt|Brig|Cmdr|Adm|Atty|Hon|Det|Insp|www)\.\s*$"
 )
+_STARTERS = (
+    "The|A|An|He|She|It|They|We|I|You|His|Her|Its|Their|This|That|These|Those|There|But|And|So|In|On|At|For|From|After|"
+    "Before|When|While|If|As|With|By|Now|Then|However|Meanwhile|Yesterday|Today|Last|Next|No|Not|What|Who|How|Why|Where"
+)
+_OF_THE_STATES = (
+    "Air|Ambassador|Army|Attorney|Census|Coast|Congress|Constitution|Defense|Department|Embassy|Federal|Geological|"
+    "Government|House|Justice|Marine|Marines|National|Navy|Open|Postal|President|Rep|Representative|Secret|Secretary|"
+    "Sen|Senate|Senator|State|Supreme|Treasury"
+)
+_FIRM = r"(?:Inc|Corp|Ltd|Co|Bros)\."
 _MAY_END = re.compile(
-    r"\b(?:(?:[A-Z]\.){2,}|Inc\.|Corp\.|Ltd\.|Co\.|Bros\.|Jr\.|Sr\.|etc\.|[ap]\.m\.)\s+(?="
-    r"(?:The|A|An|He|She|It|They|We|I|You|His|Her|Its|Their|This|That|These|Those|There|But|And|So|In|On|At|For|From|"
-    r"After|Before|When|While|If|As|With|By|Now|Then|However|Meanwhile|Yesterday|Today|Last|Next|No|Not|What|Who|How|"
-    r"Why|Where)\b)"
+    rf"\b(?:(?:[A-Z]\.){{2,6}}+|{_FIRM}|Jr\.|Sr\.|etc\.|[ap]\.m\.)\s+(?=(?:{_STARTERS})\b)"
+    rf"|\b{_FIRM}\s+(?=(?:[A-Z][\w&'-]{{1,20}} ){{1,3}}{_FIRM})"  # two firms, of which the second begins a sentence
+    rf"|\bthe U\.[SKN]\.\s+(?=(?!(?:{_OF_THE_STATES})\b)[A-Z][a-z]{{1,20}} (?:is|was|has|had|will|would|said|says)\b)"
 )
 
 
 def _sentence_ends(text: str, language: str) -> Iterator[int]:
     """Yield where sentences end: where the segmenter says so, but for English abbreviations that it does not know.
 
-    After "Ft." no sentence ends. After "U.S." or "Inc." one does if a word follows that begins sentences, not names.
+    After "Ft." no sentence ends. After "U.S." or "Inc." one does if a word follows that begins sentences, not names, or
+    another firm, or a name with its verb.
     """
     if language != "en":
         yield from _boundaries(text, language)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from service.data.readers import Example, WordSpan, example_of_words
-from service.training.phrases import FORMS, INITIAL_STOPS, KEYS, MARKS, PHRASES, SYMBOLS, TITLES
+from service.training.phrases import COMMON_TITLES, FORMS, INITIAL_STOPS, KEYS, MARKS, PHRASES, SYMBOLS, TITLES
 from service.training.recipe import Augmentation
 
 LONGEST_JOINED = 128  # words
@@ -128,6 +128,16 @@ def with_other_names(tokens: Tokens, names: Names, draw: random.Random) -> Token
     return tokens.edited(edits)
 
 
+def titles_outside(tokens: Tokens) -> Tokens:
+    """Return the tokens with persons that begin behind their common titles, which most corpora leave outside."""
+    spans = []
+    for first, last, label in tokens.spans:
+        while label == "PER" and last - first > 1 and tokens.words[first].rstrip(".") in COMMON_TITLES:
+            first += 1
+        spans.append((first, last, label))
+    return replace(tokens, spans=tuple(spans))
+
+
 def with_titles(tokens: Tokens, draw: random.Random) -> Tokens:
     """Put titles before persons, and leave half of those their last name only."""
     edits: list[Edit] = []
@@ -137,7 +147,7 @@ def with_titles(tokens: Tokens, draw: random.Random) -> Tokens:
             continue
         if before.rstrip(".") in TITLES or before == "." or draw.random() < _FIRST:
             continue
-        title = draw.choice(TITLES)
+        title = draw.choice(COMMON_TITLES if draw.random() < 0.5 else TITLES)
         edits.append((first, first, [title if len(title) > 5 or draw.random() < 0.3 else f"{title}."]))
         if last - first in (2, 3) and draw.random() < 0.6:
             edits.append((first, last - 1, []))

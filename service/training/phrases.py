@@ -13,6 +13,7 @@ Chief Director Coach Officer Detective Inspector Constable Doctor Nurse Engineer
 Señora Signor Hon Attorney Marshal Commander Cmdr Insp Supt Det Pte Pvt Agent Uncle Aunt Comrade
 """
 TITLES = tuple(_TITLES.split())
+COMMON_TITLES = TITLES[:8]  # Mr to Professor: half of those that are drawn
 INITIAL_STOPS = (".", ".", ".", "")
 
 MARKS = (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from service.data.readers import Example
 from service.text.encoder import TextEncoder
-from service.training.augment import Augmenter, Tokens, collect_names
+from service.training.augment import Augmenter, Tokens, collect_names, titles_outside
 from service.training.recipe import Recipe
 from service.training.sequences import TrainingSequence, join_examples, training_sequences
 
@@ -29,7 +29,7 @@ class TrainingTexts:
                 self._fixed += training_sequences(text_encoder, joined, labels, split=False)[0]
             return
         self.lost = 0
-        self._corpora = [[Tokens.of(example) for example in corpus] for corpus in corpora]
+        self._corpora = [[titles_outside(Tokens.of(example)) for example in corpus] for corpus in corpora]
         self._augment = Augmenter(recipe.augmentation, collect_names(examples))
 
     def epoch(self, number: int) -> list[TrainingSequence]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -88,6 +89,16 @@ def test_a_line_break_ends_an_item_and_in_wrapped_prose_only_what_the_full_stops
         ("She lives in the U.S. She likes it.", ["She lives in the U.S. ", "She likes it."]),
         ("He left Apple Inc. The firm grew.", ["He left Apple Inc. ", "The firm grew."]),
         ("He works in Washington, D.C. But she left.", ["He works in Washington, D.C. ", "But she left."]),
+        (
+            "He works for Apple Inc. Microsoft Corp. is a rival.",
+            ["He works for Apple Inc. ", "Microsoft Corp. is a rival."],
+        ),
+        ("She lives in the U.S. Google is there.", ["She lives in the U.S. ", "Google is there."]),
+        (
+            "The U.S. is large and the U.S. Senate was in session.",
+            ["The U.S. is large and the U.S. Senate was in session."],
+        ),
+        ("He left Apple Inc. Chief executives were sad.", ["He left Apple Inc. Chief executives were sad."]),
         ("U.S. Sen. John McCain Jr. said so.", ["U.S. Sen. John McCain Jr. said so."]),
         ("J. R. R. Tolkien wrote it.", ["J. R. R. Tolkien wrote it."]),
     ],
@@ -173,3 +184,20 @@ def test_no_character_is_looked_at_twice_for_a_letter(monkeypatch: pytest.Monkey
     text = Counted("1. " * 5_000)
     split_sentences(text, "en")
     assert Counted.looked_at <= 4 * len(text)
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    ["A.", "A. ", "U.S. ", "Inc. ", "Inc. A Inc. ", "the U.S. Aa is ", "Ft. ", "a\n", "a\t", "a | ", " ", ". ", "“"],
+)
+def test_the_time_for_twice_the_text_is_about_twice_as_long(fragment: str) -> None:
+    def seconds(chars: int) -> float:
+        text = fragment * (chars // len(fragment))
+        return min(timed(text) for _ in range(3))
+
+    def timed(text: str) -> float:
+        started = time.process_time()
+        split_sentences(text, "en")
+        return time.process_time() - started
+
+    assert seconds(80_000) < 3 * seconds(40_000) + 0.01  # with the square it would be four times as long

@@ -16,6 +16,7 @@ from service.training.augment import (
     collect_names,
     item,
     joined,
+    titles_outside,
     with_initials,
     with_marks,
     with_other_names,
@@ -113,6 +114,13 @@ def test_other_names_take_the_place_of_names_of_their_label() -> None:
         "anna lind",
         "bo ek",
     }
+
+
+def test_common_titles_inside_of_persons_are_left_outside() -> None:
+    words = ("Mr.", "Dr", "Lind", "met", "Dr", "and", "Pope", "Leo")
+    tokens = Tokens(words, ((0, 3, "PER"), (4, 5, "PER"), (6, 8, "PER")))
+    assert titles_outside(tokens).spans == ((2, 3, "PER"), (4, 5, "PER"), (6, 8, "PER"))
+    assert titles_outside(Tokens(("Dr", "Oetker"), ((0, 2, "ORG"),))).spans == ((0, 2, "ORG"),)
 
 
 def test_titles_stand_before_persons_and_outside_of_them() -> None:
