@@ -56,7 +56,6 @@ log = logging.getLogger("service")
 SWITCH_INTERVAL_S = (
     0.001  # of threads that want the interpreter: the one for health waits for several switches a request
 )
-GC_THRESHOLD = 50_000  # new objects between collections, which stop everybody: a large body makes very many at once
 
 WARM_UP_TEXTS = ("Warm up.", "Ada Lovelace worked with Charles Babbage in London. " * 4)
 
@@ -86,7 +85,6 @@ def _share_the_interpreter() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
     gc.freeze()  # the model and what is around it stay; no collection need look at them again
-    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
 
 
 def build_service(settings: Settings) -> Service:

@@ -25,7 +25,7 @@ from service.api.schemas.exit_policy import (
 )
 from service.api.schemas.ner import MOST_PARAMETERS
 from service.api.state import service_of
-from service.errors import BadInput, PolicyConflict
+from service.errors import BadInput
 from service.exits.disagreement import Disagreement
 from service.policy.live import HISTORY_LENGTH
 from service.policy.versions import HistoryEntry, PolicyState
@@ -156,9 +156,9 @@ def _name(changed_by: str | None) -> str | None:
 
 
 def _versions(if_match: str | None) -> frozenset[int] | None:
-    """Return the versions that an If-Match header names; None for no header or `*`. Raises PolicyConflict."""
+    """Return the versions that an If-Match header names; None for no header or `*`. Raises BadInput."""
     if if_match is None or if_match.strip() == "*":
         return None
     if not re.fullmatch(rf"(?:{_ETAG}(?:\s*,\s*|$))+", if_match.strip(), re.ASCII):
-        raise PolicyConflict(f"If-Match is {reprlib.repr(if_match)}; expected ETags that GET /exit-policy gave")
+        raise BadInput(f"If-Match is {reprlib.repr(if_match)}; expected ETags that GET /exit-policy gave")
     return frozenset(map(int, re.findall(r"\d+", if_match, re.ASCII)))
