@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -20,8 +20,8 @@ from starlette.types import Receive, Scope, Send
 from service.api.connections import Connection, Connections
 from service.api.errors import error_body
 from service.api.health import liveness, readiness, render_metrics
+from service.api.hosts import AllowedHosts, HostRefused, host_of
 from service.api.state import Service
-from service.errors import BadInput
 from service.metrics.http import HttpMetrics
 from service.metrics.series import Series
 
@@ -36,14 +36,12 @@ Answer = tuple[int, str, bytes]  # status, content type, body
 class HealthServer:
     """Answers GET and HEAD of /livez, /readyz, /health and /metrics, from `start` to `close`."""
 
-    def __init__(self, service: Service, host: str, port: int) -> None:
-        """Take the port. Raises BadInput if it cannot be had."""
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._socket = socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
-        except OSError as error:
-            raise BadInput(f"NER_HEALTH_PORT={port} cannot be listened on: {error}; name a free port") from error
-        self.port: int = self._socket.getsockname()[1]
+    def __init__(self, service: Service, sockets: Sequence[socket.socket]) -> None:
+        """Prepare to listen on `sockets`, which are bound to one port."""
+        self._sockets = sockets
+        self.port: int = sockets[0].getsockname()[1]
+        settings = service.settings
+        hosts = AllowedHosts([settings.host, *settings.allowed_hosts.split(",")])
         connections = Connections(
             HttpMetrics(Series(CollectorRegistry(), ""), ()),  # what comes here is not counted
             limit=MAX_CONNECTIONS,
@@ -51,7 +49,7 @@ class HealthServer:
             client_timeout_s=CLIENT_TIMEOUT_S,
         )
         config = uvicorn.Config(
-            partial(_answer, service),
+            partial(_answer, service, hosts),
             http=cast("Any", partial(Connection, connections)),
             loop="asyncio",  # which accepts all that wait in one turn
             interface="asgi3",
@@ -64,17 +62,20 @@ class HealthServer:
             server_header=False,
         )
         self._server = _Server(config, connections)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="health", daemon=True)
+        self._thread = threading.Thread(target=self._server.run, args=([*sockets],), name="health", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Begin to answer; who connects from now on is not turned away."""
+        for bound in self._sockets:
+            bound.listen(MAX_CONNECTIONS)
         self._thread.start()
 
     def close(self) -> None:
         """Stop answering, and give the port back."""
         self._server.should_exit = True
         self._thread.join(JOIN_S)
-        self._socket.close()
+        for bound in self._sockets:
+            bound.close()
 
 
 class _Server(uvicorn.Server):
@@ -88,10 +89,12 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-async def _answer(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+async def _answer(service: Service, hosts: AllowedHosts, scope: Scope, receive: Receive, send: Send) -> None:
     """See ASGI."""
     answer_of = _ANSWERS.get(scope["path"])
-    if answer_of is None:
+    if (refused := _refused(hosts, scope)) is not None:
+        answered = _error(421, "HostRefused", refused)
+    elif answer_of is None:
         answered = _error(404, "NotFound", f"this port has {', '.join(_ANSWERS)} alone; the rest is on NER_PORT")
     elif scope["method"] not in ("GET", "HEAD"):
         answered = _error(405, "MethodNotAllowed", "this port takes GET and HEAD alone")
@@ -105,6 +108,15 @@ async def _answer(service: Service, scope: Scope, receive: Receive, send: Send) 
         headers.append((b"connection", b"close"))  # a body is not read
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _refused(hosts: AllowedHosts, scope: Scope) -> str | None:
+    """Return why the host that a request is for is not served; None if it is."""
+    try:
+        hosts.check(host_of(dict(scope["headers"])))
+    except HostRefused as error:
+        return str(error)
+    return None
 
 
 def _health(found: tuple[str, bool]) -> Answer:

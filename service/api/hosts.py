@@ -7,7 +7,7 @@ key from a browser on this machine: for the browser, page and service would be o
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from service.errors import ServiceError
 
@@ -35,6 +35,11 @@ class AllowedHosts:
             f"the request is for the host {name!r}, which is none of this server's names; use its address or "
             "localhost, or let the operator add the name to NER_ALLOWED_HOSTS"
         )
+
+
+def host_of(headers: Mapping[bytes, bytes]) -> str:
+    """Return the Host header; HTTP/1.0 may leave it out, and then means this machine."""
+    return headers.get(b"host", b"localhost").decode("latin-1")
 
 
 def _without_port(host: str) -> str:

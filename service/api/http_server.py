@@ -11,7 +11,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -34,7 +34,8 @@ SPARE_FILES = 64  # file descriptors for everything that is no connection
 class Server(uvicorn.Server):
     """uvicorn that logs when it is ready, limits its connections, and answers for a while after the first signal."""
 
-    def __init__(self, service: Service, process_started: float) -> None:
+    def __init__(self, service: Service, process_started: float, health: Sequence[socket.socket] = ()) -> None:
+        """health: sockets bound to the port for health; none if there is no such port."""
         settings = service.settings
         self._service = service
         self._process_started = process_started
@@ -44,9 +45,7 @@ class Server(uvicorn.Server):
             max_bytes=settings.queue_bytes,
             client_timeout_s=settings.client_timeout_s,
         )
-        self._health: HealthServer | None = None
-        if settings.health_port is not None:
-            self._health = HealthServer(service, settings.host, settings.health_port)
+        self._health = HealthServer(service, health) if health else None
         self._openings: set[asyncio.Task[Any]] = set()
         self._takes_waiting = False  # in this turn of the event loop
         config = uvicorn.Config(

@@ -9,10 +9,11 @@ from contextlib import ExitStack
 from ipaddress import IPv6Address, ip_address
 
 from service.errors import BadInput
+from service.settings import Settings
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
-    """Return a socket for every address of `host`, bound to one port and not listening yet.
+def bind(host: str, port: int, setting: str = "NER_PORT") -> list[socket.socket]:
+    """Return a socket for every address of `host`, bound to one port, which `setting` says, and not listening yet.
 
     `::` takes IPv4 as well; port 0 takes a free one. Raises BadInput for a host or a port that cannot be had.
     """
@@ -33,11 +34,18 @@ def bind(host: str, port: int) -> list[socket.socket]:
             try:
                 bound.bind((address[0], port, *address[2:]))
             except OSError as error:
-                raise cannot_listen(host, port, error) from error
+                raise cannot_listen(host, port, error, setting) from error
             port = bound.getsockname()[1]
             sockets.append(bound)
         opened.pop_all()
     return sockets
+
+
+def bind_health(settings: Settings) -> list[socket.socket]:
+    """Return the sockets of the port for health, as `bind` does; none if there is no such port."""
+    if settings.health_port is None:
+        return []
+    return bind(settings.host, settings.health_port, "NER_HEALTH_PORT")
 
 
 def url_of(host: str, port: int) -> str:
@@ -51,11 +59,11 @@ def url_of(host: str, port: int) -> str:
     return f"http://[{address}]:{port}" if isinstance(address, IPv6Address) else f"http://{address}:{port}"
 
 
-def cannot_listen(host: str, port: int, error: OSError) -> BadInput:
+def cannot_listen(host: str, port: int, error: OSError, setting: str = "NER_PORT") -> BadInput:
     """Return the error that tells an operator why there is no listening there, and what to do."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     advice = {
-        errno.EADDRINUSE: "end what listens there, or choose another NER_PORT",
-        errno.EACCES: "choose a NER_PORT from 1024 on",
+        errno.EADDRINUSE: f"end what listens there, or choose another {setting}",
+        errno.EACCES: f"choose a {setting} from 1024 on",
     }.get(error.errno or 0, "choose a NER_HOST that is an address of this machine")
-    return BadInput(f"cannot listen on NER_HOST={host} NER_PORT={port}: {reason}; {advice}")
+    return BadInput(f"cannot listen on NER_HOST={host} {setting}={port}: {reason}; {advice}")

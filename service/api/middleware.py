@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.answering import ClientLeft
 from service.api.connections import LINGER_S
 from service.api.errors import EncodingRefused, endpoint_of, error_body
-from service.api.hosts import AllowedHosts, HostRefused
+from service.api.hosts import AllowedHosts, HostRefused, host_of
 from service.api.keys import check_key
 from service.api.state import Service
 from service.errors import Overloaded, TooLarge
@@ -147,7 +147,7 @@ class _Exchange:
         self._receive = receive
         self._send = send
         headers = dict(scope["headers"])
-        self.host = headers.get(b"host", b"localhost").decode("latin-1")  # HTTP/1.0 may leave it out
+        self.host = host_of(headers)
         self.request_id = ids.id_of(headers)
         state = self.scope.setdefault("state", {})
         state["request_id"] = self.request_id

@@ -19,7 +19,7 @@ import torch
 from service import __version__
 from service.api.http_server import Server
 from service.api.keys import Keys, load_admin_key, read_key
-from service.api.listening import bind
+from service.api.listening import bind, bind_health
 from service.api.policy_observer import PolicyObserver
 from service.api.state import Service
 from service.assets import assets_of
@@ -72,10 +72,11 @@ def serve(process_started: float) -> None:
         )
     with ExitStack() as held:
         sockets = [held.enter_context(bound) for bound in bind(settings.host, settings.port)]
+        health = [held.enter_context(bound) for bound in bind_health(settings)]
         held.enter_context(_no_other_server(settings.state_dir))
         service = build_service(settings)
         _share_the_interpreter()
-        Server(service, process_started).run(sockets)
+        Server(service, process_started, health).run(sockets)
     if service.engine.has_failed:
         raise EngineFailed("the engine failed too often, or hung, and the server ended; the log says which")
 

@@ -22,6 +22,7 @@ from prometheus_client.samples import Sample
 from starlette.testclient import TestClient
 
 from service.api.http_server import Server
+from service.api.listening import bind_health
 from service.api.server import build_service
 from service.api.state import Service
 from service.autopilot.pilot import Autopilot
@@ -90,7 +91,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 def listening(service: Service) -> Iterator[str]:
     """Run the real server around `service`, on a free port and in a thread of this process; -> its URL."""
     service.settings.port = 0
-    server = Server(service, time.monotonic())
+    server = Server(service, time.monotonic(), bind_health(service.settings))
     thread = threading.Thread(target=server.run, name="server")
     thread.start()
     try:

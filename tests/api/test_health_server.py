@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.api import state
 from service.api.connections import Connection
-from service.api.health_server import HealthServer
+from service.api.listening import bind_health
 from service.api.state import Heartbeat, Service
 from service.errors import BadInput
 from tests.api.servers_ import listening, wait_until
@@ -86,8 +86,24 @@ def test_its_clients_cannot_crowd_it_or_keep_it_waiting(build: Build, monkeypatc
 def test_a_port_that_is_taken_is_named_before_anything_starts(build: Build) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(BadInput, match=f"NER_HEALTH_PORT={port} cannot be listened on"):
-            HealthServer(build(), "127.0.0.1", port)
+        with pytest.raises(
+            BadInput, match=f"NER_HEALTH_PORT={port}: Address already in use; .*another NER_HEALTH_PORT"
+        ):
+            bind_health(build(health_port=port).settings)
+
+
+def test_a_host_of_both_families_is_reached_by_both(build: Build) -> None:
+    service = build(host="::", health_port=free_port())
+    with listening(service):
+        for address in ("127.0.0.1", "[::1]"):
+            assert ask(f"http://{address}:{service.settings.health_port}", head("GET", "/livez")).status == 200
+
+
+def test_a_request_for_a_host_that_is_none_of_the_servers_names_is_refused(build: Build) -> None:
+    service = build(health_port=free_port())
+    with listening(service):
+        refused = ask(health_url(service), head("GET", "/metrics").replace(b"Host: x", b"Host: evil.example"))
+        assert (refused.status, refused.json()["error_type"]) == (421, "HostRefused")
 
 
 def test_a_loop_that_never_beat_is_not_stuck_and_one_that_beats_is_well() -> None:
