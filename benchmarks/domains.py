@@ -26,10 +26,11 @@ from service.assets import assets_of
 from service.data.corpora import Corpus
 from service.data.readers import Example, join
 from service.evaluation.bootstrap import Bootstrap, interval
+from service.evaluation.calibrate import MAX_F1_LOSS
 from service.evaluation.replay import Replay, Replayer
 from service.evaluation.trace import Trace, trace
 from service.executors.executor import Executor
-from service.exits.operating_points import PRESETS, Calibration
+from service.exits.operating_points import PRESETS, Calibration, Preset
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policy import ExitPolicy
 from service.models.store import StoredModel
@@ -41,7 +42,6 @@ from service.training.recipe import find_recipe, read_recipe
 
 CONLL = Corpus("conll2003/train.conll", "conll2003/dev.conll", "conll2003/test.conll", name="conll2003")
 MAIN = frozenset({"PER", "ORG", "LOC"})
-PROMISES = {"accurate": 0.1, "balanced": 0.3, "fast": 1.0}  # F1 x 100 below full depth
 HONORIFICS = ("Mr.", "Dr.", "Prof.", "Judge", "Gov.", "Capt.", "Sgt.", "Rev.")
 VARIANT_TEXTS = 400  # of each corpus
 
@@ -50,7 +50,7 @@ VARIANT_TEXTS = 400  # of each corpus
 class Policies:
     """Holds what is compared: full depth, and every preset of the model."""
 
-    presets: Mapping[str, ExitPolicy]
+    presets: Mapping[Preset, ExitPolicy]
 
     @classmethod
     def of(cls, stored: StoredModel) -> Policies:
@@ -89,14 +89,14 @@ def losses(replayer: Replayer, policies: Policies) -> dict[str, Any]:
     full = replayer.replay(FullDepth())
     of_full = bootstrap.f1(full)
 
-    def row(name: str, found: Replay) -> dict[str, Any]:
+    def row(name: Preset, found: Replay) -> dict[str, Any]:
         low, high = interval(of_full - bootstrap.f1(found))
         return {
             "f1": round(100 * found.micro.f1, 2),
             "f1_loss": round(100 * (full.micro.f1 - found.micro.f1), 2),
             "interval": [round(low, 2), round(high, 2)],
             "average_exit_layer": round(found.average_exit_layer, 3),
-            "kept": low <= PROMISES[name],
+            "kept": low <= MAX_F1_LOSS[name],
         }
 
     return {name: row(name, replayer.replay(policy)) for name, policy in policies.presets.items()}
@@ -179,7 +179,7 @@ def honorific_recall(
             for e in (t.example() for t in changed)
         ]
         replayer = Replayer(trace(stored, texts, title or "none", executor))
-        asked: dict[str, ExitPolicy] = {"full depth": FullDepth(), **policies.presets}
+        asked: dict[str, ExitPolicy] = {"full depth": FullDepth(), **{str(k): v for k, v in policies.presets.items()}}
         rows[title or "none"] = {
             name: round(100 * replayer.replay(policy).micro.recall, 2) for name, policy in asked.items()
         }
@@ -191,7 +191,7 @@ def probe_counts(stored: StoredModel, executor: Executor, policies: Policies) ->
     rows = {}
     for name, texts in probes().items():
         replayer = Replayer(trace(stored, texts, name, executor))
-        asked: dict[str, ExitPolicy] = {"full depth": FullDepth(), **policies.presets}
+        asked: dict[str, ExitPolicy] = {"full depth": FullDepth(), **{str(k): v for k, v in policies.presets.items()}}
         found = {which: replayer.replay(policy).micro for which, policy in asked.items()}
         rows[name] = {
             "names": found["full depth"].gold,
@@ -215,8 +215,13 @@ def study(stored: StoredModel, executor: Executor, corpora: Sequence[Corpus], da
         for example in random.Random(1).sample(examples, min(len(examples), VARIANT_TEXTS))
         if example.annotation.labels is None or example.annotation.labels >= MAIN
     ]
-    for whole in (None, frozenset(stored.config.labels), MAIN):  # texts are joined with those of the same annotation
-        group = [example for example in pooled if example.annotation.labels == whole]
+    everything = frozenset(stored.config.labels)
+    for whole in (everything, MAIN):  # texts are joined with those of the same annotation
+        group = [
+            replace(example, annotation=replace(example.annotation, labels=whole))
+            for example in pooled
+            if (example.annotation.labels or everything) == whole
+        ]
         for name, (texts, split) in variants(group).items() if group else ():
             key = f"{name}, {'all labels' if whole != MAIN else 'PER ORG LOC'}"
             figures["variants"][key] = measure(stored, executor, policies, name, texts, split=split)

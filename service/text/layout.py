@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 LONG_LINE = 40  # characters from which a line of several words may be one of a wrapped paragraph
 FEWEST_WORDS = 3  # of a line of prose
-MOST_REMEMBERED = 200  # characters of a line that the wrapping rules look at, from either end
+MOST_LOOKED_AT = 200  # characters of a line that the wrapping rules look at, from either end
 
 _LINE = re.compile(r"[^\n\r\v\f\x1c-\x1e\x85\u2028\u2029]*(?:\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029])?")
 _CELL = re.compile(r"(?<=\S)(?:[ ]*+\t\s*+|[ ]\|[ ]++|[ ]{4,}+)(?=\S)")  # possessive, so that it stays linear
@@ -165,14 +165,14 @@ def _goes_on(line: str, following: str, width: int, finished: bool) -> bool:
     width     characters of the longest line of the paragraph
     finished  whether the paragraph's last line ends as a sentence does
     """
-    line, following = line[-MOST_REMEMBERED:], following[:MOST_REMEMBERED]
+    line, following = line[-MOST_LOOKED_AT:], following[:MOST_LOOKED_AT]
     if _BULLET.match(following) or _LABEL.match(following) or "\t" in line or "\t" in following or "|" in line:
         return False
     words = line.split()
     if len(words) > 1 and (words[-1].lower() in _OPEN_WORDS or _OPEN_TITLE.search(line)):
         return True
     is_prose = len(words) >= FEWEST_WORDS and _share_of_lower(words) >= 1 / 3
-    is_full = len(line) + 1 + len(following.split(None, 1)[0]) > min(width, MOST_REMEMBERED)
+    is_full = len(line) + 1 + len(following.split(None, 1)[0]) > min(width, MOST_LOOKED_AT)
     return is_prose and ((is_full and (len(line) >= LONG_LINE or finished)) or (finished and following[0].islower()))
 
 

@@ -151,6 +151,8 @@ class Recipe:
             raise BadInput("a recipe needs either train, dev and test, or corpora")
         if not all(corpus.train and corpus.dev and corpus.test for corpus in self.sources):
             raise BadInput("a recipe needs the files train, dev and test, of every corpus")
+        if len({corpus.name for corpus in self.sources}) < len(self.sources):
+            raise BadInput("every corpus of a recipe needs a name of its own")
         if any(not 0 < corpus.weight <= 100 for corpus in self.corpora):
             raise BadInput("the weight of a corpus must be above 0 and at most 100")
         if (self.halting or self.hash != "none") and not (self.augmentation.is_none and self.has_one_corpus):

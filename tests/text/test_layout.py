@@ -83,7 +83,7 @@ def test_no_line_is_matched_beyond_its_own_length(fragment: str, monkeypatch: py
 
     def counted(line: str, following: str, width: int, finished: bool) -> bool:
         nonlocal looked_at
-        looked_at += len(line[-layout.MOST_REMEMBERED :]) + len(following[: layout.MOST_REMEMBERED])
+        looked_at += len(line[-layout.MOST_LOOKED_AT :]) + len(following[: layout.MOST_LOOKED_AT])
         return goes_on(line, following, width, finished)
 
     goes_on = layout._goes_on

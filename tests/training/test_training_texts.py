@@ -109,6 +109,7 @@ def test_gathered_texts_keep_their_source_and_what_is_annotated(toy: Toy, recipe
         ({"halting": True}, "one corpus of weight 1, and no augmentation"),
         ({"augmentation": Augmentation(lower=2.0)}, r"augmentation\.lower is 2\.0"),
         ({"corpora": (Corpus("a", "b", "c", weight=0),)}, "weight"),
+        ({"corpora": (Corpus("a", "b", "c"), Corpus("d", "e", "f"))}, "a name of its own"),
         ({"corpora": (Corpus("a", "b", ""),)}, "train, dev and test"),
     ],
 )
