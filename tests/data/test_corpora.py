@@ -26,8 +26,8 @@ def test_labels_are_mapped_ignored_or_dropped_as_the_corpus_says() -> None:
     assert [mapped.text[start:end] for start, end in mapped.annotation.ignored] == ["Acme"]
 
 
-def test_names_have_the_label_that_the_corpus_says_whatever_they_are_marked_as() -> None:
-    corpus = replace(CORPUS, annotated=("PER", "MISC"), names={"MISC": "Ada Cy"})
+def test_words_have_the_label_that_the_corpus_fixes_whatever_they_are_marked_as() -> None:
+    corpus = replace(CORPUS, annotated=("PER", "MISC"), fixed_labels={"MISC": "Ada Cy"})
     mapped = corpus.mapped(EXAMPLE, Path("train"))
     assert [(mapped.text[e.start : e.end], e.label) for e in mapped.entities] == [("Ada", "MISC"), ("Bo", "PER")]
 
