@@ -264,7 +264,8 @@ def main() -> None:
     add_executor(parser)
     options = parser.parse_args()
     corpora = [*read_recipe(find_recipe(options.recipe)).sources, CONLL]
-    corpora += [replace(corpus, name=f"{corpus.name} as published", names={}) for corpus in corpora if corpus.names]
+    fixed = [corpus for corpus in corpora if corpus.fixed_labels]
+    corpora += [replace(corpus, name=f"{corpus.name} as published", fixed_labels={}) for corpus in fixed]
     found = []
     for reference in options.models.split(","):
         stored = load(reference, options.store)
