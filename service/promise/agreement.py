@@ -13,7 +13,7 @@ from service.errors import BadInput
 from service.promise.scoring import Scores
 from service.spans.types import DoubleArray, IntArray
 
-MAX_ERRORS = 4  # at levels worth promising, no sentence of the corpora that were looked at had more
+MAX_ERRORS = 3  # at levels worth promising, one error in a hundred is beyond that, or none (see docs/promise.md)
 MAX_CORRECT = 32
 LEAST_DISAGREEMENT, MOST_DISAGREEMENT = 0.0005, 0.5
 

@@ -25,7 +25,7 @@ class Terms:
     """
 
     delta: float = 0.05
-    horizon: int = 10
+    horizon: int = 1
     alarm_delta: float = 0.05
     window: int = 2_000
 
