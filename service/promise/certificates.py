@@ -53,7 +53,7 @@ class Certificates:
 
     Levels are ordered from the safest to the fastest, by other data than these samples. A level is certified by the
     wealth of its own bets, and only once all safer ones are: in a fixed sequence, no level's test costs another's.
-    A certificate is in force to the end of the window after the one in which it was proven, or until an alarm.
+    A certificate is in force for one window of samples after the one in which it was proven, or until an alarm.
 
     An alarm is raised when the fastest level in force is proven to have been broken since some moment of the current
     window. It goes out of force at once, together with those just below it that are proven to be broken as well, and
@@ -76,7 +76,7 @@ class Certificates:
         self._wealth = Wealth(np.broadcast_to(spread, (*shape, spread.shape[-1])))
         self._dropped = DroppedWealth(even_shares(*shape), terms.window)
         self._reached = np.zeros(shape, dtype=bool)
-        self._kept = np.zeros(shape, dtype=bool)  # in force from before this window
+        self._left = np.full(shape, -1)  # samples for which a certificate is in force beyond its own window
         self._looked = np.zeros(streams, dtype=np.int64)  # samples since the dropped wealth was restarted
         self._rank = np.arange(num_levels)
         self.samples: IntArray = np.zeros(streams, dtype=np.int64)
@@ -101,7 +101,7 @@ class Certificates:
         heaviest  (*streams,) the largest weight that a sentence would have had since the sample before; by default the
                   sample's own
         """
-        self._start_windows(self.samples == self.terms.window, self.proven)
+        self._start_windows(self.samples == self.terms.window)
         drop_is_over = self._looked == self.terms.window
         if drop_is_over.any():
             self._dropped.restart(self._of_levels(drop_is_over))
@@ -115,6 +115,7 @@ class Certificates:
         if newly.any():
             self.proven_after = np.where(newly, self.samples[..., None], self.proven_after)
             self._reached = self._reached | newly
+        self._left = np.where(self.proven, self.terms.window, np.maximum(self._left - 1, -1))
         self._raise_alarms()
 
     @property
@@ -124,13 +125,13 @@ class Certificates:
 
     @property
     def in_force(self) -> Flags:
-        """Which levels have a certificate in force, proven in this window or the one before: (*streams, levels)."""
-        return self.proven | self._kept
+        """Which levels have a certificate in force: (*streams, levels). They are always the first ones."""
+        return self._left >= 0
 
     @property
     def fastest(self) -> IntArray:
         """The fastest level in force, -1 where there is none and full depth is all that is certain: (*streams,)."""
-        fastest: IntArray = self.in_force.sum(axis=-1) - 1  # in force are always the first levels
+        fastest: IntArray = self.in_force.sum(axis=-1) - 1
         return fastest
 
     @property
@@ -151,17 +152,17 @@ class Certificates:
         if not alarm.any():
             return
         last_good = np.where(holds, self._rank, -1).max(axis=-1, keepdims=True)
-        kept = in_force & (self._rank <= last_good)
-        self._dropped.give_up(alarm[..., None] & in_force & ~kept)
-        self._start_windows(alarm, kept)
+        withdrawn = alarm[..., None] & in_force & (self._rank > last_good)
+        self._left = np.where(withdrawn, -1, self._left)
+        self._dropped.give_up(withdrawn)
+        self._start_windows(alarm)
         self.alarms = self.alarms + alarm
 
-    def _start_windows(self, where: Flags, kept: Flags) -> None:
-        """Let the evidence start anew where a mask of shape (*streams,) says so, and keep these certificates there."""
+    def _start_windows(self, where: Flags) -> None:
+        """Let the evidence start anew where a mask of shape (*streams,) says so."""
         if not where.any():
             return
         of_levels = self._of_levels(where)
-        self._kept = np.where(of_levels, kept, self._kept)
         self._reached = self._reached & ~of_levels
         self.proven_after = np.where(of_levels, 0, self.proven_after)
         self._wealth.restart(of_levels)

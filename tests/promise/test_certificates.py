@@ -86,6 +86,18 @@ def test_one_alarm_withdraws_all_levels_that_are_broken_below_the_fastest() -> N
     assert certificates.alarms == 1
 
 
+def test_alarms_do_not_prolong_the_certificates_of_safer_levels() -> None:
+    certificates = Certificates(2, Terms(window=200))
+    settle(certificates, [GOOD, GOOD], 200)
+    settle(certificates, [EVEN, GOOD], 100)
+    for _ in range(100):
+        settle(certificates, [EVEN, BAD], 1)
+        assert certificates.in_force[0]
+    assert certificates.alarms == 1 and not certificates.in_force[1]
+    settle(certificates, [EVEN, EVEN], 1)
+    assert certificates.fastest == -1
+
+
 def test_a_drop_of_a_level_that_is_not_in_force_is_told_but_no_alarm() -> None:
     certificates = Certificates(2, Terms())
     settle(certificates, [GOOD, BAD], 300)
@@ -116,8 +128,8 @@ def test_a_heavy_sample_counts_as_many() -> None:
 def test_streams_side_by_side_are_what_each_is_alone() -> None:
     draw = np.random.default_rng(3)
     terms = Terms(window=80, alarm_delta=0.2)
-    payoffs = np.where(draw.random((400, 5, 3)) < 0.08, -0.6, 0.08)
-    payoffs[150:220, 2] -= 0.3
+    payoffs = np.where(draw.random((400, 5, 3)) < 0.02, -0.6, 0.12)
+    payoffs[150:220, 2:4] -= 0.4
     weights = np.where(draw.random((400, 5)) < 0.02, 2.0, 1.0)
     together = Certificates(3, terms, streams=(5,))
     alone = [Certificates(3, terms) for _ in range(5)]
