@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PURE = ("text", "spans", "exits", "models")
+PURE = ("text", "spans", "exits", "models", "promise")
 BY_HAND = ("api", "commands", "__main__", "errors")  # they put everything together, or are known to everybody
 COMPILERS = ("numba", "llvmlite")
 ONLINE, OFFLINE = ("engine", "policy", "autopilot", "api"), ("training", "evaluation", "data")

@@ -11,8 +11,9 @@ import numpy as np
 
 from service.evaluation.evaluate import score_json
 from service.evaluation.trace import Trace
-from service.exits.parameters import Evidence, Evidences
+from service.exits.parameters import Evidences
 from service.exits.policy import ExitPolicy
+from service.exits.replay import decide_all, evidences_of, predictions_of
 from service.spans.score import Score, keys
 from service.spans.types import DoubleArray, IntArray, Span
 from service.text.encoder import entities_of_sequences
@@ -68,34 +69,6 @@ class Replay:
         }
 
 
-def gather_evidence(trace: Trace, policy: ExitPolicy) -> list[list[Evidence]]:
-    """Return [layer - 1][sequence] what `policy` sees of every sequence after every layer.
-
-    Evidence does not depend on thresholds.
-    """
-    evidences: list[list[Evidence]] = []
-    seen = []
-    for layer, reading in enumerate(trace.readings, 1):
-        if policy.needs_exit(layer, trace.num_layers):
-            seen.append(reading)
-            evidences.append([tuple(row) for row in policy.evidence(seen).tolist()])
-        else:
-            evidences.append([()] * len(trace.sequences))
-    return evidences
-
-
-def decide_all(policy: ExitPolicy, evidences: Evidences) -> IntArray:
-    """Return the exit layer of every sequence, (sequences,), for evidences [layer - 1][sequence]."""
-    num_layers = len(evidences)
-    exit_layers = []
-    for history in zip(*evidences, strict=True):
-        layer = 1
-        while policy.decide(history[:layer], num_layers) is None:
-            layer += 1
-        exit_layers.append(layer)
-    return np.array(exit_layers, dtype=np.int64)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Prepared:
     """Holds what all policies of one kind (see `ExitPolicy.kind`) share.
@@ -139,10 +112,10 @@ class Replayer:
     def _prepare(self, policy: ExitPolicy) -> _Prepared:
         kind = policy.kind(self.trace.num_layers)
         if kind not in self._prepared:
-            spans = self._predictions(policy)
+            spans = [reading.spans for reading in predictions_of(policy, self.trace.readings)]
             is_plain = all(one is other for one, other in zip(spans, self._spans, strict=True))
             counts = self._counts if is_plain else self._count(spans)
-            self._prepared[kind] = _Prepared(gather_evidence(self.trace, policy), spans, counts)
+            self._prepared[kind] = _Prepared(evidences_of(policy, self.trace.readings), spans, counts)
         return self._prepared[kind]
 
     def at_layers(self, exit_layers: IntArray) -> Replay:
@@ -174,17 +147,6 @@ class Replayer:
             per_text[text] = self._count_text(text, chosen)
         found, correct = per_text.T
         return Replay(exit_layers, self._gold, found, correct, trace.num_pieces, trace.num_layers)
-
-    def _predictions(self, policy: ExitPolicy) -> list[list[list[Span]]]:
-        """Return [layer - 1][sequence] the spans that every sequence would answer after each layer."""
-        seen, spans = [], []
-        for layer, reading in enumerate(self.trace.readings, 1):
-            if policy.needs_exit(layer, self.trace.num_layers):
-                seen.append(reading)
-                spans.append(policy.prediction(seen).spans)
-            else:  # no sequence leaves here
-                spans.append(reading.spans)
-        return spans
 
     def _count(self, spans: Sequence[Sequence[list[Span]]]) -> IntArray:
         """Count the entities found and correct per exit and sequence, each sequence alone: (exits, sequences, 2)."""

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from service.evaluation.fit_rule import _errors, cross_fitted_evidence, fit_rule, work_of_a_layer
-from service.evaluation.replay import Replayer, decide_all
+from service.evaluation.replay import Replayer
 from service.evaluation.trace import Trace
 from service.exits.policies.learned import FEATURES, UNIT_PIECES, Learned
+from service.exits.replay import decide_all
 from service.spans.table import num_cells
 from tests.evaluation.traces_ import drifting_trace, trace_of
 

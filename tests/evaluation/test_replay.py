@@ -15,7 +15,7 @@ import pytest
 from service.engine.sequence import Request, Sequence
 from service.evaluation.evaluate import evaluate
 from service.evaluation.predict import entities_of_texts
-from service.evaluation.replay import Replayer, decide_all, gather_evidence
+from service.evaluation.replay import Replayer
 from service.exits.consistency import CONSISTENCIES
 from service.exits.policies.branchynet import BranchyNet
 from service.exits.policies.budgeted import Budgeted
@@ -27,6 +27,7 @@ from service.exits.policies.sentee import Sentee
 from service.exits.policies.shallow_deep import ShallowDeep
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
+from service.exits.replay import decide_all, evidences_of
 from service.spans.score import Key, Score, keys
 from service.spans.types import Entity
 from service.stepping.stepper import ModelStepper
@@ -191,7 +192,7 @@ def test_policies_of_a_kind_share_their_evidence_and_differ_in_what_they_do() ->
 def test_policies_of_another_kind_do_not_share(other: ExitPolicy) -> None:
     replayer = Replayer(drifting_trace(10))
     voting = replayer.evidences(Vee())
-    assert replayer.evidences(other) == gather_evidence(replayer.trace, other)
+    assert replayer.evidences(other) == evidences_of(other, replayer.trace.readings)
     assert replayer.evidences(other) is not voting
 
 
