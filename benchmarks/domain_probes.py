@@ -35,7 +35,7 @@ CLAUSES = (
     "we met {PER} and {PER} at the station in {LOC}",
     "then {ORG} sold its plant in {LOC} to {ORG}",
 )
-SHORT = ("I love {}{}", "{}{} is great", "back in {}{} again", "news from {}{} today")
+SHORT = ("I love {}{}", "{}{} is great", "more about {}{} today", "thanks to {}{} again")  # any name fits into these
 
 
 class Writer:

@@ -30,6 +30,9 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="override a recipe field (TOML)"
     )
+    parser.add_argument(
+        "--teacher", type=Path, action="append", default=[], help="a finished model to distil from; several: their mean"
+    )
     parser.add_argument("--max-sentences", type=int, help="use only the first sentences of every file")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.set_defaults(run=_train)
@@ -51,6 +54,7 @@ def _train(options: argparse.Namespace) -> None:
         device=choose_device(options.device),
         command=_command(options),
         max_sentences=options.max_sentences,
+        teachers=options.teacher,
     )
     print(folder)
 
@@ -86,4 +90,5 @@ def _command(options: argparse.Namespace) -> str:
     changes = "".join(f" --set {shlex.quote(change)}" for change in options.set)
     if options.max_sentences is not None:
         changes += f" --max-sentences {options.max_sentences}"
+    changes += "".join(f" --teacher {folder.name}" for folder in options.teacher)
     return f"python -m service train {options.recipe.stem}{changes} --encoder ENCODER --data DATA --output RUN"

@@ -147,7 +147,7 @@ def with_titles(tokens: Tokens, draw: random.Random) -> Tokens:
             continue
         if before.rstrip(".") in TITLES or before == "." or draw.random() < _FIRST:
             continue
-        title = draw.choice(COMMON_TITLES if draw.random() < 0.5 else TITLES)
+        title = draw.choice(COMMON_TITLES if draw.random() < 0.7 else TITLES)
         edits.append((first, first, [title if len(title) > 5 or draw.random() < 0.3 else f"{title}."]))
         if last - first in (2, 3) and draw.random() < 0.6:
             edits.append((first, last - 1, []))

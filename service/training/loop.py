@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from service.data.gold import label_names
+from service.errors import BadInput
 from service.models.multi_exit import DropoutRates, MultiExitModel
 from service.models.packed import pack
 from service.models.store import save_model
@@ -25,6 +28,7 @@ from service.training.plot import plot_history
 from service.training.recipe import Recipe
 from service.training.start import Start, model_config
 from service.training.state import TrainingState, claim_output
+from service.training.teachers import Teachers
 from service.training.texts import TrainingTexts
 from service.training.training_loss import TrainingLoss
 
@@ -42,6 +46,7 @@ def train(
     device: torch.device,
     command: str,
     max_sentences: int | None = None,
+    teachers: Sequence[Path] = (),
 ) -> Path:
     """Train a model and return its folder.
 
@@ -52,9 +57,11 @@ def train(
     device         where the model is trained
     command        the command line, for the model's card
     max_sentences  the most texts to read from each data file, for trying things out; None: all
+    teachers       folders of finished models whose last exits all exits are distilled from; none: from the last exit
 
     A run with the output of an earlier one goes on after its last finished epoch and ends with the same weights as an
-    uninterrupted run (on as many threads). Raises BadInput if the earlier one had another recipe, encoder or data.
+    uninterrupted run (on as many threads). Raises BadInput if the earlier one had another recipe, encoder or data, and
+    for teachers that see other cells or labels, or where words halt.
     """
     start = Start.read(encoder)
     corpora, dev, tests = (
@@ -85,8 +92,14 @@ def train(
     optimisation = Optimisation(model, recipe, steps_per_epoch=len(epoch_batches(sequences, recipe, epoch=1)))
     noise = InputNoise(recipe, start.tokenizer, device)
     judge = Judge(recipe, text_encoder, dev, device)
+    if teachers and (recipe.halting or recipe.hash != "none"):
+        raise BadInput("teachers see all words to the end: a recipe with halting or a hash takes none")
+    taught = Teachers.read(teachers, config, device) if teachers else None
 
-    sources = {"encoder": str(encoder.resolve()), "data": str(data.resolve()), "max_sentences": max_sentences}
+    sources: dict[str, Any] = {"encoder": str(encoder.resolve()), "data": str(data.resolve())}
+    sources["max_sentences"] = max_sentences
+    if teachers:
+        sources["teachers"] = [str(folder.resolve()) for folder in teachers]
     claim_output(output, {"recipe": recipe.to_json(), **sources})  # a start that fails claims nothing
     state = TrainingState.resume(output, optimisation)
     while state.epoch < recipe.epochs and state.epochs_without_gain < recipe.early_stopping_patience:
@@ -100,8 +113,9 @@ def train(
         progress = tqdm(batches, desc=f"epoch {epoch}/{recipe.epochs}", mininterval=5.0, unit="batch")
         for step, batch in enumerate(progress):
             shown = [sequences[index] for index in batch]
-            packed = noise(pack([sequence.input for sequence in shown], device))
-            loss, losses = training_loss(batch, packed, allowed_labels(shown, config.num_labels).to(device))
+            clean = pack([sequence.input for sequence in shown], device)
+            allowed = allowed_labels(shown, config.num_labels).to(device)
+            loss, losses = training_loss(batch, noise(clean), allowed, taught(clean) if taught else None)
             optimisation.step(loss)
             exit_losses += losses
             if step % 50 == 0:

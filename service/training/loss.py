@@ -24,6 +24,7 @@ def multi_exit_loss(
     weights: Sequence[float],
     distillation: float,
     cell_layers: Tensor | None = None,
+    taught: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the scalar to minimise, and (exits,) the cross-entropy of every exit, detached.
 
@@ -40,17 +41,14 @@ def multi_exit_loss(
     by the number of words in the batch: an entity weighs the same in a long and a short sentence, and the scale does
     not depend on the batch. Of a cell that may have several labels, the sum of their probabilities counts (partial
     annotation). Distillation adds the cross-entropy with the last exit's distribution, times its weight and normalised
-    in the same way; the last exit itself is not distilled and gets no gradient from it.
+    in the same way; without teachers the last exit itself is not distilled and gets no gradient from it.
     """
-    teacher = tables[-1].detach()
-    if cell_layers is not None:
-        for layer, table in enumerate(tables[:-1], 1):
-            teacher = torch.where((cell_layers == layer)[:, None], table.detach(), teacher)
-    teacher = teacher.exp()
+    teacher = taught if taught is not None else _last_distribution(tables, cell_layers)
+    num_distilled = len(tables) - (taught is None)
     losses, total = [], tables[-1].new_zeros(())
     for layer, (table, weight) in enumerate(zip(tables, weights, strict=True), 1):
         of_gold, of_teacher = table.masked_fill(~allowed, -torch.inf).logsumexp(dim=1), None
-        if distillation and layer < len(tables):
+        if distillation and layer <= num_distilled:
             of_teacher = (teacher * table).sum(dim=1)
         if cell_layers is not None:
             counts = cell_layers >= layer
@@ -61,6 +59,15 @@ def multi_exit_loss(
         if of_teacher is not None:
             total = total - distillation * weight * of_teacher.sum() / num_words
     return total, torch.stack(losses).detach()
+
+
+def _last_distribution(tables: Sequence[Tensor], cell_layers: Tensor | None) -> Tensor:
+    """Return what the last exit holds of each cell, or the exit after which the cell's words moved last: (cells, K)."""
+    last = tables[-1].detach()
+    if cell_layers is not None:
+        for layer, table in enumerate(tables[:-1], 1):
+            last = torch.where((cell_layers == layer)[:, None], table.detach(), last)
+    return last.exp()
 
 
 def distance_loss(points: Tensor, prototypes: Tensor, labels: Tensor) -> Tensor:

@@ -13,7 +13,11 @@ Chief Director Coach Officer Detective Inspector Constable Doctor Nurse Engineer
 Señora Signor Hon Attorney Marshal Commander Cmdr Insp Supt Det Pte Pvt Agent Uncle Aunt Comrade
 """
 TITLES = tuple(_TITLES.split())
-COMMON_TITLES = TITLES[:8]  # Mr to Professor: half of those that are drawn
+# Mostly drawn, and outside of a person wherever they stand before one
+COMMON_TITLES = (
+    *("Mr", "Mrs", "Ms", "Miss", "Dr", "Prof", "Professor", "Judge"),
+    *("Gov", "Capt", "Sgt", "Lt", "Col", "Gen", "Rev", "Sen"),
+)
 INITIAL_STOPS = (".", ".", ".", "")
 
 MARKS = (

@@ -76,7 +76,7 @@ class Recipe:
     encoder_name      for the card: what the encoder is
     data_notice       for the card: what the data's licence allows
     exit_weights      "linear": exit m weighs m (Eq. 5 of VEE-BERT); "sqrt": the root of m; "uniform": all the same
-    distillation      weight of the cross-entropy of every exit with the last exit's distribution (0: none)
+    distillation      weight of the cross-entropy of every exit with the last exit's or the teachers' distribution
     case_noise        share of training sequences shown in lower case, and again as many in capitals (word shapes only)
     piece_masking     share of pieces replaced by the tokenizer's mask piece
     frozen_pieces     keep the word-piece embeddings as pretrained, so that those of names never shown stay comparable

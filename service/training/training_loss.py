@@ -52,11 +52,14 @@ class TrainingLoss:
         if self._sampled is not None:
             self._sampled.seed(seed)
 
-    def __call__(self, batch: Sequence[int], packed: Packed, allowed: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, batch: Sequence[int], packed: Packed, allowed: Tensor, taught: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the scalar to minimise, and (exits,) the cross-entropy of every exit, detached.
 
         batch   indices of the sequences of the training set that are packed
         allowed (cells, K) which labels each valid cell may have
+        taught  (cells, K) the distribution that teachers give; None: there are no teachers
         """
         layers = of_cells = None
         if self._hashed is not None:
@@ -68,7 +71,8 @@ class TrainingLoss:
             exits = list(self._model.run_exits(packed, layers))
         tables = [torch.log_softmax(scores, dim=1) for scores, _ in exits]
         words = len(packed.first_piece)
-        loss, losses = multi_exit_loss(tables, allowed, words, self._weights, self._recipe.distillation, of_cells)
+        distillation = self._recipe.distillation
+        loss, losses = multi_exit_loss(tables, allowed, words, self._weights, distillation, of_cells, taught)
         loss = (loss - self._recipe.flood).abs()  # flooding (Ishida et al. 2020), as TOKEE has it
         if self._recipe.distance_weight:
             projections = [of_exit for _, of_exit in exits]

@@ -106,6 +106,20 @@ def test_distillation_pulls_an_exit_towards_the_last_one(scores: list[Tensor], g
     torch.testing.assert_close(gradient(1.0) - gradient(0.0), (student - teacher) / NUM_WORDS)
 
 
+def test_teachers_pull_every_exit_towards_what_they_hold_and_the_last_one_too(
+    scores: list[Tensor], gold: Tensor
+) -> None:
+    taught = torch.randn(CELLS, LABELS, generator=torch.Generator().manual_seed(2), dtype=torch.float64).softmax(1)
+    weights = [0.2, 0.3, 0.5]
+
+    def gradients(distillation: float) -> tuple[Tensor, ...]:
+        loss, _ = multi_exit_loss(tables(scores), only(gold), NUM_WORDS, weights, distillation, taught=taught)
+        return torch.autograd.grad(loss, tuple(scores))
+
+    for weight, given, with_teachers, without in zip(weights, scores, gradients(0.5), gradients(0.0), strict=True):
+        torch.testing.assert_close(with_teachers - without, 0.5 * weight * (given.softmax(1) - taught) / NUM_WORDS)
+
+
 def test_the_loss_of_a_batch_is_the_mean_over_words_so_doubling_the_batch_changes_nothing(
     scores: list[Tensor], gold: Tensor
 ) -> None:

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +77,9 @@ class Toy:
     def recipe(self) -> Recipe:
         return read_recipe(self.folder / "toy.toml")
 
-    def train(self, output: Path, recipe: Recipe | None = None, *, start: Path | None = None) -> Path:
+    def train(
+        self, output: Path, recipe: Recipe | None = None, *, start: Path | None = None, teachers: Sequence[Path] = ()
+    ) -> Path:
         return train(
             recipe or self.recipe,
             encoder=start or self.folder / "encoder",
@@ -84,6 +87,7 @@ class Toy:
             output=output,
             device=torch.device("cpu"),
             command="a test",
+            teachers=teachers,
         )
 
     def start(self, output: Path) -> subprocess.Popen[bytes]:

@@ -1,0 +1,50 @@
+"""Holds the teachers of a training: finished models, from whose last exits the exits of the student are distilled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from service.errors import BadInput
+from service.models.config import ModelConfig
+from service.models.multi_exit import MultiExitModel
+from service.models.packed import Packed
+from service.models.store import load_model
+
+
+class Teachers:
+    """Computes what several teachers hold of the cells of a batch.
+
+    They need the student's labels and cells, so its tokenizer, text config and word shapes; their encoders may differ.
+    """
+
+    def __init__(self, models: Sequence[MultiExitModel], device: torch.device) -> None:
+        """Take the models over to `device`."""
+        self._models = [model.to(device).eval() for model in models]
+
+    @classmethod
+    def read(cls, folders: Sequence[Path], student: ModelConfig, device: torch.device) -> Teachers:
+        """Read model folders. Raises BadInput for a model that sees other cells or labels than the student."""
+        models = []
+        for folder in folders:
+            stored = load_model(folder)
+            for name in ("labels", "nested", "text", "word_shapes"):
+                given, wanted = getattr(stored.config, name), getattr(student, name)
+                if given != wanted:
+                    raise BadInput(f"the teacher {folder} has {name} {given}, the model to train has {wanted}")
+            models.append(stored.model)
+        return cls(models, device)
+
+    @torch.no_grad()
+    def __call__(self, packed: Packed) -> Tensor:
+        """Return the mean of the distributions of all last exits, (cells, K)."""
+        tables = []
+        for model in self._models:
+            state, last = model.embed(packed), model.config.num_layers
+            for layer in range(1, last + 1):
+                state = model.run_layer(layer, state, packed)
+            tables.append(model.exit_table(last, state, packed).exp())
+        return torch.stack(tables).mean(dim=0)

@@ -1,0 +1,55 @@
+"""Training with teachers: a student learns from what finished models hold, and from no model that sees other cells."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from service.errors import BadInput
+from service.models.packed import pack
+from service.models.store import load_model
+from service.training.teachers import Teachers
+from tests.training.toy_ import Run, Toy
+
+CPU = torch.device("cpu")
+
+
+def test_teachers_give_the_mean_of_the_distributions_of_their_last_exits(
+    toy: Toy, finished: Run, tmp_path: Path
+) -> None:
+    other = toy.train(tmp_path / "run", replace(toy.recipe, seed=2, epochs=1))
+    stored = load_model(finished.output / "model")
+    (text,) = stored.text_encoder.encode_batch(["Ada Lovelace lives in Rome."])
+    packed = pack(text.sequences, CPU)
+    tables = [load_model(folder).model.eval()(packed)[-1].exp() for folder in (stored.folder, other)]
+    taught = Teachers.read([stored.folder, other], stored.config, CPU)(packed)
+    torch.testing.assert_close(taught, (tables[0] + tables[1]) / 2)
+    assert not torch.allclose(tables[0], tables[1])
+
+
+def test_a_student_without_gold_labels_to_speak_of_learns_from_its_teacher(
+    toy: Toy, finished: Run, tmp_path: Path
+) -> None:
+    teacher = finished.output / "model"
+    recipe = replace(toy.recipe, epochs=2)
+    alone, taught = Run(tmp_path / "alone"), Run(tmp_path / "taught")
+    toy.train(alone.output, recipe)
+    toy.train(taught.output, replace(recipe, distillation=5.0), teachers=[teacher])
+    assert sum(taught.best_dev_f1) > sum(alone.best_dev_f1)
+    assert json.loads((taught.output / "run.json").read_text())["teachers"] == [str(teacher)]
+
+
+def test_a_teacher_of_other_windows_is_refused_by_name(toy: Toy, finished: Run, tmp_path: Path) -> None:
+    recipe = replace(toy.recipe, window_pieces=24, overlap_pieces=6)
+    with pytest.raises(BadInput, match=r"teacher .*model has text .*window_pieces=32.* the model to train has"):
+        toy.train(tmp_path / "run", recipe, teachers=[finished.output / "model"])
+
+
+def test_teachers_and_words_that_halt_do_not_go_together(toy: Toy, finished: Run, tmp_path: Path) -> None:
+    model = finished.output / "model"
+    with pytest.raises(BadInput, match="takes none"):
+        toy.train(tmp_path / "run", replace(toy.recipe, halting=True), start=model, teachers=[model])
