@@ -57,15 +57,14 @@ def test_every_entity_of_the_model_is_a_result_of_presidios(client: TestClient) 
 
 def test_presidios_anonymizer_takes_them_as_they_are(client: TestClient) -> None:
     text = f"😀 北京 {ENTITY_TEXT}"
-    found = analyze(client, text, entities=["PERSON"], score_threshold=0.9)
+    found = analyze(client, text, entities=["PERSON"])
     results = [ToAnonymize.from_json(item) for item in found]
-    assert results
     operators = {"PERSON": OperatorConfig("replace", {"new_value": "<PERSON>"})}
-    anonymized = AnonymizerEngine().anonymize(text, results, operators)
-    assert "<PERSON>" in anonymized.text
-    assert not [item for item in found if text[item["start"] : item["end"]] in anonymized.text]
-    outside = [text[index] for index in range(len(text)) if not any(i["start"] <= index < i["end"] for i in found)]
-    assert "".join(anonymized.text.split("<PERSON>")) == "".join(outside)
+    anonymized = AnonymizerEngine().anonymize(text, results, operators).text
+    hidden = {index for item in found for index in range(item["start"], item["end"])}
+    shown = [character for index, character in enumerate(text) if index not in hidden]
+    assert "<PERSON>" in anonymized  # of entities that lie in others, and of neighbours, Presidio makes one
+    assert "".join(anonymized.replace("<PERSON>", "").split()) == "".join("".join(shown).split())
 
 
 def test_several_texts_are_answered_in_order(client: TestClient) -> None:
