@@ -31,8 +31,8 @@ UNITS = {
 """The unit of a setting, by the last word of its name."""
 
 OTHER_VARIABLES = {
-    "NER_URL": "`python -m service ask`: the server to ask, unless `--url` names one; else http://127.0.0.1:8000",
-    "NER_API_KEY": "also `python -m service ask` and the traffic of `--profile load`: the key that they send",
+    "NER_URL": "`python -m service ask`, clients: the server, unless they are given one; else http://127.0.0.1:8000",
+    "NER_API_KEY": "also `python -m service ask`, the clients, the traffic of `--profile load`: the key that they send",
     "NER_CPUS": "Compose: cores of the container `ner`, 2 by default",
     "PROMETHEUS_PORT": "Compose: port on the loopback, 9090 by default",
     "GRAFANA_PORT": "Compose: port on the loopback, 3000 by default",

@@ -24,7 +24,7 @@ NOT_IN_PURE = (
     *("service.executors", "service.kernels", *COMPILERS),
 )
 NOT_WHILE_SERVING = (
-    *("transformers", "matplotlib", "tqdm", "httpx2"),
+    *("transformers", "matplotlib", "tqdm", "httpx2", "ner_client"),
     *("service.training", "service.evaluation", "service.data", "service.client"),
 )
 
@@ -214,12 +214,24 @@ def test_only_the_command_line_and_the_api_read_settings() -> None:
     assert {name for name in readers if name != "service.__main__" and not is_in(name, "service.api")} == set()
 
 
-def test_the_client_knows_the_server_by_http_alone() -> None:
+def test_the_command_that_asks_knows_the_server_by_its_client_alone() -> None:
     known = ("service.client", "service.errors")
     targets = {target for module in of("service.client") for target in imports()[module] if is_in(target, "service")}
     assert [target for target in targets if not any(is_in(target, name) for name in known)] == []
     assert importers("service.client") == {"service.commands.ask"}
-    assert not [name for name in reach("service.client") if is_in(name, "torch")]
+    assert not [name for name in reach("service.client") if is_in(name, "torch") or is_in(name, "httpx2")]
+
+
+@pytest.mark.parametrize(
+    ("package", "libraries"), [("ner_client", {"httpx2"}), ("clients/spacy/ner_spacy", {"ner_client", "spacy"})]
+)
+def test_what_others_install_needs_its_own_libraries_and_nothing_of_the_service(
+    package: str, libraries: set[str]
+) -> None:
+    paths = list((ROOT / package).glob("*.py"))
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+    roots = {name.split(".")[0] for path, tree in zip(paths, trees, strict=True) for name in imported(tree, path)}
+    assert roots - sys.stdlib_module_names - {Path(package).name} == libraries
 
 
 def test_errors_import_nothing_of_ours() -> None:

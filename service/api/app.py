@@ -11,7 +11,17 @@ from fastapi_offline import FastAPIOffline
 from service import __version__
 from service.api.errors import add_error_handlers, described
 from service.api.middleware import RequestMiddleware
-from service.api.routes import about, console, documentation, exit_policy, health, hugging_face, ner, strategies
+from service.api.routes import (
+    about,
+    console,
+    documentation,
+    exit_policy,
+    health,
+    hugging_face,
+    ner,
+    presidio,
+    strategies,
+)
 from service.api.state import Service
 
 OF_EVERY_ROUTE = (400, 408, 421, 422, 429, 431, 500)  # of any head, any connection that is cut off, any fault of ours
@@ -40,6 +50,6 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.add_middleware(RequestMiddleware, service=service)
     add_error_handlers(app)
-    for routes in (ner, hugging_face, exit_policy, strategies, health, about, console, documentation):
+    for routes in (ner, hugging_face, presidio, exit_policy, strategies, health, about, console, documentation):
         app.include_router(routes.router, responses=described(*OF_EVERY_ROUTE))
     return app

@@ -28,7 +28,7 @@ from service.logs import request_id
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("service.access")
 
-OF_ENTITIES = ("/ner", "/")  # paths to which a POST asks for entities
+OF_ENTITIES = ("/ner", "/", "/analyze")  # paths to which a POST asks for entities
 SHORT_BODY_BYTES = 65_536  # of a refused request, whose connection is kept
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")

@@ -8,30 +8,27 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
+from itertools import groupby, tee
 from pathlib import Path
 from typing import IO, Any
 
-from service.client.http import NerClient, TextsRefused
+from ner_client import Client, TextsRefused
 from service.client.lines import Line, Source
 from service.errors import BadInput
-
-_IN_FLIGHT = 4  # requests at a time: the server works on one while others are on their way
-_CHUNK_TEXTS, _CHUNK_CHARS = 32, 50_000  # of one request: far below the server's limits
 
 Record = dict[str, Any]  # a line of the file of answers
 
 
-def answer_file(source: Source, target: Path, client: NerClient, labels: Sequence[str] = ()) -> Iterator[Record]:
+def answer_file(source: Source, target: Path, client: Client, labels: Sequence[str] = ()) -> Iterator[Record]:
     """Answer every line of `source` into `target`; yield every answer once it is written, an earlier run's first.
 
     labels: keep only entities of these; empty: all
 
     A line that cannot be answered gets "error" in place of a result. Raises BadInput for files that cannot be used or
-    do not belong together, and ServerLost.
+    do not belong together, and the client's ServerLost.
     """
     try:
         with target.open("ab+") as output:
@@ -93,43 +90,19 @@ def _is_of(record: Record, line: Line) -> bool:
     return all(json.dumps(record.get(name)) == json.dumps(line.head.get(name)) for name in names)  # as text: NaN is NaN
 
 
-def answers(lines: Iterator[Line], client: NerClient, labels: Sequence[str] = ()) -> Iterator[Record]:
+def answers(lines: Iterator[Line], client: Client, labels: Sequence[str] = ()) -> Iterator[Record]:
     """Yield the answers of lines, in order; several requests are on their way at a time."""
-    pending: deque[Future[list[Record]]] = deque()
-    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-        try:
-            for chunk in _chunks(lines):
-                pending.append(pool.submit(_ask, client, chunk, labels))
-                if len(pending) > _IN_FLIGHT:
-                    yield from pending.popleft().result()
-            while pending:
-                yield from pending.popleft().result()
-        finally:
-            client.stop()
-            pool.shutdown(cancel_futures=True)
+    for has_no_text, run in groupby(lines, key=lambda line: bool(line.problem)):
+        if has_no_text:
+            yield from ({**line.head, "error": line.problem} for line in run)
+        else:
+            yield from _answered(run, client, labels)
 
 
-def _chunks(lines: Iterator[Line]) -> Iterator[list[Line]]:
-    chunk: list[Line] = []
-    num_chars = 0
-    for line in lines:
-        length = 0 if line.problem else len(line.text)
-        if chunk and (len(chunk) == _CHUNK_TEXTS or num_chars + length > _CHUNK_CHARS):
-            yield chunk
-            chunk, num_chars = [], 0
-        chunk.append(line)
-        num_chars += length
-    if chunk:
-        yield chunk
-
-
-def _ask(client: NerClient, chunk: Sequence[Line], labels: Sequence[str]) -> list[Record]:
-    """Return the answers of a chunk; ask for all its texts at once or, if the server refuses that, for each alone."""
-    readable = [line for line in chunk if not line.problem]
-    try:
-        results = iter(client.ner([line.text for line in readable], labels) if readable else [])
-    except TextsRefused as refusal:
-        if len(chunk) > 1:
-            return [record for line in chunk for record in _ask(client, [line], labels)]
-        return [{**line.head, "error": str(refusal)} for line in chunk]
-    return [{**line.head, **({"error": line.problem} if line.problem else next(results))} for line in chunk]
+def _answered(lines: Iterator[Line], client: Client, labels: Sequence[str]) -> Iterator[Record]:
+    """Yield the answers of lines that have a text. The client reads on while the first ones wait for theirs."""
+    asked, texts = tee(lines)
+    results = client.ner_many((line.text for line in texts), return_exceptions=True, labels=labels or None)
+    with closing(results):
+        for line, result in zip(asked, results, strict=True):
+            yield {**line.head, **({"error": str(result)} if isinstance(result, TextsRefused) else result)}

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from tqdm import tqdm
 
+from ner_client import Client, Result, ServerLost
 from service.client.answers import answer_file, answered_by, answers
-from service.client.http import NerClient, ServerLost
 from service.client.lines import Source
 from service.errors import BadInput
 
@@ -22,13 +21,13 @@ _MOST_PROBLEMS = 10  # that are printed; the answers have them all
 INTERRUPTED = 130  # the exit code that shells use for it
 
 
-def ask_text(client: NerClient, text: str, *, labels: Sequence[str], as_json: bool) -> None:
+def ask_text(client: Client, text: str, *, labels: Sequence[str], as_json: bool) -> None:
     """Print the answer to one text: as JSON, like on the wire, or for people."""
-    (result,) = client.ner([text], labels)
+    result = client.ner(text, labels=labels or None)
     print(json.dumps(result, ensure_ascii=False) if as_json else format_result(result))
 
 
-def ask_file(client: NerClient, source: Source, target: Path | None, *, labels: Sequence[str]) -> int:
+def ask_file(client: Client, source: Source, target: Path | None, *, labels: Sequence[str]) -> int:
     """Answer texts into a file, or without one onto the standard output; show how far it is.
 
     Returns the exit code: 1 if a line has no answer, or INTERRUPTED. Raises BadInput for a label that the model lacks.
@@ -66,29 +65,31 @@ def ask_file(client: NerClient, source: Source, target: Path | None, *, labels: 
     return 1 if problems else 0
 
 
-def _check_labels(client: NerClient, labels: Sequence[str]) -> None:
-    serving = client.serving()
-    if unknown := sorted(set(labels) - set(serving.labels)):
-        raise BadInput(f"--labels {', '.join(unknown)}: the model {serving.model} has {', '.join(serving.labels)}")
+def _check_labels(client: Client, labels: Sequence[str]) -> None:
+    model = client.models()[0]
+    if unknown := sorted(set(labels) - set(model["labels"])):
+        known = ", ".join(model["labels"])
+        raise BadInput(f"--labels {', '.join(unknown)}: the model {model['name']}@{model['version']} has {known}")
 
 
-def _compare(client: NerClient, target: Path) -> None:
+def _compare(client: Client, target: Path) -> None:
     """Warn of answers on file that are not what the server would answer now: of another model or policy."""
     on_file = answered_by(target)
     if not on_file:
         return
     with suppress(ServerLost):  # if there is more to answer, it is said then; if not, there is nothing to warn of
-        serving = client.serving()
-        for (model, version), count in on_file.items():
-            if (model, version) != (serving.model, serving.policy_version):
+        model, current = client.models()[0], client.exit_policy()["version"]
+        serving = f"{model['name']}@{model['version']}"
+        for (name, version), count in on_file.items():
+            if (name, version) != (serving, current):
                 said = (
-                    f"warning: {count} of the answers in {target} are by {model} under policy {version}; the server has"
+                    f"warning: {count} of the answers in {target} are by {name} under policy {version}; the server has"
                 )
-                now = f"{serving.model} under policy {serving.policy_version}. Remove the file to ask for all anew"
+                now = f"{serving} under policy {current}. Remove the file to ask for all anew"
                 print(said, now, file=sys.stderr)
 
 
-def format_result(result: Mapping[str, Any]) -> str:
+def format_result(result: Result) -> str:
     """Return a result for people: one entity per line, and the layers after which its sentences left."""
     entities = result["entities"]
     rows = [(e["label"], f"{e['score']:.3f}", _printable(e["text"]), f"[{e['start']}:{e['end']}]") for e in entities]
@@ -98,7 +99,7 @@ def format_result(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"{_exits(result)} ({timing})"])
 
 
-def _exits(result: Mapping[str, Any]) -> str:
+def _exits(result: Result) -> str:
     layers = [sequence["exit_layer"] for sequence in result["sequences"]]
     of = f"of {result['num_layers']}"
     if len(layers) <= 1:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from service.commands import Commands
-from service.errors import BadInput
+from service.errors import BadInput, ServiceError
+
+
+class Unanswered(ServiceError):
+    """There is no answer; the message says whether for want of a server, or because of the text."""
 
 
 def add_to(commands: Commands) -> None:
@@ -42,21 +45,27 @@ def _names(listed: str) -> list[str]:
 
 
 def _ask(options: argparse.Namespace) -> int:
+    from ner_client import Client, NerError
     from service.client.ask import ask_file, ask_text
-    from service.client.http import NerClient
     from service.client.lines import Source
 
     if options.file is None and (options.output or options.format):
         raise BadInput("--output and --format are for the answers to --file; the answer to one text is printed")
-    url = options.url or os.environ.get("NER_URL") or "http://127.0.0.1:8000"
-    with NerClient(url, os.environ.get("NER_API_KEY", "")) as client:
-        if options.file is not None:
-            source = Source(options.file, options.format or "", options.column)
-            beside = None if source.is_standard_input else options.file.with_suffix(".answers.jsonl")
-            return ask_file(client, source, options.output or beside, labels=options.labels)
-        text = _standard_input() if options.text == "-" else options.text
-        ask_text(client, text, labels=options.labels, as_json=options.json)
-        return 0
+    try:
+        client = Client(options.url or None)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    try:
+        with client:
+            if options.file is not None:
+                source = Source(options.file, options.format or "", options.column)
+                beside = None if source.is_standard_input else options.file.with_suffix(".answers.jsonl")
+                return ask_file(client, source, options.output or beside, labels=options.labels)
+            text = _standard_input() if options.text == "-" else options.text
+            ask_text(client, text, labels=options.labels, as_json=options.json)
+            return 0
+    except NerError as error:
+        raise Unanswered(str(error)) from error
 
 
 def _standard_input() -> str:

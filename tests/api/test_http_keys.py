@@ -23,6 +23,8 @@ Headers = Mapping[str, str | bytes]
 READS = [
     ("POST", "/ner"),
     ("POST", "/"),
+    ("POST", "/analyze"),
+    ("GET", "/supportedentities"),
     ("GET", "/exit-policy"),
     ("GET", "/exit-policy/history"),
     ("GET", "/exit-policy/operating-points"),
@@ -43,7 +45,9 @@ NO_KEYS: list[Headers] = [
 
 def status(client: TestClient, method: str, path: str, headers: Headers) -> int:
     """The status of a call that would succeed if the key does."""
-    body = {"/ner": {"text": "a"}, "/": {"inputs": "a"}}.get(path, {"tau": -0.5})
+    body = {"/ner": {"text": "a"}, "/": {"inputs": "a"}, "/analyze": {"text": "a", "language": "en"}}.get(
+        path, {"tau": -0.5}
+    )
     raw = {name.encode(): value if isinstance(value, bytes) else value.encode() for name, value in headers.items()}
     return client.request(method, path, headers=raw, json=None if method == "GET" else body).status_code
 

@@ -15,21 +15,16 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from ner_client import ServerLost
 from service.client import answers
 from service.client.answers import answer_file
-from service.client.http import ServerLost
 from service.client.lines import Line, Source
 from service.errors import BadInput
-from tests.client.scripted_ import bad, client_of, good, result, texts_of
+from tests.clients.scripted_ import bad, client_of, good, result, texts_of
 
 PATIENCE_S = 60.0
 TEXTS = [f"text {number} of Zürich 😀" for number in range(1, 12)]
 Handler = Callable[[httpx.Request], httpx.Response]
-
-
-@pytest.fixture(autouse=True)
-def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "_CHUNK_TEXTS", 2)
 
 
 @pytest.fixture
@@ -53,7 +48,7 @@ def write(path: Path, records: Sequence[dict[str, Any]]) -> None:
 
 def run(source: Path, target: Path, handler: Handler = good) -> list[dict[str, Any]]:
     """Answer a file; -> what was yielded, which is what is written."""
-    with client_of(handler) as client:
+    with client_of(handler, max_texts=2) as client:
         records = list(answer_file(Source(source), target, client))
     assert [json.loads(line) for line in target.read_bytes().split(b"\n")[:-1]] == records
     return records
@@ -116,22 +111,6 @@ def test_four_requests_are_under_way_at_a_time_and_never_more(source: Path, targ
 
     run(source, target, handler)
     assert most == 4
-
-
-def test_texts_go_together_up_to_a_number_of_characters(
-    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(answers, "_CHUNK_TEXTS", 100)
-    monkeypatch.setattr(answers, "_CHUNK_CHARS", 10)
-    sent: list[list[str]] = []
-    write(source, [{"text": text} for text in ("a" * 4, "b" * 6, "c" * 11, "d", "")])
-
-    def handler(request: httpx.Request) -> httpx.Response:
-        sent.append(texts_of(request))
-        return good(request)
-
-    run(source, target, handler)
-    assert sorted(sent) == [["a" * 4, "b" * 6], ["c" * 11], ["d", ""]]
 
 
 @pytest.mark.parametrize(
@@ -366,7 +345,7 @@ def test_only_entities_of_the_labels_that_were_named_are_asked_for(source: Path,
         asked.append(json.loads(request.content)["labels"])
         return good(request)
 
-    with client_of(handler) as client:
+    with client_of(handler, max_texts=2) as client:
         list(answer_file(Source(source), target, client, ["PER", "LOC"]))
     assert asked == [["PER", "LOC"]] * 6
 

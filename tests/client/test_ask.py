@@ -104,7 +104,7 @@ def test_of_very_many_bad_lines_a_few_are_named(tmp_path: Path, capsys: pytest.C
     ("arguments", "said"),
     [
         (["a", "--url", "nowhere"], "'nowhere'"),
-        (["a", "--url", "http://127.0.0.1:1"], "start a server, or name the one there is by --url or NER_URL"),
+        (["a", "--url", "http://127.0.0.1:1"], "start a server, or name the one there is by its url or NER_URL"),
         (["x" * 100_001], "text has 100001 characters"),
         (["a", "--output", "b"], "--output and --format are for the answers to --file"),
         (["a", "--format", "csv"], "the answer to one text is printed"),

@@ -20,11 +20,18 @@ _NUMBER = re.compile(r"\d+\.\d+(?! ms)|\d+\.\d+ ms")
 
 
 def examples(page: Page) -> Iterator[tuple[Block, Block]]:
-    """Every block that talks to a server, with the one after it: what it prints."""
-    for block, shown in pairwise([*page.blocks, Block("", "")]):
+    """Every block that talks to a server, with the one after it: what it prints, or nothing if that is a file."""
+    for block, after in pairwise([*page.blocks, Block("", "")]):
+        shown = Block("text", "") if after.language == "yaml" else after
         asks = re.search(r"localhost:8000|service ask", block.text) if block.language == "sh" else None
         if asks or block.language == "python":
             yield block, shown
+
+
+def files(page: Page) -> dict[str, str]:
+    """The files that a page shows in YAML, by the names in their first lines."""
+    blocks = [block.text for block in page.blocks if block.language == "yaml"]
+    return {text.partition("\n")[0].removeprefix("# "): text for text in blocks}
 
 
 def differences(shown: Block, printed: str) -> list[str]:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.api.servers_ import PATIENCE_S, PROJECT, ServerProcess
-from tests.docs.examples_ import differences, examples
+from tests.clients.installed_ import install_clients
+from tests.docs.examples_ import differences, examples, files
 from tests.docs.pages_ import PAGES, Block, Page
 
 NAMES = ("README.md", "docs/exit-policy.md", "docs/autopilot.md", "docs/clients.md")
@@ -30,13 +31,20 @@ def url(tmp_path: Path) -> Iterator[str]:
         process.kill()
 
 
-def run(block: Block, url: str, folder: Path) -> str:
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clients, which pages tell how to install."""
+    return install_clients(tmp_path_factory.mktemp("clients"))
+
+
+def run(block: Block, url: str, folder: Path, installed: Path) -> str:
     """-> what the block prints on standard output."""
     code = block.text.replace("http://127.0.0.1:8000", url).replace("localhost:8000", url)
     code = code.replace(".venv/bin/python", sys.executable)
     command = ["bash", "-euc", code] if block.language == "sh" else [sys.executable, "-c", code]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("NER_", "HF_"))}
-    ours = {"PYTHONPATH": str(PROJECT), "NER_URL": url, "HF_HOME": str(folder), "NO_PROXY": "127.0.0.1"}
+    path = os.pathsep.join(map(str, (installed, PROJECT)))
+    ours = {"PYTHONPATH": path, "NER_URL": url, "HF_HOME": str(folder), "NO_PROXY": "127.0.0.1"}
     return subprocess.run(
         command,
         cwd=folder,
@@ -50,11 +58,13 @@ def run(block: Block, url: str, folder: Path) -> str:
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="the examples are for bash and curl")
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
-def test_every_example_prints_what_the_page_shows(page: Page, url: str, tmp_path: Path) -> None:
+def test_every_example_prints_what_the_page_shows(page: Page, url: str, tmp_path: Path, installed: Path) -> None:
     shown = list(examples(page))
     assert shown
+    for name, text in files(page).items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
     for block, expected in shown:
-        assert differences(expected, run(block, url, tmp_path)) == [], block.text
+        assert differences(expected, run(block, url, tmp_path, installed)) == [], block.text
 
 
 @pytest.mark.parametrize(

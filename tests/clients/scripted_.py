@@ -8,9 +8,17 @@ from typing import Any
 
 import httpx2 as httpx
 
-from service.client.http import NerClient
+from ner_client import Client
 
+Handler = Callable[[httpx.Request], httpx.Response]
 URL = "http://ner.test:8000"
+LIMITS = {
+    "max_texts": 1_024,
+    "queue_texts": 4_096,
+    "queue_tokens": 262_144,
+    "max_body_bytes": 2_000_000,
+    "queue_bytes": 64_000_000,
+}
 
 
 def result(text: str) -> dict[str, Any]:
@@ -36,9 +44,15 @@ def bad(status: int, message: str = "so it is", **headers: str) -> httpx.Respons
     return httpx.Response(status, json={"error": message, "error_type": "T"}, headers=headers)
 
 
-def client_of(handler: Callable[[httpx.Request], httpx.Response], key: str = "", **options: Any) -> NerClient:
-    """A client whose server is `handler`."""
-    return NerClient(URL, key, transport=httpx.MockTransport(handler), **options)
+def with_limits(handler: Handler, **limits: int) -> Handler:
+    """A server that tells its limits, and asks `handler` for everything else."""
+    told = httpx.Response(200, json={"limits": {**LIMITS, **limits}})
+    return lambda request: told if request.url.path.endswith("/info") else handler(request)
+
+
+def client_of(handler: Handler, key: str = "", *, patience_s: float = 60.0, **limits: int) -> Client:
+    """A client whose server is `handler`, with these limits."""
+    return Client(URL, key, patience_s=patience_s, transport=httpx.MockTransport(with_limits(handler, **limits)))
 
 
 class Script:
