@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -30,7 +31,7 @@ from service.policy.versions import (
 
 log = logging.getLogger(__name__)
 
-MOST_TRIES = 20  # of a change that others forestall; each time one of them has got through
+LONGEST_TRY_S = 5.0  # of a change that others forestall; each time one of them has got through
 
 
 class LivePolicy:
@@ -161,22 +162,21 @@ class LivePolicy:
         if source == "autopilot" and self._store.is_shared:
             return self._move_here(changes, if_versions)
         meets = self._store.is_shared and not dry_run
-        if (
-            meets and self._store_fault is not None
-        ):  # `follow` finds out when that is over; nobody else need wait for it
+        if meets and self._store_fault is not None:  # `follow` finds out when that is over; nobody else waits for it
             raise _refused(self._store_fault)
         with self._changing:
-            for _ in range(MOST_TRIES):
+            give_up = time.monotonic() + LONGEST_TRY_S
+            while True:
                 try:
                     if meets:
                         self._meet()
                     return self._change(changes, source, changed_by, if_versions, dry_run)
-                except StoreMovedOn:
-                    continue
+                except StoreMovedOn as error:
+                    if time.monotonic() > give_up:
+                        raise _refused(f"others were faster for {LONGEST_TRY_S} s: {error}") from error
                 except PolicyStoreDown as error:
                     self._note_store(str(error))
                     raise _refused(str(error)) from error
-        raise _refused(f"others changed the policy {MOST_TRIES} times meanwhile")
 
     def follow(self) -> None:
         """Bring this replica and the store to the same version; note whether the store can be used."""
