@@ -71,7 +71,7 @@ class LivePolicy:
         self._history: tuple[HistoryEntry, ...] = ()  # oldest first
         self._counts = Counts()
         self._shadows_since = 0  # the version that a person made last, or the one found at start
-        self._current = self._start()
+        self._current = self._start_among_others()
         on_change(self._current)
         on_store(True)
         if store.is_shared:
@@ -280,6 +280,9 @@ class LivePolicy:
         if not history or history[-1].version < mine.version:
             raise StoreMovedOn("the store has gone back since it was read")
         newest = history[-1]
+        if newest.version - mine.version < HISTORY_LENGTH and mine not in history:
+            given_up = {"version": mine.version, "policy": mine.after.to_json(), "for": newest.version}
+            log.warning("version given up", extra={"data": given_up})
         if newest.version == mine.version and newest.after == mine.after:
             with self._lock:
                 self._history = history
@@ -329,8 +332,18 @@ class LivePolicy:
     def _timestamp(self) -> str:
         return self._now().isoformat(timespec="milliseconds")
 
+    def _start_among_others(self) -> PolicyVersion:
+        while True:
+            try:
+                return self._start()
+            except StoreMovedOn:  # and so there is something to start from now
+                continue
+
     def _start(self) -> PolicyVersion:
-        """Return the saved version; else the default, with the reason in the history."""
+        """Return the saved version; else the default, with the reason in the history.
+
+        Raises StoreMovedOn if another replica has just made its first start.
+        """
         try:
             if kept := self._store.load():
                 if kept[-1].version > HIGHEST_VERSION:  # which only an edited file has; others could not follow
@@ -345,10 +358,7 @@ class LivePolicy:
             log.warning("state set aside", extra={"data": {"reason": why, "file": place, "policy": "the default"}})
         start = self._version(self._goals.default(), 1, self._timestamp(), "start")
         self._history = (_entry(None, start, why),)
-        try:
-            self._store.save(self._history)
-        except StoreMovedOn:  # another replica has just made its first start
-            return self._start()
+        self._store.save(self._history)
         return start
 
     def _restored(self, newest: HistoryEntry) -> PolicyVersion:

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from service.api.state import Service
 from service.errors import BadInput
-from tests.api.servers_ import AS_ADMIN, sample, wait_until
+from tests.api.servers_ import AS_ADMIN, sample, tiny_service, wait_until
 from tests.policy.redis_ import RedisServer, needs_redis
 
 Start = Callable[..., TestClient]
@@ -44,10 +44,12 @@ def test_without_the_setting_the_state_folder_keeps_it_and_nobody_follows(
 
 
 @needs_redis
-def test_servers_that_name_one_redis_have_one_policy(start: Start, redis_server: RedisServer, tmp_path: Path) -> None:
+def test_servers_that_name_one_redis_have_one_policy(
+    start: Start, redis_server: RedisServer, tmp_path: Path, model_folder: Path
+) -> None:
     (tmp_path / "url").write_text(f"{redis_server.url}\n", encoding="utf-8")
     one = start(policy_store=redis_server.url)
-    other = start(policy_store_file=str(tmp_path / "url"), state_dir=tmp_path / "other")
+    other = start(tiny_service(model_folder, tmp_path / "other", policy_store_file=str(tmp_path / "url")))
     assert patch(one, 2)[0] == 200
     wait_until(lambda: other.get("/exit-policy").json().get("layer") == 2)
     assert other.get("/exit-policy").headers["ETag"] == '"2"'
