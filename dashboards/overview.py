@@ -286,6 +286,14 @@ def who_decides() -> Row:
         ),
         unit="none",
     )
+    store = over_time(
+        "Policy store",
+        "1 while the store of the policy can be used: the state folder, or Redis, which replicas share. At 0 the last "
+        "policy stays in force, and changes are refused. And the version in force, which replicas have in common.",
+        Query(series("ner_policy_store_up"), "up {{instance}}"),
+        Query(series("ner_exit_policy_version"), "version {{instance}}"),
+        unit="none",
+    )
     shadow = over_time(
         "Shadow disagreement",
         "Early leavers that were taken on to full depth in idle time: the share whose entities changed, of the last "
@@ -310,6 +318,7 @@ def who_decides() -> Row:
             Cell(moves, 4, 7),
             Cell(with_limit(shadow, "bound.*"), 8, 7),
             Cell(runs, 4, 7),
+            Cell(stepped(on_the_right(store, "version.*", "none")), 24, 5),
         ],
     )
 

@@ -112,6 +112,15 @@ class Settings(BaseSettings):
         Path("state"),
         description="folder for the exit policy, its history and a generated key; each server needs one of its own",
     )
+    policy_store: str = Field(
+        "",
+        repr=False,
+        description="where the exit policy and its history are kept for all replicas: redis://HOST:PORT/DATABASE, or "
+        "rediss:// for TLS, with user and password in it; unset: in the state folder, for this server alone",
+    )
+    policy_store_file: str = Field(
+        "", description="a file that has that URL, such as a mounted secret, since the URL may have a password"
+    )
     api_key: str = Field("", repr=False, description="if set, requests and reads need it as a bearer token")
     api_key_file: str = Field(
         "",

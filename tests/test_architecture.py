@@ -24,7 +24,7 @@ NOT_IN_PURE = (
     *("service.executors", "service.kernels", *COMPILERS),
 )
 NOT_WHILE_SERVING = (
-    *("transformers", "matplotlib", "tqdm", "httpx2", "ner_client"),
+    *("transformers", "matplotlib", "tqdm", "httpx2", "ner_client", "redis"),
     *("service.training", "service.evaluation", "service.data", "service.client"),
 )
 

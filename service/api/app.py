@@ -34,7 +34,11 @@ def create_app(service: Service) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.engine.start()
         service.autopilot.start()
+        if service.follower is not None:
+            service.follower.start()
         yield
+        if service.follower is not None:
+            service.follower.close()
         service.autopilot.close()
         service.cutter.close()
         service.engine.close()

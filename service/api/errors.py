@@ -28,6 +28,7 @@ from service.errors import (
     TimedOut,
     TooLarge,
 )
+from service.policy.store import PolicyStoreDown
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ _STATUS: Sequence[tuple[type[ServiceError], int]] = (  # first match wins, so su
     (EncodingRefused, 415),
     (Overloaded, 429),
     (NotReady, 503),
+    (PolicyStoreDown, 503),
     (TimedOut, 504),
     (ClientLeft, 499),  # no client reads it, but the count of answers needs it
     (EngineFailed, 500),

@@ -70,7 +70,7 @@ def read_key(variable: str, key: str, file: str) -> str:
     except OSError as error:
         raise BadInput(f"{variable}_FILE={file!r} cannot be read: {error.strerror}; let the server read it") from error
     if key and kept:
-        raise BadInput(f"{variable} is set, and {variable}_FILE={file!r} has a key as well; expected one of them")
+        raise BadInput(f"{variable} is set, and {variable}_FILE={file!r} has one as well; expected one of them")
     return key or kept
 
 

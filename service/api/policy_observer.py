@@ -13,6 +13,10 @@ class PolicyObserver:
         self._metrics = metrics
         self._before: PolicyVersion | None = None
 
+    def store_used(self, could_be: bool) -> None:
+        """Record whether the store of the policy could be used."""
+        self._metrics.set_store_up(could_be)
+
     def policy_changed(self, version: PolicyVersion) -> None:
         """Record a version that came into force. The version found at start is not counted as a change."""
         self._metrics.set_in_force(

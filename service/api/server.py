@@ -40,10 +40,11 @@ from service.metrics.engine import EngineMetrics
 from service.models.device import available_cores, use_threads
 from service.models.store import find_model, load_model
 from service.policy.captured import CapturedPolicy
+from service.policy.follower import PolicyFollower, Pushes
 from service.policy.goals import Goals
 from service.policy.live import LivePolicy
 from service.policy.lock import StateLock
-from service.policy.store import StateFolder
+from service.policy.store import PolicyStore, StateFolder
 from service.settings import Settings, read_settings
 from service.stepping.advance import run
 from service.stepping.inspection import inspect
@@ -124,12 +125,15 @@ def build_service(settings: Settings) -> Service:
         build=build,
     )
     metrics.engine.set_queue_capacity(settings.queue_texts)
+    policy_observer = PolicyObserver(metrics.policy)
     try:
+        store, pushes = _policy_store(settings, stored.reference)
         policy = LivePolicy(
             Goals.of(stored.reference, assets, calibration),
-            StateFolder.within(settings.state_dir, stored.reference),
+            store,
             now=lambda: datetime.now(UTC),
-            on_change=PolicyObserver(metrics.policy).policy_changed,
+            on_change=policy_observer.policy_changed,
+            on_store=policy_observer.store_used,
         )
         given = read_key("NER_ADMIN_KEY", settings.admin_key, settings.admin_key_file)
         admin_key, key_file = load_admin_key(given, settings.state_dir)
@@ -165,7 +169,27 @@ def build_service(settings: Settings) -> Service:
         traffic,
         autopilot,
         environment,
+        PolicyFollower(policy, pushes) if pushes is not None else None,
     )
+
+
+def _policy_store(settings: Settings, model: str) -> tuple[PolicyStore, Pushes | None]:
+    """Return where the policy is kept and, if replicas share it, what tells of their changes; else None.
+
+    Raises BadInput, and OSError for a state folder that cannot be used.
+    """
+    url = read_key("NER_POLICY_STORE", settings.policy_store, settings.policy_store_file)
+    if not url:
+        return StateFolder.within(settings.state_dir, model), None
+    try:
+        from service.policy.redis_store import RedisStore  # here, since nobody else needs its client
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"NER_POLICY_STORE is set, and the package {error.name} is not installed; "
+            "install requirements.txt, or unset it"
+        ) from error
+    store = RedisStore(url, model, StateFolder.copy_within(settings.state_dir, model))
+    return store, store
 
 
 @contextmanager

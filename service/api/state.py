@@ -16,6 +16,7 @@ from service.engine.cutter import Cutter
 from service.engine.engine import Engine
 from service.metrics import Metrics
 from service.models.config import ModelConfig
+from service.policy.follower import PolicyFollower
 from service.policy.live import LivePolicy
 from service.settings import Settings
 from service.text.encoder import TextEncoder
@@ -46,6 +47,7 @@ class Service:
 
     card         the model's card, in Markdown
     environment  device, dtype, executor, threads and versions, as GET /info shows them
+    follower     follows the policy that replicas share; None where this server has it for itself
     is_draining  whether SIGTERM or SIGINT has come
     """
 
@@ -60,6 +62,7 @@ class Service:
     traffic: Traffic
     autopilot: Autopilot
     environment: dict[str, Any] = field(default_factory=dict)
+    follower: PolicyFollower | None = None
     cutter: Cutter = field(default_factory=Cutter)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     is_draining: bool = False

@@ -34,6 +34,9 @@ class PolicyMetrics:
         for source in ("api", "autopilot"):
             self._changes(source)
 
+        self._store = series.gauge(
+            "ner_policy_store_up", "1 if the store of the policy could be used the last time, so that it can be changed"
+        )
         self._autopilot = series.gauge("ner_autopilot_enabled", "1 while the autopilot is on")
         self._objective = series.gauge("ner_autopilot_objective_p95_seconds", "p95 that it is to keep; NaN while off")
         self._level = series.gauge(
@@ -83,6 +86,10 @@ class PolicyMetrics:
     def changed(self, source: str) -> None:
         """Count a change of the policy by its source."""
         self._changes(source).inc()
+
+    def set_store_up(self, is_up: bool) -> None:
+        """Show whether the store of the policy could be used the last time."""
+        self._store.set(is_up)
 
     def autopilot_moved(self, direction: MovedTo) -> None:
         """Count a move of the autopilot to another of its levels."""

@@ -12,8 +12,10 @@ class CapturedPolicy:
     """The exit policy that decides a request, and the version of the live policy when it was captured.
 
     is_override  whether the request changed the policy for itself alone
+    local_moves  how often the autopilot of this replica had moved under that version; see PolicyVersion
     """
 
     policy: ExitPolicy
     version: int
     is_override: bool = False
+    local_moves: int = 0

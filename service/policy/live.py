@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -17,13 +18,20 @@ from service.exits.policy import ExitPolicy
 from service.policy.captured import CapturedPolicy
 from service.policy.goals import Goals, Ladder, Objective
 from service.policy.observed import Counts
-from service.policy.store import PolicyStore, StateUnusable
-from service.policy.versions import HistoryEntry, PolicyRecord, PolicyState, PolicyVersion, Source
+from service.policy.store import PolicyStore, PolicyStoreDown, StateUnusable, StoreMovedOn
+from service.policy.versions import (
+    HIGHEST_VERSION,
+    HISTORY_LENGTH,
+    HistoryEntry,
+    PolicyRecord,
+    PolicyState,
+    PolicyVersion,
+    Source,
+)
 
 log = logging.getLogger(__name__)
 
-HISTORY_LENGTH = 1_000
-HIGHEST_VERSION = 2**52  # a version found at start; a metric is a float, exact up to 2**53, so others can follow
+LONGEST_TRY_S = 5.0  # of a change that others forestall; each time one of them has got through
 
 
 class LivePolicy:
@@ -31,6 +39,11 @@ class LivePolicy:
 
     At the start, a saved state takes precedence over the default; a saved state that cannot be used is set aside, and
     the history says so.
+
+    Where replicas share the store, `follow` brings this one and the store to the same version, the higher of the two,
+    and a change begins with that. Nothing else waits for the store, and the version in force never goes back: while the
+    store is down, or has something that cannot be used here, the policy in force stays and changes are refused. A move
+    of the autopilot is then no version but a matter of this replica: it has a queue of its own.
     """
 
     def __init__(
@@ -40,23 +53,29 @@ class LivePolicy:
         *,
         now: Callable[[], datetime],
         on_change: Callable[[PolicyVersion], None] = lambda _: None,
+        on_store: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """Load the saved state. `goals` and `store` belong to the same model; `now` returns the wall clock in UTC.
 
-        `on_change` is called with every version that comes into force, the first included. Raises OSError if the store
-        cannot be used.
+        `on_change` is called with every version that comes into force, the first included, and `on_store` with whether
+        the store could be used; both must return at once. Raises OSError or PolicyStoreDown if it cannot be.
         """
         self._goals = goals
         self._store = store
         self._now = now
         self._on_change = on_change
+        self._on_store = on_store
+        self._store_fault: str | None = None  # why the store could not be used the last time; None if it could
         self._changing = threading.Lock()  # held by a change to its end, saving included
         self._lock = threading.Lock()  # guards the fields below, and never waits for the store
         self._history: tuple[HistoryEntry, ...] = ()  # oldest first
         self._counts = Counts()
         self._shadows_since = 0  # the version that a person made last, or the one found at start
-        self._current = self._start()
+        self._current = self._start_among_others()
         on_change(self._current)
+        on_store(True)
+        if store.is_shared:
+            self.follow()  # it may have been the copy that was loaded
 
     @property
     def current(self) -> PolicyVersion:
@@ -75,8 +94,9 @@ class LivePolicy:
         """
         current = self._current
         if override is None:
-            return CapturedPolicy(current.policy, current.version)
-        return CapturedPolicy(self._goals.for_one_request(current.policy, override), current.version, is_override=True)
+            return CapturedPolicy(current.policy, current.version, local_moves=current.local_moves)
+        policy = self._goals.for_one_request(current.policy, override)
+        return CapturedPolicy(policy, current.version, is_override=True, local_moves=current.local_moves)
 
     def renew(self, captured: CapturedPolicy, override: Mapping[str, Any] | None = None) -> CapturedPolicy:
         """Return `captured` itself while its version is in force, else a new capture. Raises BadInput.
@@ -84,7 +104,7 @@ class LivePolicy:
         A request is checked when it arrives and decided when it starts; its override is merged again only if the policy
         has changed in between.
         """
-        return captured if captured.version == self._current.version else self.capture(override)
+        return captured if _is_of(captured, self._current) else self.capture(override)
 
     def describe(self) -> PolicyState:
         """Return the policy in force with all that is known of it."""
@@ -113,7 +133,7 @@ class LivePolicy:
     def observe(self, captured: CapturedPolicy, layers_run: float) -> None:
         """Count a sequence that left under `captured`, unless that had an override or is no longer in force."""
         with self._lock:
-            if captured.version == self._current.version and not captured.is_override:
+            if _is_of(captured, self._current) and not captured.is_override:
                 self._counts.sequence_left(layers_run)
 
     def observe_shadow(self, captured: CapturedPolicy, disagrees: bool) -> None:
@@ -137,39 +157,154 @@ class LivePolicy:
         autopilot's own and the one that sets its objective.
 
         Raises PolicyConflict if the version in force is none of `if_versions`, BadInput for changes that do not fit,
-        and EngineFailed if the change cannot be saved.
+        EngineFailed if the change cannot be saved, and PolicyStoreDown if the store that replicas share is away.
         """
+        if source == "autopilot" and self._store.is_shared:
+            return self._move_here(changes, if_versions)
+        meets = self._store.is_shared and not dry_run
+        if meets and self._store_fault is not None:  # `follow` finds out when that is over; nobody else waits for it
+            raise _refused(self._store_fault)
         with self._changing:
-            before = self._current
-            if if_versions is not None and before.version not in if_versions:
-                named = ", ".join(map(str, sorted(if_versions)))
-                raise PolicyConflict(
-                    f"If-Match names version {named}, but version {before.version} is in force; "
-                    "read the policy again and repeat the change"
-                )
-            policy, ladder = self._resolve(before, changes, source)
-            after = self._version(policy, before.version + 1, self._timestamp(), source, ladder)
-            is_own_move = source == "autopilot"
-            counts = Counts(shadows=self._counts.shadows if is_own_move else {})
-            if dry_run:
-                return self._state(after, counts)
-            history = (*self._history, _entry(before, after, changed_by))[-HISTORY_LENGTH:]
+            give_up = time.monotonic() + LONGEST_TRY_S
+            while True:
+                try:
+                    if meets:
+                        self._meet()
+                    return self._change(changes, source, changed_by, if_versions, dry_run)
+                except StoreMovedOn as error:
+                    if time.monotonic() > give_up:
+                        raise _refused(f"others were faster for {LONGEST_TRY_S} s: {error}") from error
+                except PolicyStoreDown as error:
+                    self._note_store(str(error))
+                    raise _refused(str(error)) from error
+
+    def follow(self) -> None:
+        """Bring this replica and the store to the same version; note whether the store can be used."""
+        with self._changing:
             try:
-                self._store.save(history)
-            except OSError as error:
-                log.error("the exit policy was not saved: %s", error)
-                raise EngineFailed("the exit policy could not be saved, so nothing was changed; see the log") from error
+                self._meet()
+            except StoreMovedOn:
+                return  # and the next time it is as it was found, or further
+            except PolicyStoreDown as error:
+                self._note_store(str(error))
+            else:
+                self._note_store(None)
+
+    def _change(
+        self,
+        changes: Mapping[str, Any],
+        source: Source,
+        changed_by: str | None,
+        if_versions: Collection[int] | None,
+        dry_run: bool,
+    ) -> PolicyState:
+        before = self._current
+        if if_versions is not None:
+            _check_match(before.version, if_versions)
+        policy, ladder = self._resolve(before, changes, source)
+        after = self._version(policy, before.version + 1, self._timestamp(), source, ladder)
+        is_own_move = source == "autopilot"
+        counts = Counts(shadows=self._counts.shadows if is_own_move else {})
+        if dry_run:
+            return self._state(after, counts)
+        history = (*self._history, _entry(self._history[-1].after, after, changed_by))[-HISTORY_LENGTH:]
+        try:
+            self._store.save(history)
+        except OSError as error:
+            self._note_store(str(error))
+            raise EngineFailed("the exit policy could not be saved, so nothing was changed; see the log") from error
+        self._note_store(None)
+        return self._put_in_force(after, history, counts, since=None if is_own_move else after.version)
+
+    def _move_here(self, changes: Mapping[str, Any], if_versions: Collection[int] | None) -> PolicyState:
+        """Make a move of the autopilot that is no version. Raises PolicyConflict and BadInput, as a change does."""
+        with self._lock:  # and so it never waits for the store
+            before = self._current
+            if if_versions is not None:
+                _check_match(before.version, if_versions)
+            policy, ladder = self._resolve(before, changes, "autopilot")
+            after = self._version(policy, before.version, self._timestamp(), "autopilot", ladder)
+            after = replace(after, local_moves=before.local_moves + 1)
+            made = self._swap(after, self._history, Counts(shadows=self._counts.shadows), since=None)
+        _log(after)
+        return made
+
+    def _put_in_force(
+        self, after: PolicyVersion, history: tuple[HistoryEntry, ...], counts: Counts, since: int | None
+    ) -> PolicyState:
+        with self._lock:
+            made = self._swap(after, history, counts, since)
+        _log(after)
+        return made
+
+    def _swap(
+        self, after: PolicyVersion, history: tuple[HistoryEntry, ...], counts: Counts, since: int | None
+    ) -> PolicyState:
+        """Put a version in force; `_lock` is held. Shadow runs count from the version `since`; None: as before."""
+        self._history = history
+        self._counts = counts
+        self._shadows_since = self._shadows_since if since is None else since
+        self._current = after
+        self._on_change(after)
+        return self._state(after, counts)
+
+    def _meet(self) -> None:
+        """Bring this replica and the store to the same version, the higher of the two; `_changing` is held.
+
+        Raises PolicyStoreDown, and StoreMovedOn if somebody else was faster.
+        """
+        mine = self._history[-1]
+        try:
+            found = self._store.newest()
+            if found == mine:
+                return
+            if found is not None and found.version >= mine.version:
+                self._take_over(self._store.load())
+                return
+            why = None if found is None or found in self._history else f"another version {found.version} was found"
+        except StateUnusable as error:
+            why = str(error)
+        if why is not None:
+            place = self._store.set_aside()
+            log.warning("state set aside", extra={"data": {"reason": why, "file": place, "policy": "the one in force"}})
+        self._store.save(self._history)
+        log.warning("policy store was behind", extra={"data": {"version": mine.version}})
+
+    def _take_over(self, history: tuple[HistoryEntry, ...]) -> None:
+        """Put the newest version of the store in force. Raises PolicyStoreDown if it cannot be used here.
+
+        Two replicas that did not see the same store may both have made a version of this number. The store's policy
+        holds then, under the next number, so that nobody ever changes the policy without changing the version.
+        """
+        mine = self._history[-1]
+        if not history or history[-1].version < mine.version:
+            raise StoreMovedOn("the store has gone back since it was read")
+        newest = history[-1]
+        if newest.version - mine.version < HISTORY_LENGTH and mine not in history:
+            given_up = {"version": mine.version, "policy": mine.after.to_json(), "for": newest.version}
+            log.warning("version given up", extra={"data": given_up})
+        if newest.version == mine.version and newest.after == mine.after:
             with self._lock:
                 self._history = history
-                self._counts = counts
-                if not is_own_move:
-                    self._shadows_since = after.version
-                self._current = after
-                made = self._state(after, counts)
-            self._on_change(after)
-            record = PolicyRecord.of(after).to_json()
-            log.info("policy changed", extra={"data": {"version": after.version, "by": source, "policy": record}})
-            return made
+            return
+        if newest.version == mine.version:
+            why = f"there were two versions {newest.version}; this one is the store's"
+            met = HistoryEntry(newest.version + 1, self._timestamp(), newest.by, why, newest.after, newest.after)
+            history = (*history, met)[-HISTORY_LENGTH:]
+            version = self._restored(history[-1])
+            self._store.save(history)
+        else:
+            version = self._restored(newest)
+        self._put_in_force(version, history, Counts(), since=version.version)
+
+    def _note_store(self, fault: str | None) -> None:
+        """Note why the store could not be used, None if it could; log what is new."""
+        before, self._store_fault = self._store_fault, fault
+        if fault is None and before is not None:
+            log.info("policy store is back")
+        elif fault is not None and fault != before:
+            log.error("the exit policy was not saved, or could not be read: %s", fault)
+        self._on_store(fault is None)
 
     def _resolve(
         self, before: PolicyVersion, changes: Mapping[str, Any], source: Source
@@ -197,11 +332,25 @@ class LivePolicy:
     def _timestamp(self) -> str:
         return self._now().isoformat(timespec="milliseconds")
 
+    def _start_among_others(self) -> PolicyVersion:
+        while True:
+            try:
+                return self._start()
+            except StoreMovedOn:  # and so there is something to start from now
+                continue
+
     def _start(self) -> PolicyVersion:
-        """Return the saved version; else the default, with the reason in the history."""
+        """Return the saved version; else the default, with the reason in the history.
+
+        Raises StoreMovedOn if another replica has just made its first start.
+        """
         try:
             if kept := self._store.load():
-                return self._restore(kept)
+                if kept[-1].version > HIGHEST_VERSION:  # which only an edited file has; others could not follow
+                    kept = tuple(replace(entry, version=number) for number, entry in enumerate(kept, 1))
+                version = self._restored(kept[-1])
+                self._history = kept[-HISTORY_LENGTH:]
+                return version
             why = "first start"
         except StateUnusable as error:
             why = str(error).encode("utf-8", "backslashreplace").decode()  # so that it can always be shown
@@ -212,29 +361,53 @@ class LivePolicy:
         self._store.save(self._history)
         return start
 
-    def _restore(self, kept: tuple[HistoryEntry, ...]) -> PolicyVersion:
-        """Return the newest saved version. Raises StateUnusable if the model does not allow its policy or objective.
+    def _restored(self, newest: HistoryEntry) -> PolicyVersion:
+        """Return the version of an entry that a store keeps.
 
-        Versions too high for others to follow, which only an edited file has, are counted anew from 1.
+        If the model does not allow its policy or objective, raises StateUnusable, and PolicyStoreDown where replicas
+        share the store: others may well be able to use it.
         """
-        if kept[-1].version > HIGHEST_VERSION:
-            kept = tuple(replace(entry, version=number) for number, entry in enumerate(kept, 1))
-        newest, record = kept[-1], kept[-1].after
+        record = newest.after
         try:
             policy = self._goals.catalog.policy(record.parameters)
             ladder = None if record.objective is None else self._goals.ladder(Objective.merged(None, record.objective))
         except BadInput as error:
+            if self._store.is_shared:
+                raise PolicyStoreDown(f"version {newest.version} in the store cannot be used here: {error}") from error
             raise StateUnusable(f"the state file was unusable: {error}") from error
-        self._history = kept[-HISTORY_LENGTH:]
         return self._version(policy, newest.version, newest.at, newest.by, ladder)
 
 
-def _entry(before: PolicyVersion | None, after: PolicyVersion, changed_by: str | None) -> HistoryEntry:
+def _log(made: PolicyVersion) -> None:
+    record = PolicyRecord.of(made).to_json()
+    log.info("policy changed", extra={"data": {"version": made.version, "by": made.updated_by, "policy": record}})
+
+
+def _is_of(captured: CapturedPolicy, current: PolicyVersion) -> bool:
+    return (captured.version, captured.local_moves) == (current.version, current.local_moves)
+
+
+def _check_match(version: int, if_versions: Collection[int]) -> None:
+    if version not in if_versions:
+        named = ", ".join(map(str, sorted(if_versions)))
+        raise PolicyConflict(
+            f"If-Match names version {named}, but version {version} is in force; "
+            "read the policy again and repeat the change"
+        )
+
+
+def _refused(fault: str) -> PolicyStoreDown:
+    return PolicyStoreDown(
+        f"{fault}; nothing was changed here, the policy in force stays: read it before you send the change again"
+    )
+
+
+def _entry(before: PolicyRecord | None, after: PolicyVersion, changed_by: str | None) -> HistoryEntry:
     return HistoryEntry(
         version=after.version,
         at=after.updated_at,
         by=after.updated_by,
         changed_by=changed_by,
-        before=PolicyRecord.of(before) if before else None,
+        before=before,
         after=PolicyRecord.of(after),
     )

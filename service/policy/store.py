@@ -27,17 +27,40 @@ class StateUnusable(ServiceError):
     """The saved state cannot be used; the message says why."""
 
 
+class PolicyStoreDown(ServiceError):
+    """The store that replicas share cannot be used at the moment; the message says why."""
+
+
+class StoreMovedOn(ServiceError):
+    """Somebody else has changed the shared store since it was read here: read it again."""
+
+
 class PolicyStore(Protocol):
-    """Keeps the history of one model's policy, oldest first. Its last entry made the policy in force."""
+    """Keeps the history of one model's policy, oldest first. Its last entry made the policy in force.
+
+    One that replicas share raises PolicyStoreDown, too, from every method, and StoreMovedOn where it is said.
+    """
+
+    is_shared: bool
+    """Whether others may save as well. What is saved then follows what was read last, or StoreMovedOn is raised."""
 
     def load(self) -> tuple[HistoryEntry, ...]:
         """Return the saved history, empty if there is none. Raises StateUnusable if it cannot be read."""
 
+    def newest(self) -> HistoryEntry | None:
+        """Return the last entry of the saved history, None if there is none. Raises StateUnusable, likewise."""
+
     def set_aside(self) -> str:
-        """Move the saved state to where a person can look at it, and say where that is. Raises OSError."""
+        """Move the saved state to where a person can look at it, and say where that is.
+
+        Raises OSError, and StoreMovedOn.
+        """
 
     def save(self, history: Sequence[HistoryEntry]) -> None:
-        """Replace the saved history, as a whole. Raises OSError, and then the saved history is unchanged."""
+        """Save the history as a whole, in place of the one that was saved, which is a part of it or empty.
+
+        Raises OSError, and StoreMovedOn; then the saved history is unchanged.
+        """
 
 
 class StateFolder:
@@ -45,6 +68,8 @@ class StateFolder:
 
     The file is `exit_policy.json`; what is set aside becomes `exit_policy.unusable-1`, `-2` and so on.
     """
+
+    is_shared = False  # `service.policy.lock` keeps others out
 
     def __init__(self, folder: Path, model: str) -> None:
         """model: name@version; the file of another model is unusable."""
@@ -69,6 +94,14 @@ class StateFolder:
             log.info("state moved", extra={"data": {"file": str(old), "to": str(place.resolve())}})
         return cls(_folder_of(state_dir, model), model)
 
+    @classmethod
+    def copy_within(cls, state_dir: Path, model: str) -> StateFolder:
+        """Return the place in a server's state folder for a copy of what replicas share.
+
+        It is apart from what the server keeps while it is alone: that is of another history.
+        """
+        return cls(_folder_of(state_dir, model) / "shared", model)
+
     def load(self) -> tuple[HistoryEntry, ...]:
         """See PolicyStore."""
         if not self._path.exists():
@@ -80,6 +113,11 @@ class StateFolder:
         except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError, BadInput) as error:
             raise StateUnusable(f"the state file was unusable: {error}") from error
         raise StateUnusable(f"the state file was of {state['model']}")
+
+    def newest(self) -> HistoryEntry | None:
+        """See PolicyStore."""
+        history = self.load()
+        return history[-1] if history else None
 
     def set_aside(self) -> str:
         """See PolicyStore."""
@@ -98,7 +136,7 @@ class StateFolder:
                 "updated_at": newest.at,
                 "updated_by": newest.by,
             },
-            "history": [_written_entry(entry) for entry in history],
+            "history": [written_entry(entry) for entry in history],
         }
         write_whole(self._path, json.dumps(state, indent=1))
 
@@ -123,7 +161,8 @@ def _model_named_in(path: Path) -> str | None:
         return None
 
 
-def _written_entry(entry: HistoryEntry) -> dict[str, Any]:
+def written_entry(entry: HistoryEntry) -> dict[str, Any]:
+    """Return an entry as stores keep it, which is a JSON object."""
     return {
         "version": entry.version,
         "at": entry.at,
@@ -139,18 +178,26 @@ def _read(state: Mapping[str, Any]) -> tuple[HistoryEntry, ...]:
 
     Raises BadInput, LookupError, TypeError or ValueError for a state that is not of this form.
     """
-    current, history = state["current"], state["history"]
-    versions = [entry["version"] for entry in history]
-    if any(type(version) is not int or version < 1 for version in versions):
-        raise BadInput(f"the history has the versions {reprlib.repr(versions)}; expected integers of at least 1")
-    if versions != sorted(set(versions)) or any(set(entry) != _FIELDS for entry in history):
-        raise BadInput(f"the history is not in order; expected ascending versions, each with {sorted(_FIELDS)}")
-    newest = history[-1]
+    current, history = state["current"], read_history(state["history"])
+    newest = state["history"][-1]
     in_force = current["policy"], current["version"], current["updated_at"], current["updated_by"]
     if (newest["after"], newest["version"], newest["at"], newest["by"]) != in_force:
-        raise BadInput(f"the history ends at version {versions[-1]}, which is not the policy in force")
-    json.dumps(history, allow_nan=False, ensure_ascii=False).encode()  # raises ValueError unless it can be shown
-    return tuple(_read_entry(entry) for entry in history)
+        raise BadInput(f"the history ends at version {history[-1].version}, which is not the policy in force")
+    return history
+
+
+def read_history(written: Sequence[Mapping[str, Any]]) -> tuple[HistoryEntry, ...]:
+    """Return the history that was kept as these JSON objects, oldest first.
+
+    Raises BadInput, LookupError, TypeError or ValueError for what is no such history.
+    """
+    versions = [entry["version"] for entry in written]
+    if any(type(version) is not int or version < 1 for version in versions):
+        raise BadInput(f"the history has the versions {reprlib.repr(versions)}; expected integers of at least 1")
+    if versions != sorted(set(versions)) or any(set(entry) != _FIELDS for entry in written):
+        raise BadInput(f"the history is not in order; expected ascending versions, each with {sorted(_FIELDS)}")
+    json.dumps(written, allow_nan=False, ensure_ascii=False).encode()  # raises ValueError unless it can be shown
+    return tuple(_read_entry(entry) for entry in written)
 
 
 def _read_entry(entry: Mapping[str, Any]) -> HistoryEntry:

@@ -13,14 +13,18 @@ from service.policy.observed import Observed
 
 Source = Literal["start", "api", "autopilot"]
 
+HISTORY_LENGTH = 1_000
+HIGHEST_VERSION = 2**52  # that is taken from a store; a metric is a float, exact up to 2**53, so others can follow
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyVersion:
     """One version of the live policy.
 
-    updated_at  when it came into force, ISO 8601 in UTC
-    expected    what calibration measured for the policy, by name of the figure; None if it was not measured
-    ladder      the levels that the autopilot may use; None while it is off
+    updated_at   when it came into force, ISO 8601 in UTC
+    expected     what calibration measured for the policy, by name of the figure; None if it was not measured
+    ladder       the levels that the autopilot may use; None while it is off
+    local_moves  how often the autopilot of this replica has moved under the version; 0 where a move is a version
     """
 
     policy: ExitPolicy
@@ -29,6 +33,7 @@ class PolicyVersion:
     updated_by: Source
     expected: Mapping[str, Any] | None
     ladder: Ladder | None = None
+    local_moves: int = 0
 
     @property
     def objective(self) -> Objective | None:

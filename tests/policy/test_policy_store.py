@@ -105,6 +105,8 @@ def test_a_history_that_ends_elsewhere_than_at_the_policy_in_force_is_refused(tm
 class Memory:
     """A store of another kind; what it keeps as text, it refuses with that text."""
 
+    is_shared = False
+
     def __init__(self, kept: tuple[HistoryEntry, ...] | str = ()) -> None:
         self.kept, self.aside = kept, kept[:0]
 
@@ -112,6 +114,9 @@ class Memory:
         if isinstance(self.kept, str):
             raise StateUnusable(self.kept)
         return self.kept
+
+    def newest(self) -> HistoryEntry | None:
+        return next(iter(self.load()[-1:]), None)
 
     def set_aside(self) -> str:
         self.kept, self.aside = (), self.kept

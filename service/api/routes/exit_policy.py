@@ -27,8 +27,7 @@ from service.api.schemas.ner import MOST_PARAMETERS
 from service.api.state import service_of
 from service.errors import BadInput
 from service.exits.disagreement import Disagreement
-from service.policy.live import HISTORY_LENGTH
-from service.policy.versions import HistoryEntry, PolicyState
+from service.policy.versions import HISTORY_LENGTH, HistoryEntry, PolicyState
 
 router = APIRouter(prefix="/exit-policy", route_class=BodyRoute)
 
@@ -47,7 +46,7 @@ async def read_policy(request: Request) -> Response:
 @router.patch(
     "",
     response_model=ExitPolicyOut,
-    responses=described(401, 403, 412, 413, 415, 422),
+    responses=described(401, 403, 412, 413, 415, 422, 503),
     openapi_extra={"requestBody": {"content": {"application/merge-patch+json": _CHANGES}}},
     dependencies=[Depends(require_admin)],
 )

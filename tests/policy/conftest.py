@@ -1,0 +1,28 @@
+"""What the tests of the policy stores share: a real Redis, and replicas on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.policy.redis_ import RedisServer, Replicas
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """On an empty folder."""
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    server = RedisServer(folder)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def replicas(tmp_path: Path, redis_server: RedisServer) -> Iterator[Replicas]:
+    """On that server, each with a folder of its own."""
+    replicas = Replicas(tmp_path, redis_server.url)
+    yield replicas
+    replicas.close()
