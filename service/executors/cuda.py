@@ -7,9 +7,11 @@ they do is for tests/executors/test_cuda_gpu.py to tell. There are no CUDA graph
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from copy import deepcopy
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -54,7 +56,7 @@ class Gpu:
         from torch.nn.attention.varlen import varlen_attn  # loads PyTorch's compiler, which nobody else needs
 
         self.device, self.name = device, torch.cuda.get_device_name(device)
-        self._varlen_attn = varlen_attn
+        self._varlen_attn = in_one_split(varlen_attn)
         self._arrived = torch.cuda.Event()
 
     def send(self, host: Tensor) -> Tensor:
@@ -76,14 +78,22 @@ class Gpu:
         query (active pieces, heads, width), key and value (pieces, heads, width) -> (active pieces, heads, width)
         """
         bounds = active.cu_seqlens, rows.cu_seqlens
-        # in one split: how many there would be depends on the longest sequence of the batch
-        found = self._varlen_attn(query, key, value, *bounds, active.longest, rows.longest, num_splits=1)
-        assert isinstance(found, Tensor)  # a tuple only where more is asked for
-        return found
+        return self._varlen_attn(query, key, value, *bounds, active.longest, rows.longest)
 
     def wait(self) -> None:
         """Return when all that was asked for is done."""
         torch.cuda.synchronize(self.device)
+
+
+def in_one_split(varlen_attn: Callable[..., Any]) -> Callable[..., Tensor]:
+    """Return PyTorch's attention over packed rows such that it reads every sequence's keys in one go.
+
+    How many splits there would be depends on the longest sequence of the batch, and a sequence's bits on that. PyTorch
+    2.11 has no such parameter: its flash attention splits packed rows only where heads share keys, and ours do not.
+    """
+    if "num_splits" in inspect.signature(varlen_attn).parameters:
+        return partial(varlen_attn, num_splits=1)
+    return varlen_attn
 
 
 class CudaExecutor(PyTorchExecutor):
