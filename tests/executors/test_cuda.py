@@ -98,6 +98,7 @@ class Weightless(Gpu):
     """A GPU of meta tensors: they have no values, and whoever asks for one, or mixes them with others, fails."""
 
     name = "meta"
+    runs_kernels = False
 
     def __init__(self) -> None:
         self.device, self._varlen_attn = torch.device("meta"), in_one_split(varlen.varlen_attn)
