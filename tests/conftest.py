@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from tests.models_ import save_tiny_model
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():  # read when Triton is imported, which no test has done yet
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

@@ -7,16 +7,21 @@ they do is for tests/executors/test_cuda_gpu.py to tell. There are no CUDA graph
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import cast
+from functools import partial
+from itertools import accumulate
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from service.executors.pytorch import PyTorchExecutor, on_host
+from service.executors import triton_exit
+from service.executors.pytorch import PyTorchExecutor, State, on_host
+from service.executors.triton_exit import TritonExit
 from service.exits.candidates import Candidates
 from service.exits.cells import Cells
 from service.exits.reading import Reading
@@ -48,13 +53,18 @@ def reason_against(config: ModelConfig, device: torch.device) -> str | None:
 
 
 class Gpu:
-    """What the executor needs of a CUDA device; tests put a stand-in on the CPU in its place."""
+    """What the executor needs of a CUDA device; tests put a stand-in on the CPU in its place.
+
+    runs_kernels  whether exits may run as kernels in Triton
+    """
+
+    runs_kernels = True
 
     def __init__(self, device: torch.device) -> None:
         from torch.nn.attention.varlen import varlen_attn  # loads PyTorch's compiler, which nobody else needs
 
         self.device, self.name = device, torch.cuda.get_device_name(device)
-        self._varlen_attn = varlen_attn
+        self._varlen_attn = in_one_split(varlen_attn)
         self._arrived = torch.cuda.Event()
 
     def send(self, host: Tensor) -> Tensor:
@@ -76,14 +86,22 @@ class Gpu:
         query (active pieces, heads, width), key and value (pieces, heads, width) -> (active pieces, heads, width)
         """
         bounds = active.cu_seqlens, rows.cu_seqlens
-        # in one split: how many there would be depends on the longest sequence of the batch
-        found = self._varlen_attn(query, key, value, *bounds, active.longest, rows.longest, num_splits=1)
-        assert isinstance(found, Tensor)  # a tuple only where more is asked for
-        return found
+        return self._varlen_attn(query, key, value, *bounds, active.longest, rows.longest)
 
     def wait(self) -> None:
         """Return when all that was asked for is done."""
         torch.cuda.synchronize(self.device)
+
+
+def in_one_split(varlen_attn: Callable[..., Any]) -> Callable[..., Tensor]:
+    """Return PyTorch's attention over packed rows such that it reads every sequence's keys in one go.
+
+    How many splits there would be depends on the longest sequence of the batch, and a sequence's bits on that. PyTorch
+    2.11 has no such parameter: its flash attention splits packed rows only where heads share keys, and ours do not.
+    """
+    if "num_splits" in inspect.signature(varlen_attn).parameters:
+        return partial(varlen_attn, num_splits=1)
+    return varlen_attn
 
 
 class CudaExecutor(PyTorchExecutor):
@@ -92,6 +110,9 @@ class CudaExecutor(PyTorchExecutor):
     def __init__(self, model: MultiExitModel, gpu: Gpu, dtype: torch.dtype = torch.bfloat16) -> None:
         """model: one that `reason_against` has nothing against; dtype: of the encoder's layers."""
         model = deepcopy(model).eval()
+        self._exits: TritonExit | None = None
+        if dtype == torch.bfloat16 and gpu.runs_kernels and triton_exit.reason_against(model.config) is None:
+            self._exits = TritonExit(model, gpu.device)
         for layer in model.encoder.layers:
             padded = cast("SelfAttention", layer.attention)
             layer.attention = _PackedAttention(padded, model.config.encoder.num_heads, gpu.attend)
@@ -103,6 +124,41 @@ class CudaExecutor(PyTorchExecutor):
     def _pack(self, inputs: tuple[SequenceInput, ...]) -> Packed:
         """Sequences, packed on the host and sent to the GPU as one array."""
         return pack(inputs, _CPU).sent(self._gpu.send)
+
+    def _run_exit(
+        self,
+        layer: int,
+        hidden: Tensor,
+        packed: Packed,
+        before: Sequence[State],
+        words: Tensor | None,
+        *,
+        with_table: bool,
+    ) -> tuple[Tensor | None, Reading]:
+        """See PyTorchExecutor; by the three kernels where they can."""
+        if self._exits is None or words is not None:
+            return super()._run_exit(layer, hidden, packed, before, words, with_table=with_table)
+        found = self._exits.run(layer, hidden, packed, with_table=with_table)
+        count, lengths = packed.words.batch, packed.words.lengths
+        host = self._gpu.fetch(found.summary)  # the device-to-host copy of a step
+        figures, counts, rows = np.split(host, [len(SUMMARY) * count, (len(SUMMARY) + 1) * count])
+        numbers, cells = tuple(map(int, counts)), rows.reshape(-1, 4)
+        if any(number > room for number, room in zip(numbers, lengths, strict=True)):
+            every = self._gpu.fetch(torch.stack([found.labels.float(), found.log_probs], dim=1))  # a second copy
+            chosen = np.flatnonzero(every[:, 0])
+            candidates = Candidates.at(chosen, every[chosen].astype(np.float64), lengths)
+        else:
+            starts = accumulate(lengths, initial=0)
+            parts = [cells[start : start + number] for start, number in zip(starts, numbers, strict=False)]
+            candidates = Candidates(numbers, np.concatenate(parts))
+        reading = Reading(
+            found.table,
+            lengths,
+            nested=self.config.nested,
+            summary=figures.reshape(count, len(SUMMARY)).astype(np.float64),
+            candidates=candidates,
+        )
+        return found.table, reading
 
     def _read(self, table: Tensor, packed: Packed, projections: Projections | None, *, with_table: bool) -> Reading:
         """What an exit said; its summary and candidates are brought to the host in one copy.

@@ -65,12 +65,32 @@ class PyTorchExecutor(ABC):
         rows = hidden.split(packed.pieces.lengths)
         if not with_exit:
             return [State(own, None) for own in rows], None
+        table, reading = self._run_exit(layer, hidden, packed, before, words, with_table=with_table)
+        tables = [None] * len(rows) if table is None else table.split(packed.cell_counts)
+        return [State(*own) for own in zip(rows, tables, strict=True)], reading
+
+    def _run_exit(
+        self,
+        layer: int,
+        hidden: Tensor,
+        packed: Packed,
+        before: Sequence[State],
+        words: Tensor | None,
+        *,
+        with_table: bool,
+    ) -> tuple[Tensor | None, Reading]:
+        """Run an exit; -> its table, (cells, K), which may be left out where no word is halted, and what it said.
+
+        hidden  (pieces, hidden) after the layer
+        before  what was kept of the sequences before the layer; empty before layer 1
+        words   (words,) bool, which of them move; None: all do
+        """
         scores, projections = self._model.exit_scores(layer, hidden, packed)
         table = torch.log_softmax(scores, dim=1)
         if words is not None and self.config.hash is None:
             table = _keep_halted_cells(table, before, packed, words)
-        reading = self._read(table, packed, projections if self.config.prototypes else None, with_table=with_table)
-        return [State(*own) for own in zip(rows, table.split(packed.cell_counts), strict=True)], reading
+        kept = projections if self.config.prototypes else None
+        return table, self._read(table, packed, kept, with_table=with_table)
 
     def _packed_form(self, inputs: tuple[SequenceInput, ...]) -> Packed:
         """A step's sequences, packed: as in the last step, while nobody leaves or joins."""

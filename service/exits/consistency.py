@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
 
 from service.exits.parameters import Scale
 from service.exits.reading import Reading
@@ -118,6 +117,8 @@ def cosine_of_worst_cell(earlier: Reading, current: Reading) -> DoubleArray:
 
 def edit_levenshtein(earlier: Reading, current: Reading) -> DoubleArray:
     """Return -(Levenshtein distance of the lists of most probable labels) / Z, in [-1, 0] (section 4.1 of VEE-BERT)."""
+    from rapidfuzz.distance import Levenshtein  # read by this measure alone: models and executors load without it
+
     distances = []
     for one, other in zip(_by_sequence(earlier), _by_sequence(current), strict=True):
         hamming = int(np.count_nonzero(one != other))  # it bounds the band that has to be searched

@@ -136,9 +136,18 @@ class Packed:
     def words_of_cells(self) -> tuple[Tensor, Tensor]:
         """(cells,) first and (cells,) last word of every cell, counted over all sequences."""
         first, last = self.cell_words
-        starts = torch.tensor(list(accumulate(self.words.lengths[:-1], initial=0)), device=first.device)
-        start = starts[self.cell_sequence]
+        start = self.word_starts[self.cell_sequence]
         return start + first, start + last
+
+    @cached_property
+    def word_starts(self) -> Tensor:
+        """(sequences + 1,) where each sequence's words begin, and where the last one's end."""
+        return torch.tensor(list(accumulate(self.words.lengths, initial=0)), device=self.piece_ids.device)
+
+    @cached_property
+    def cell_starts(self) -> Tensor:
+        """(sequences + 1,) where each sequence's cells begin, and where the last one's end."""
+        return torch.tensor(list(accumulate(self.cell_counts, initial=0)), device=self.piece_ids.device)
 
     @cached_property
     def cell_counts(self) -> tuple[int, ...]:
@@ -185,7 +194,7 @@ class Packed:
     def sent(self, send: Callable[[Tensor], Tensor]) -> Packed:
         """Copy it to another device: all that layers and exits look up is worked out here, and sent as one array."""
         given = ("piece_ids", "shape_ids", "positions", "first_piece", "last_piece")
-        derived = ("word_sequence", "cell_sizes", "cell_sequence")
+        derived = ("word_sequence", "word_starts", "cell_sizes", "cell_sequence", "cell_starts")
         first, last = self.cell_words
         parts: dict[str, Tensor] = {name: getattr(self, name) for name in given + derived}
         parts |= {"first": first, "last": last, "slots": self.words.slots, "counts": self.words.counts.squeeze(1)}

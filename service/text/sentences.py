@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator
 from heapq import merge
 
-import sentencex
-
 from service.text.layout import item_ends
 
 CHUNK_CHARS = 8_192  # given to the segmenter at a time: on some texts its time grows with the square of their length
@@ -81,6 +79,8 @@ def _boundaries(text: str, language: str) -> Iterator[int]:
 
     A sentence that fills a chunk alone is not cut there: it ends where the next chunk says.
     """
+    import sentencex  # read here alone: what never sees a raw text loads without it
+
     position = 0
     while position < len(text):
         chunk = text[position : position + CHUNK_CHARS]

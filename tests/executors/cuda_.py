@@ -22,6 +22,7 @@ class StandIn:
     """
 
     name = "stand-in"
+    runs_kernels = False  # but where a test is of them: Triton's interpreter is slow
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -9,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
+from torch.nn.attention import varlen
 
-from service.executors.cuda import CudaExecutor, Gpu, reason_against
+from service.executors.cuda import CudaExecutor, Gpu, in_one_split, reason_against
 from service.executors.executor import Executor
 from service.executors.pytorch import State
 from service.exits.reading import Reading
@@ -96,9 +98,10 @@ class Weightless(Gpu):
     """A GPU of meta tensors: they have no values, and whoever asks for one, or mixes them with others, fails."""
 
     name = "meta"
+    runs_kernels = False
 
     def __init__(self) -> None:
-        self.device, self._varlen_attn = torch.device("meta"), varlen_attn
+        self.device, self._varlen_attn = torch.device("meta"), in_one_split(varlen.varlen_attn)
 
     def send(self, host: Tensor) -> Tensor:
         return host.to(self.device)
@@ -118,6 +121,44 @@ def test_a_step_needs_no_value_on_the_host_and_calls_the_attention_that_pytorch_
     states, reading = executor.run_layer(2, INPUTS, states)
     assert reading is not None and reading.candidates.counts == (0,) * 6
     assert [(len(state), state.dtype) for state, _ in states] == [(one.num_pieces, torch.bfloat16) for one in INPUTS]
+
+
+def test_pytorchs_attention_over_packed_rows_takes_what_it_is_given() -> None:
+    parameters = inspect.signature(varlen.varlen_attn).parameters
+    positional = [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
+    assert positional[:7] == ["query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"]
+    assert all(one.default is not one.empty for name, one in parameters.items() if name not in positional[:7])
+    inspect.signature(in_one_split(varlen.varlen_attn)).bind(*"qkv", "bounds", "bounds", 3, 3)
+
+
+def test_a_sequence_is_attended_to_in_one_split_wherever_pytorch_knows_splits() -> None:
+    def old(query: str, *, scale: float | None = None) -> str:
+        return f"{query} {scale}"
+
+    def new(query: str, *, num_splits: int | None = None) -> str:
+        return f"{query} {num_splits}"
+
+    assert (in_one_split(old)("asked"), in_one_split(new)("asked")) == ("asked None", "asked 1")
+
+
+@pytest.mark.parametrize(
+    ("function", "keywords"),
+    [
+        (torch.cuda.graph, {"pool", "stream"}),
+        (torch.cuda.set_sync_debug_mode, {"debug_mode"}),
+    ],
+)
+def test_what_else_is_used_of_pytorch_on_a_gpu_has_the_parameters_that_are_named(
+    function: Callable[..., object], keywords: set[str]
+) -> None:
+    assert keywords <= set(inspect.signature(function).parameters)
+
+
+def test_padding_and_candidates_use_operators_that_both_versions_have() -> None:
+    schema = torch.ops.aten.nonzero_static.default._schema
+    assert [argument.name for argument in schema.arguments] == ["self", "size", "fill_value"]
+    schema = torch.ops.aten.segment_reduce.default._schema
+    assert {"lengths", "unsafe"} <= {argument.name for argument in schema.arguments}
 
 
 def test_more_candidates_than_words_are_all_there() -> None:
