@@ -12,6 +12,9 @@ from service import __version__
 from service.api.errors import add_error_handlers, described
 from service.api.middleware import RequestMiddleware
 from service.api.routes import about, console, documentation, exit_policy, health, hugging_face, ner, strategies
+from service.api.schemas.hugging_face import HuggingFaceRequest
+from service.api.schemas.ner import NerRequest
+from service.api.short_way import EntityCall
 from service.api.state import Service
 
 OF_EVERY_ROUTE = (400, 408, 421, 422, 429, 431, 500)  # of any head, any connection that is cut off, any fault of ours
@@ -38,7 +41,11 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    app.add_middleware(RequestMiddleware, service=service)
+    calls = [
+        EntityCall.of(ner.router, NerRequest, ner.ask),
+        EntityCall.of(hugging_face.router, HuggingFaceRequest, hugging_face.ask),
+    ]
+    app.add_middleware(RequestMiddleware, service=service, calls=calls)
     add_error_handlers(app)
     for routes in (ner, hugging_face, exit_policy, strategies, health, about, console, documentation):
         app.include_router(routes.router, responses=described(*OF_EVERY_ROUTE))

@@ -17,6 +17,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.api.caller import Departure
 from service.api.errors import error_body
 from service.metrics.http import HttpMetrics
 
@@ -173,6 +174,8 @@ class Connection(HttpToolsProtocol):
         self._is_in_head = False
         self._bytes_without_progress = 0
         self._refusal: Refusal | None = None  # once there is one, nothing more is read
+        self._departure = Departure()
+        self.app_state = {**self.app_state, "departure": self._departure}  # the state that every request begins with
 
     def connection_made(self, transport: BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -184,6 +187,7 @@ class Connection(HttpToolsProtocol):
         """See asyncio.Protocol."""
         self._connections.closed(self)
         super().connection_lost(exc)
+        self._departure.happen()
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, and refuse it if it is not HTTP or too large."""
