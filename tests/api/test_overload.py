@@ -181,7 +181,8 @@ def test_only_a_large_body_is_parsed_beside_the_event_loop(
         return loads(body)
 
     monkeypatch.setattr(bodies, "json", type("json", (), {"loads": staticmethod(record)}))
-    assert client.post("/ner", content=b'{"text": "Anna"}'.ljust(size), headers=JSON).status_code == 200
+    headers = {"Content-Type": "application/any+json"}  # which the short way does not take
+    assert client.post("/ner", content=b'{"text": "Anna"}'.ljust(size), headers=headers).status_code == 200
     assert threads == [size < bodies.LARGE_BYTES]
 
 
