@@ -240,7 +240,7 @@ async def _wait(service: Service, caller: Caller, pending: EngineRequest) -> Non
 
 def _is_long(pending: EngineRequest) -> bool:
     """Whether a request has so many sequences that what is done with all of them leaves the event loop."""
-    return pending.wants_trace or sum(len(text.sequences) for text in pending.texts) > LONG_SEQUENCES
+    return pending.wants_trace or sum([len(text.sequences) for text in pending.texts]) > LONG_SEQUENCES
 
 
 async def _finish(service: Service, caller: Caller, pending: EngineRequest, asked: Asked, arrived: float) -> Reply:

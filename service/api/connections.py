@@ -232,7 +232,7 @@ class Connection(HttpToolsProtocol):
         """Check the head and start the application. Raises ValueError, which the parser turns into its own error."""
         self._is_in_head = False
         self._bytes_without_progress = 0
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+        if len(self.url) + sum([len(name) + len(value) for name, value in self.headers]) > MAX_HEAD_BYTES:
             self._refusal = HEAD_TOO_LARGE
             raise ValueError(HEAD_TOO_LARGE.reason)
         if self.parser.get_method() == b"CONNECT" or len(self.pipeline) >= MAX_PIPELINED:
@@ -250,7 +250,7 @@ class Connection(HttpToolsProtocol):
             hosts = [_host_in_target(self.url) or b"localhost"]
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]) or _host_in_target(self.url) not in (None, hosts[0]):
             self._refusal = HOST_UNCLEAR
-        elif any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self.headers):
+        elif [1 for name, value in self.headers if name == b"transfer-encoding" and value.lower() != b"chunked"]:
             self._refusal = ENCODED
         if self._refusal is not None:
             raise ValueError(self._refusal.reason)
