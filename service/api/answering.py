@@ -1,6 +1,6 @@
 """Finds the entities of a request's texts: checks its limits, submits it to the engine, waits, and counts the answer.
 
-The routes decide what a request and its answer look like on the wire.
+The routes decide what a request and its answer look like on the wire. The framework's way and the short one end here.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ import asyncio
 import time
 from collections.abc import Callable, Generator, Mapping
 from collections.abc import Sequence as Seq
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from fastapi import Request, Response
+from fastapi import Response
+from starlette.types import Scope
 
+from service.api.caller import Caller, ClientLeft
 from service.api.schemas.errors import ErrorOut
-from service.api.state import Service, service_of
+from service.api.state import Service
+from service.engine.cutter import IN_PLACE_CHARS, do_at_once
 from service.engine.forecast import OpenWork
 from service.engine.sequence import Request as EngineRequest
 from service.engine.sequence import Sequence
-from service.errors import NotReady, Overloaded, ServiceError, TimedOut, TooLarge
+from service.errors import NotReady, Overloaded, TimedOut, TooLarge
 from service.policy.captured import CapturedPolicy
 from service.spans.types import Entity
 from service.text.types import EncodedText
@@ -32,13 +34,6 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-T = TypeVar("T")
-
-
-class ClientLeft(ServiceError):
-    """The client closed its connection before its answer was ready."""
-
-
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a request asks for.
@@ -46,6 +41,7 @@ class Asked:
     texts        several texts, or a string if the request gave one text
     field        the name of the request's field that holds the texts, for messages
     keep         returns whether an entity that was found is wanted
+    render       returns the answer's body
     split        whether texts are split into sentences
     timeout_ms   the request's own time limit; None for the operator's
     wants_trace  whether the layers that ran are to be inspected
@@ -55,6 +51,7 @@ class Asked:
     texts: str | Seq[str]
     field: str
     keep: Callable[[Entity], bool]
+    render: Callable[[Answer], bytes]
     split: bool = True
     timeout_ms: int | None = None
     wants_trace: bool = False
@@ -78,47 +75,72 @@ class Answer:
     captured: CapturedPolicy
     timing_ms: dict[str, float]
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers that an answer has for its policy and its times."""
-        return {
-            "X-Exit-Policy-Version": str(self.captured.version),
-            "Server-Timing": ", ".join(f"{stage};dur={value}" for stage, value in self.timing_ms.items()),
-        }
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer as it is sent: its headers, with lower-case names, and its body of JSON."""
+
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+    @staticmethod
+    def of(found: Answer, body: bytes) -> Reply:
+        """Return the reply with an answer's body; its headers tell its policy and its times, too."""
+        times = ", ".join([f"{stage};dur={value}" for stage, value in found.timing_ms.items()])
+        return Reply(
+            [
+                (b"x-exit-policy-version", b"%d" % found.captured.version),
+                (b"server-timing", times.encode()),
+                (b"content-length", b"%d" % len(body)),
+                (b"content-type", b"application/json"),
+            ],
+            body,
+        )
+
+    def to_response(self) -> Response:
+        """Return it as the framework has it."""
+        response = Response(self.body)
+        response.raw_headers = self.headers
+        return response
 
 
-async def answer(request: Request, asked: Asked, render: Callable[[Answer], Response]) -> Response:
-    """Find the entities of a request, and return what `render` makes of them.
+async def answer(service: Service, scope: Scope, asked: Asked) -> Reply:
+    """Find the entities that the request of an HTTP scope asks for.
 
-    Texts are cut in threads beside the event loop, inference runs in the engine, and a long answer is rendered in a
-    thread, too. Raises BadInput, TooLarge, Overloaded, NotReady, TimedOut, ClientLeft or the engine's own error.
+    Texts that are not short are cut in threads beside the event loop, inference runs in the engine, and a long answer
+    is rendered in a thread, too. Raises BadInput, TooLarge, Overloaded, NotReady, TimedOut, ClientLeft or the engine's
+    own error.
     """
-    service = service_of(request)
-    arrived: float = request.state.arrived
+    arrived: float = scope["state"]["arrived"]
     texts = [asked.texts] if isinstance(asked.texts, str) else asked.texts
     _check_sizes(service, asked, texts)
     num_chars = sum(map(len, texts))
     deadline = arrived + (asked.timeout_ms or service.settings.timeout_ms) / 1_000
     with _enter(service, num_chars, deadline) as work:
         captured = service.policy.capture(asked.override)  # refuses changes that do not fit, before any work is done
-        caller = _Caller(service, request, deadline)
         try:
-            encoded = await caller.wait_for(service.cutter.submit(_cut(service, asked, texts), num_chars))
-            pending = EngineRequest(
-                texts=tuple(encoded),
-                deadline=deadline,
-                submitted=time.monotonic(),
-                request_id=caller.request_id,
-                override=asked.override,
-                captured=captured,
-                wants_trace=asked.wants_trace,
-            )
-            await _run(service, caller, pending, work)
-            response = await _finish(service, caller, pending, asked, render)
-            work.was_done()
-            return response
-        finally:
-            caller.forget()
+            with Caller(scope["state"]["departure"], deadline) as caller:
+                encoded = await _encode(service, caller, asked, texts, num_chars)
+                pending = EngineRequest(
+                    texts=tuple(encoded),
+                    deadline=deadline,
+                    submitted=time.monotonic(),
+                    request_id=scope["state"]["request_id"],
+                    override=asked.override,
+                    captured=captured,
+                    wants_trace=asked.wants_trace,
+                    future=caller.loop.create_future(),
+                )
+                await _run(service, caller, pending, work)
+                reply = await _finish(service, caller, pending, asked, arrived)
+        except TimedOut:  # the engine's own, too
+            service.metrics.http.request_timed_out()
+            raise
+        except ClientLeft:
+            service.metrics.http.client_left()
+            raise
+        work.was_done()
+        return reply
 
 
 def _enter(service: Service, num_chars: int, deadline: float) -> OpenWork:
@@ -152,54 +174,12 @@ def _too_large(service: Service, message: str) -> TooLarge:
     return TooLarge(message)
 
 
-class _Caller:
-    """Whoever waits for an answer: until a deadline, in monotonic seconds, and as long as the connection is there."""
-
-    def __init__(self, service: Service, request: Request, deadline: float) -> None:
-        self.request_id: str = request.state.request_id
-        self.arrived: float = request.state.arrived
-        self._deadline = deadline
-        self._metrics = service.metrics.http
-        self._departure = asyncio.ensure_future(_departure(request))
-
-    async def wait_for(self, work: Future[T] | asyncio.Future[T]) -> T:
-        """Return what `work` comes to. Raises its error, or TimedOut or ClientLeft, and then cancels the work."""
-        waiting = asyncio.wrap_future(work)
-        waiting.add_done_callback(lambda future: future.cancelled() or future.exception())  # mark it as seen
-        timeout_s = max(0.0, self._deadline - time.monotonic())
-        try:
-            await asyncio.wait((waiting, self._departure), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                return waiting.result()
-            if self._departure.done():
-                self._metrics.client_left()
-                raise ClientLeft("the client closed its connection")
-            raise _late()
-        except TimedOut:  # the engine's own, too
-            self._metrics.request_timed_out()
-            raise
-        finally:
-            waiting.cancel()
-
-    def check_time(self) -> None:
-        """Raise TimedOut if nobody waits any more."""
-        if time.monotonic() > self._deadline:
-            self._metrics.request_timed_out()
-            raise _late()
-
-    def forget(self) -> None:
-        """Wait for nothing any more."""
-        self._departure.cancel()
-
-
-def _late() -> TimedOut:
-    return TimedOut("the request's timeout_ms passed before its answer was ready; ask for more time, or send less")
-
-
-async def _departure(request: Request) -> None:
-    """Return once the client is gone; the body has been read, so only a disconnect can still arrive."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+async def _encode(service: Service, caller: Caller, asked: Asked, texts: Seq[str], num_chars: int) -> list[EncodedText]:
+    """Return the texts as the model reads them: cut at once if they are short, else in a thread."""
+    cutting = _cut(service, asked, texts)
+    if num_chars <= IN_PLACE_CHARS:
+        return do_at_once(cutting)
+    return await caller.wait_for(service.cutter.submit(cutting, num_chars))
 
 
 def _cut(service: Service, asked: Asked, texts: Seq[str]) -> Generator[None, None, list[EncodedText]]:
@@ -225,18 +205,18 @@ def _check_pieces(service: Service, num_pieces: int, most: int) -> None:
         )
 
 
-async def _run(service: Service, caller: _Caller, pending: EngineRequest, work: OpenWork) -> None:
+async def _run(service: Service, caller: Caller, pending: EngineRequest, work: OpenWork) -> None:
     """Have the engine run a request. Whoever stops waiting cancels it: it is dropped at the next layer."""
     try:
         await _submit(service, caller, pending)
-        work.is_known(pending.cost, sum(len(text.text) for text in pending.texts))
+        work.is_known(pending.cost, sum([len(text.text) for text in pending.texts]))
         await _wait(service, caller, pending)
-    finally:
-        if not pending.future.done():
-            service.engine.cancel(pending)
+    except BaseException:
+        service.engine.cancel(pending)  # in vain if the engine itself refused or answered it
+        raise
 
 
-async def _submit(service: Service, caller: _Caller, pending: EngineRequest) -> None:
+async def _submit(service: Service, caller: Caller, pending: EngineRequest) -> None:
     try:
         if _is_long(pending):
             await caller.wait_for(asyncio.ensure_future(asyncio.to_thread(service.engine.submit, pending)))
@@ -250,7 +230,7 @@ async def _submit(service: Service, caller: _Caller, pending: EngineRequest) -> 
         raise
 
 
-async def _wait(service: Service, caller: _Caller, pending: EngineRequest) -> None:
+async def _wait(service: Service, caller: Caller, pending: EngineRequest) -> None:
     try:
         await caller.wait_for(pending.future)
     except Overloaded:  # it could not be answered in time any more when its turn came
@@ -260,33 +240,27 @@ async def _wait(service: Service, caller: _Caller, pending: EngineRequest) -> No
 
 def _is_long(pending: EngineRequest) -> bool:
     """Whether a request has so many sequences that what is done with all of them leaves the event loop."""
-    return pending.wants_trace or sum(len(text.sequences) for text in pending.texts) > LONG_SEQUENCES
+    return pending.wants_trace or sum([len(text.sequences) for text in pending.texts]) > LONG_SEQUENCES
 
 
-async def _finish(
-    service: Service,
-    caller: _Caller,
-    pending: EngineRequest,
-    asked: Asked,
-    render: Callable[[Answer], Response],
-) -> Response:
+async def _finish(service: Service, caller: Caller, pending: EngineRequest, asked: Asked, arrived: float) -> Reply:
     """Return the answer of a finished request, rendered, and count it. Raises TimedOut if it is late by then."""
 
-    def finish() -> tuple[Answer, Response]:
-        found = _read(service, pending, asked, caller.arrived)
-        return found, render(found)
+    def finish() -> tuple[Answer, Reply]:
+        found = _read(service, pending, asked, arrived)
+        return found, Reply.of(found, asked.render(found))
 
     if _is_long(pending):
-        found, response = await caller.wait_for(asyncio.ensure_future(asyncio.to_thread(finish)))
+        found, reply = await caller.wait_for(asyncio.ensure_future(asyncio.to_thread(finish)))
     else:
-        found, response = finish()
+        found, reply = finish()
     caller.check_time()
     labels = [entity.label for text in found.texts for entity in text.entities]
     stages_s = {stage: milliseconds / 1_000 for stage, milliseconds in found.timing_ms.items()}
     duration_s = stages_s.pop("total")
     service.metrics.http.request_answered(duration_s, stages_s, labels)
-    service.traffic.answered(caller.arrived, caller.arrived + duration_s)
-    return response
+    service.traffic.answered(arrived, arrived + duration_s)
+    return reply
 
 
 def _read(service: Service, pending: EngineRequest, asked: Asked, arrived: float) -> Answer:

@@ -22,6 +22,10 @@ from service.api.routes import (
     presidio,
     strategies,
 )
+from service.api.schemas.hugging_face import HuggingFaceRequest
+from service.api.schemas.ner import NerRequest
+from service.api.schemas.presidio import AnalyzeRequest
+from service.api.short_way import EntityCall
 from service.api.state import Service
 
 OF_EVERY_ROUTE = (400, 408, 421, 422, 429, 431, 500)  # of any head, any connection that is cut off, any fault of ours
@@ -52,7 +56,12 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    app.add_middleware(RequestMiddleware, service=service)
+    calls = [
+        EntityCall.of(ner.router, NerRequest, ner.ask),
+        EntityCall.of(hugging_face.router, HuggingFaceRequest, hugging_face.ask),
+        EntityCall.of(presidio.router, AnalyzeRequest, presidio.ask),
+    ]
+    app.add_middleware(RequestMiddleware, service=service, calls=calls)
     add_error_handlers(app)
     for routes in (ner, hugging_face, presidio, exit_policy, strategies, health, about, console, documentation):
         app.include_router(routes.router, responses=described(*OF_EVERY_ROUTE))

@@ -17,6 +17,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.api.caller import Departure
 from service.api.errors import error_body
 from service.metrics.http import HttpMetrics
 
@@ -173,6 +174,8 @@ class Connection(HttpToolsProtocol):
         self._is_in_head = False
         self._bytes_without_progress = 0
         self._refusal: Refusal | None = None  # once there is one, nothing more is read
+        self._departure = Departure()
+        self.app_state = {**self.app_state, "departure": self._departure}  # the state that every request begins with
 
     def connection_made(self, transport: BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -184,6 +187,7 @@ class Connection(HttpToolsProtocol):
         """See asyncio.Protocol."""
         self._connections.closed(self)
         super().connection_lost(exc)
+        self._departure.happen()
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, and refuse it if it is not HTTP or too large."""
@@ -228,7 +232,7 @@ class Connection(HttpToolsProtocol):
         """Check the head and start the application. Raises ValueError, which the parser turns into its own error."""
         self._is_in_head = False
         self._bytes_without_progress = 0
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+        if len(self.url) + sum([len(name) + len(value) for name, value in self.headers]) > MAX_HEAD_BYTES:
             self._refusal = HEAD_TOO_LARGE
             raise ValueError(HEAD_TOO_LARGE.reason)
         if self.parser.get_method() == b"CONNECT" or len(self.pipeline) >= MAX_PIPELINED:
@@ -246,7 +250,7 @@ class Connection(HttpToolsProtocol):
             hosts = [_host_in_target(self.url) or b"localhost"]
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]) or _host_in_target(self.url) not in (None, hosts[0]):
             self._refusal = HOST_UNCLEAR
-        elif any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self.headers):
+        elif [1 for name, value in self.headers if name == b"transfer-encoding" and value.lower() != b"chunked"]:
             self._refusal = ENCODED
         if self._refusal is not None:
             raise ValueError(self._refusal.reason)

@@ -15,7 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Scope
 
-from service.api.answering import ClientLeft
+from service.api.caller import ClientLeft
+from service.api.hosts import HostRefused
 from service.api.keys import KeyMissing, KeyTooWeak, KeyWrong
 from service.api.schemas.errors import ErrorOut
 from service.errors import (
@@ -45,6 +46,7 @@ _STATUS: Sequence[tuple[type[ServiceError], int]] = (  # first match wins, so su
     (KeyTooWeak, 403),
     (PolicyConflict, 412),
     (EncodingRefused, 415),
+    (HostRefused, 421),
     (Overloaded, 429),
     (NotReady, 503),
     (PolicyStoreDown, 503),
@@ -100,29 +102,33 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def _respond(
-    request: Request, status: int, message: str, error_type: str, headers: dict[str, str] | None = None
+    scope: Scope, status: int, message: str, error_type: str, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    request_id = request.state.request_id
-    return JSONResponse(
-        error_body(message, error_type, request_id), status, headers={**_HEADERS.get(status, {}), **(headers or {})}
-    )
+    body = error_body(message, error_type, scope["state"]["request_id"])
+    return JSONResponse(body, status, headers={**_HEADERS.get(status, {}), **(headers or {})})
 
 
-async def _service_error(request: Request, error: Exception) -> JSONResponse:
+def error_response(scope: Scope, error: Exception) -> JSONResponse:
+    """Return the answer to an HTTP request that was refused on purpose or failed in the engine; log what is amiss."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     told = {
-        "request_id": request.state.request_id,
-        "endpoint": endpoint_of(request.scope),
+        "request_id": scope["state"]["request_id"],
+        "endpoint": endpoint_of(scope),
         "status": status,
         "error_type": type(error).__name__,
     }
     if status in (401, 403):
-        log.warning("key refused", extra={"data": {**told, "client": request.client.host if request.client else None}})
+        client = scope.get("client")
+        log.warning("key refused", extra={"data": {**told, "client": client[0] if client else None}})
     elif status >= 500:  # of a 500 the engine logged what happened; this line says to whom
         level = logging.ERROR if status == 500 else logging.WARNING
         log.log(level, "request failed", extra={"data": {**told, "error": str(error)}})
     headers = {"Retry-After": f"{error.retry_after_s:.0f}"} if isinstance(error, Overloaded) else None
-    return _respond(request, status, str(error), type(error).__name__, headers)
+    return _respond(scope, status, str(error), type(error).__name__, headers)
+
+
+async def _service_error(request: Request, error: Exception) -> JSONResponse:
+    return error_response(request.scope, error)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -131,11 +137,11 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     problems = error.errors()
     if any(problem["type"] == "json_invalid" for problem in problems):
         reason = problems[0].get("ctx", {}).get("error", problems[0]["msg"])
-        return _respond(request, 400, f"the body is not JSON: {reason}", "NotJSON")
+        return _respond(request.scope, 400, f"the body is not JSON: {reason}", "NotJSON")
     told = [_describe(problem) for problem in problems[:_MAX_PROBLEMS]]
     if len(problems) > _MAX_PROBLEMS:
         told.append(f"and {len(problems) - _MAX_PROBLEMS} more")
-    return _respond(request, 422, "; ".join(told), "BadInput")
+    return _respond(request.scope, 422, "; ".join(told), "BadInput")
 
 
 def _describe(problem: dict[str, Any]) -> str:
@@ -152,14 +158,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise TypeError("this handler is registered for HTTPException alone")
     if isinstance(error.__cause__, ServiceError):  # raised while the body was read, which the framework takes for a 400
-        return await _service_error(request, error.__cause__)
+        return error_response(request.scope, error.__cause__)
     if request.method == "OPTIONS" and (error.status_code == 405 or _is_about_the_server(request)):
         return Response(status_code=204, headers={"Allow": _allowed_methods(request)})
     error_type, message = _FRAMEWORK.get(error.status_code, (type(error).__name__, str(error.detail)))
     if error.status_code == 400:
         message += f": {_why_not_read(error.__cause__)}"
     headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else dict(error.headers or {})
-    return _respond(request, error.status_code, message, error_type, headers)
+    return _respond(request.scope, error.status_code, message, error_type, headers)
 
 
 def _why_not_read(cause: BaseException | None) -> str:

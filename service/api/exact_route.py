@@ -9,6 +9,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from service.api.keys import check_key
+from service.api.state import service_of
 from service.errors import BadInput
 
 
@@ -22,7 +23,7 @@ class ExactRoute(APIRoute):
 
         async def handle_exactly(request: Request) -> Response:
             if request.scope["query_string"]:
-                await check_key(request)  # without a key nothing is said of a request
+                check_key(service_of(request).keys, request.scope)  # without a key nothing is said of a request
                 _check(list(request.query_params.multi_items()), known)
             return await handle(request)
 

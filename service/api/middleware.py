@@ -1,45 +1,36 @@
-"""What every HTTP request gets around its route: an id, a bounded body, an answer whatever happens, and a count."""
+"""What every HTTP request gets: one of two ways to its answer, and an answer whatever happens."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import json
 import logging
-import re
-import secrets
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable
 
-from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.answering import ClientLeft
-from service.api.connections import LINGER_S
-from service.api.errors import EncodingRefused, endpoint_of, error_body
-from service.api.hosts import AllowedHosts, HostRefused, host_of
-from service.api.keys import check_key
+from service.api.errors import endpoint_of, error_body, error_response
+from service.api.exchange import BodyBudget, Exchange, RequestIds
+from service.api.hosts import AllowedHosts
+from service.api.short_way import EntityCall, ShortWay
 from service.api.state import Service
-from service.errors import Overloaded, TooLarge
+from service.errors import Overloaded, ServiceError
 from service.logs import request_id
 
 log = logging.getLogger(__name__)
-access_log = logging.getLogger("service.access")
 
-OF_ENTITIES = ("/ner", "/", "/analyze")  # paths to which a POST asks for entities
 SHORT_BODY_BYTES = 65_536  # of a refused request, whose connection is kept
-
-_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class RequestMiddleware:
     """ASGI middleware around every request. An exception that no handler took is a bug of ours: it is logged, and the
     answer reveals nothing internal."""
 
-    def __init__(self, app: ASGIApp, *, service: Service) -> None:
+    def __init__(self, app: ASGIApp, *, service: Service, calls: Iterable[EntityCall]) -> None:
+        """calls: that take the short way, where they can."""
         self._app = app
+        self._short_way = ShortWay(service, calls)
         self._service = service
         self._bodies = BodyBudget(service.settings.queue_bytes)
         self._ids = RequestIds()
@@ -50,17 +41,18 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if (overload := self._overload(scope)) is not None:
-            await self._refuse(scope, send, overload)
+        call = self._short_way.call_of(scope)
+        if call is not None and (overload := self._overload(scope)) is not None:
+            await self._refuse(scope, call.route.path, send, overload)
             return
-        exchange = _Exchange(self._service, self._bodies, self._ids, scope, receive, send)
+        exchange = Exchange(self._service, self._bodies, self._ids, scope, receive, send)
         request_id.set(exchange.request_id)  # every request is a task, and so a context, of its own
         try:
             self._hosts.check(exchange.host)
-            await self._app(exchange.scope, exchange.receive, exchange.send)
-        except HostRefused as error:
-            body = error_body(str(error), "HostRefused", exchange.request_id)
-            await JSONResponse(body, 421)(scope, exchange.receive, exchange.send)
+            if call is None or not await self._short_way.answer(exchange, call):
+                await self._app(exchange.scope, exchange.receive, exchange.send)
+        except ServiceError as error:
+            await error_response(exchange.scope, error)(scope, exchange.receive, exchange.send)
         except Exception:
             if exchange.status is not None:
                 raise  # the server logs it, and ends the connection
@@ -74,8 +66,6 @@ class RequestMiddleware:
 
     def _overload(self, scope: Scope) -> Overloaded | None:
         """Return why a request for entities is refused by its head alone, before anything else is done with it."""
-        if scope["method"] != "POST" or _path(scope) not in OF_ENTITIES:
-            return None
         latest = scope.setdefault("state", {}).setdefault("arrived", time.monotonic())
         try:
             self._service.engine.forecast.check(latest + self._service.settings.timeout_ms / 1_000)
@@ -83,7 +73,7 @@ class RequestMiddleware:
             return error
         return None
 
-    async def _refuse(self, scope: Scope, send: Send, error: Overloaded) -> None:
+    async def _refuse(self, scope: Scope, endpoint: str, send: Send, error: Overloaded) -> None:
         """Answer with next to no work; of a body that still comes, the server reads and drops what is short."""
         headers = dict(scope["headers"])
         request_id = self._ids.id_of(headers)
@@ -98,160 +88,6 @@ class RequestMiddleware:
         if self._service.is_draining or not (length.isdigit() and int(length) <= SHORT_BODY_BYTES):
             answered.append((b"connection", b"close"))
         self._service.metrics.http.request_refused("too_late")
-        self._service.metrics.http.request_done(_path(scope), 429)
+        self._service.metrics.http.request_done(endpoint, 429)
         await send({"type": "http.response.start", "status": 429, "headers": answered})
         await send({"type": "http.response.body", "body": body})
-
-
-class BodyBudget:
-    """Limits how many bytes of bodies are worked on at a time; one body alone always fits."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._taken = 0
-
-    def take(self, num_bytes: int) -> None:
-        """Take bytes from the budget. Raises Overloaded if it has too few left."""
-        if self._taken and self._taken + num_bytes > self._limit:
-            raise Overloaded(
-                f"requests of {self._taken} bytes are being worked on; {num_bytes} more are over the limit of "
-                f"{self._limit} (NER_QUEUE_BYTES); send it again later"
-            )
-        self._taken += num_bytes
-
-    def give_back(self, num_bytes: int) -> None:
-        """Return bytes that were taken."""
-        self._taken -= num_bytes
-
-
-class _Exchange:
-    """One request and its answer, between the server and the app.
-
-    The body is read when the app asks for it, since the route is known by then: first the route's key is checked, then
-    the whole body is read, within its limit. If the answer came without the body, the connection is closed after it.
-    """
-
-    def __init__(
-        self,
-        service: Service,
-        bodies: BodyBudget,
-        ids: RequestIds,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        self._service = service
-        self._bodies = bodies
-        self._method: str = scope["method"]
-        self.scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope  # routes know no HEAD
-        self._receive = receive
-        self._send = send
-        headers = dict(scope["headers"])
-        self.host = host_of(headers)
-        self.request_id = ids.id_of(headers)
-        state = self.scope.setdefault("state", {})
-        state["request_id"] = self.request_id
-        state.setdefault("arrived", time.monotonic())
-        length = headers.get(b"content-length", b"0")
-        self._length = int(length) if length.isdigit() else 0  # as the client says; the bytes are counted, too
-        self._is_unread = self._length > 0 or b"transfer-encoding" in headers
-        self._encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
-        self._has_read = False
-        self._taken = 0
-        self._started = time.monotonic()
-        self.status: int | None = None  # of the answer, once there is one
-
-    async def receive(self) -> Message:
-        """Return the whole body, once; then whatever the server sends. Raises the error that refuses the request."""
-        if self._has_read:
-            return await self._receive()
-        await check_key(Request(self.scope))
-        if self._is_unread and self._encoding not in ("", "identity"):
-            raise EncodingRefused(
-                f"the body's Content-Encoding is {self._encoding!r}; send it as it is, without that header"
-            )
-        body = await self._read_body()
-        self._has_read, self._is_unread = True, False
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(self, message: Message) -> None:
-        """Send a part of the answer; count the answer, and put the request's id on it."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            headers = [*map(_local, message.get("headers", ())), (b"x-request-id", self.request_id.encode())]
-            if self._is_unread or self._service.is_draining:
-                headers.append((b"connection", b"close"))
-            self._service.metrics.http.request_done(endpoint_of(self.scope), message["status"])
-            await self._send({**message, "headers": headers})
-        elif self._method == "HEAD":
-            await self._send({**message, "body": b""})
-        elif self._is_unread and not message.get("more_body", False):
-            await self._send({**message, "more_body": True})
-            await self._discard_body()
-            await self._send({"type": "http.response.body"})
-        else:
-            await self._send(message)
-
-    def end(self) -> None:
-        """Return the body's bytes to the budget, since the request is done; log it if the operator wants that."""
-        self._bodies.give_back(self._taken)
-        if self._service.settings.access_log:
-            milliseconds = round(1_000 * (time.monotonic() - self._started), 3)
-            told = {"method": self._method, "endpoint": endpoint_of(self.scope), "status": self.status}
-            access_log.info("request", extra={"data": {**told, "ms": milliseconds}})
-
-    async def _read_body(self) -> bytes:
-        limit = self._service.settings.max_body_bytes
-        chunks: list[bytes] = []
-        size, is_whole = 0, False
-        while not is_whole and max(size, self._length) <= limit:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self._service.metrics.http.client_left()
-                raise ClientLeft("the client left before its request was there")
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            is_whole = not message.get("more_body", False)
-        if max(size, self._length) > limit:
-            self._service.metrics.http.request_refused("too_large")
-            raise TooLarge(f"the body is over the limit of {limit} bytes (NER_MAX_BODY_BYTES); send it in parts")
-        try:
-            self._bodies.take(size)
-        except Overloaded:
-            self._service.metrics.http.request_refused("queue_full")
-            raise
-        self._taken = size
-        return b"".join(chunks)
-
-    async def _discard_body(self) -> None:
-        """Read and drop the body for a while: a client that is cut off while it sends may never see its answer."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_S):
-                while (await self._receive()).get("more_body", False):
-                    pass
-
-
-class RequestIds:
-    """The ids of requests: the client's own, or else made."""
-
-    def __init__(self) -> None:
-        self._process = secrets.token_hex(8)  # with a number, an id that no other process makes
-        self._numbers = itertools.count(1)
-
-    def id_of(self, headers: Mapping[bytes, bytes]) -> str:
-        """Return the id of a request with these headers."""
-        given = headers.get(b"x-request-id", b"")
-        return given.decode("ascii") if _REQUEST_ID.fullmatch(given) else f"{self._process}{next(self._numbers):016x}"
-
-
-def _path(scope: Scope) -> str:
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
-
-
-def _local(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-    """Return a header; of a Location on this server the path alone, since the host is what the client said it is."""
-    name, value = header
-    if name != b"location" or b"://" not in value:
-        return header
-    return name, b"/" + value.partition(b"://")[2].partition(b"/")[2].lstrip(b"/")

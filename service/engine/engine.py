@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +17,7 @@ from service.engine.admission import Admission, EngineLoad
 from service.engine.forecast import Forecast
 from service.engine.scheduler import Scheduler, Step
 from service.engine.sequence import Request, Sequence
+from service.engine.settling import settle
 from service.engine.shadows import Shadows
 from service.errors import BadInput, EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
 from service.policy.captured import CapturedPolicy
@@ -65,7 +68,7 @@ class PolicySource(Protocol):
 
 
 class Engine:
-    """Runs admitted requests on a worker thread, and settles their futures.
+    """Runs admitted requests on a worker thread, and settles their futures, those of a step all at once.
 
     A step is three lines: schedule, run, settle. An exception in a step fails only the request that causes it. The
     policy that is in force when a request's first sequence starts decides the whole request. A shadow runs only while
@@ -97,6 +100,7 @@ class Engine:
         self._newcomers: list[Request] = []
         self._is_closing = False
         self._has_failed = False
+        self._answered: deque[Request] = deque()  # whose futures are not settled yet
         self._reported = (0, 0)  # waiting and running, as the observer was last told
         self._step_started: float | None = None
         self._prepare = prepare
@@ -126,7 +130,7 @@ class Engine:
         self._shadows.drop()
         for request in self._admission.open:  # the worker never started, hangs, or is gone
             self._answer(request, NotReady("the service ended before the request ran; send it to another instance"))
-        self._report_queue()
+        self._hand_over()
 
     @property
     def has_failed(self) -> bool:
@@ -168,20 +172,19 @@ class Engine:
                 raise NotReady("the service is shutting down; send the request again to another instance")
             self._admission.admit(request)
             request.sequences, request.unfinished = sequences, len(sequences)
-            request.future.set_running_or_notify_cancel()  # from here on only the engine settles it
             if sequences:
                 self._newcomers.append(request)
                 self._changed.notify()
             else:
                 self._start(request)
                 self._answer(request, None)
-            self._report_queue()
+            self._hand_over()
 
     def cancel(self, request: Request) -> None:
         """Drop a request: its place is free at once, and its sequences leave at the next layer boundary."""
         request.is_cancelled = True
         self._answer(request, ServiceError("the caller left before the answer was ready"))
-        self._report_queue()
+        self._hand_over()
 
     def _work(self) -> None:
         """Prepare, then run steps until closed. A fault outside a step fails all open requests; too many end this."""
@@ -235,14 +238,14 @@ class Engine:
             for sequence in request.sequences:
                 sequence.release()
             self._answer(request, EngineFailed("the engine failed on this request; the log has the details"))
-        self._report_queue()
+        self._hand_over()
 
     def _schedule(self) -> Step:
         """Return the next step, without the sequences that nobody waits for any more."""
         self._step_started = now = self._clock()
         step = self._scheduler.next_step()
         wanted = tuple(sequence for sequence in step.sequences if self._is_wanted(sequence, now))
-        self._report_queue()
+        self._hand_over()
         return Step(step.layer, wanted, sum(sequence.step_pieces for sequence in wanted))
 
     def _run(self, step: Step) -> list[Sequence]:
@@ -253,7 +256,7 @@ class Engine:
         """Answer the sequences that leave, and put the others before their next layer."""
         self._scheduler.add(sequence for sequence in moved if sequence.exit_reason is None)
         self._leave([sequence for sequence in moved if sequence.exit_reason is not None])
-        self._report_queue()
+        self._hand_over()
         seconds, self._step_started = self.step_age_s(), None
         if step.sequences:
             self._tell(self._observer.step_done, step.layer, len(step.sequences), step.pieces, seconds)
@@ -346,17 +349,23 @@ class Engine:
                 sequence.views = inspect(sequence)
 
     def _answer(self, request: Request, error: ServiceError | None) -> None:
-        """Settle a request's future, once, and free its place in the queue.
+        """Answer a request, once, and free its place in the queue; `_hand_over` tells whoever waits.
 
         The states of its sequences are left to the worker, which may be using them at this moment and releases them.
         """
         if not self._admission.give_back(request):
             return
-        request.finished = self._clock()
-        if error is None:
-            request.future.set_result(request)
-        else:
-            request.future.set_exception(error)
+        request.finished, request.error = self._clock(), error
+        self._answered.append(request)
+
+    def _hand_over(self) -> None:
+        """Tell the observer of the queue, and whoever waits of the requests that were answered."""
+        self._report_queue()
+        answered: list[Request] = []
+        while self._answered:
+            with suppress(IndexError):  # another thread was faster
+                answered.append(self._answered.popleft())
+        settle(answered)
 
     def _report_queue(self) -> None:
         with self._changed:  # else an older count might be told after a newer one

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.errors import ServiceError
 from service.policy.captured import CapturedPolicy
 from service.stepping.inspection import LayerView
 from service.stepping.passage import Passage
@@ -17,6 +19,7 @@ from service.text.types import EncodedText
 class Request:
     """One call, admitted as a whole. `future` yields the finished request itself.
 
+    future        of a thread, or of an event loop, which is then woken once for all that finished in a step
     deadline      when the request times out, in monotonic seconds
     request_id    names the request in the log
     override      changes to the live policy for this request alone
@@ -24,6 +27,7 @@ class Request:
                   If it is None, the engine captures one on `submit`
     has_started   whether its first sequence has started
     is_cancelled  whether it was cancelled (see `Engine.cancel`): its sequences leave at the next layer boundary
+    error         why it failed, once it is answered; None if it did not
     unfinished    how many of its sequences have no answer yet
     cost          how much of the queue it takes, in pieces that run to full depth
     submitted, started, finished: monotonic seconds; decode_s: seconds spent decoding
@@ -36,9 +40,10 @@ class Request:
     override: Mapping[str, Any] | None = None
     captured: CapturedPolicy | None = None
     wants_trace: bool = False
-    future: Future[Request] = field(default_factory=Future)
+    future: Future[Request] | asyncio.Future[Request] = field(default_factory=Future)
     has_started: bool = False
     is_cancelled: bool = False
+    error: ServiceError | None = None
     sequences: list[Sequence] = field(default_factory=list)
     unfinished: int = 0
     cost: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -28,7 +28,7 @@ class Series:
     def counters(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:
         """Return a function from the labels' values to their counter, which it makes when it is first asked for."""
         family = Counter(name, text, ("model_name", *labels), registry=self.registry)
-        return partial(family.labels, self.model_name)
+        return cache(partial(family.labels, self.model_name))  # labels have few values
 
     def gauge(self, name: str, text: str) -> Gauge:
         """Return one gauge, at 0."""

@@ -16,6 +16,7 @@ from service.api import answering, bodies
 from service.api.app import create_app
 from service.api.schemas.ner import MOST_UNKNOWN, NerRequest
 from service.api.state import Service
+from service.engine.cutter import IN_PLACE_CHARS
 from service.engine.forecast import FEWEST_REQUESTS, Forecast
 from tests.api.servers_ import GatedStepper, sample, use_stepper, value, wait_until
 
@@ -181,8 +182,23 @@ def test_only_a_large_body_is_parsed_beside_the_event_loop(
         return loads(body)
 
     monkeypatch.setattr(bodies, "json", type("json", (), {"loads": staticmethod(record)}))
-    assert client.post("/ner", content=b'{"text": "Anna"}'.ljust(size), headers=JSON).status_code == 200
+    headers = {"Content-Type": "application/any+json"}  # which the short way does not take
+    assert client.post("/ner", content=b'{"text": "Anna"}'.ljust(size), headers=headers).status_code == 200
     assert threads == [size < bodies.LARGE_BYTES]
+
+
+@pytest.mark.parametrize("num_chars", [IN_PLACE_CHARS, IN_PLACE_CHARS + 1])
+def test_a_short_text_is_cut_without_a_change_of_threads(start: Start, build: Build, num_chars: int) -> None:
+    service, threads = build(), list[str]()
+    cutting = service.text_encoder.cutting
+
+    def record(*texts: Any, **how: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return (yield from cutting(*texts, **how))
+
+    service.text_encoder.cutting = record  # type: ignore[method-assign]
+    assert start(service).post("/ner", json={"text": "Anna met Ben. ".ljust(num_chars)}).status_code == 200
+    assert (threads[-1] == "cutting short texts") == (num_chars > IN_PLACE_CHARS)  # the first are of the warm-up
 
 
 def test_a_long_answer_is_the_same_as_the_short_ones_of_its_texts(client: TestClient) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from service.engine.cutter import SHORT_CHARS, Cutter
+from service.engine.cutter import SHORT_CHARS, Cutter, do_at_once
 from service.errors import NotReady
 
 PATIENCE_S = 60.0
@@ -54,6 +54,17 @@ def test_the_future_gets_what_the_work_returns_or_raises(cutter: Cutter) -> None
     with pytest.raises(ValueError, match="no"):
         cutter.submit(broken(), 1).result(PATIENCE_S)
     assert cutter.submit(Parts().work("b", 1), 1).result(PATIENCE_S) == "b"  # the thread goes on
+
+
+def test_work_that_is_done_at_once_is_done_to_its_end_and_returns_or_raises_as_it_does() -> None:
+    def broken() -> Generator[None, None, str]:
+        yield
+        raise ValueError("no")
+
+    parts = Parts()
+    assert do_at_once(parts.work("a", 3)) == "a" and parts.done == ["a"] * 3
+    with pytest.raises(ValueError, match="no"):
+        do_at_once(broken())
 
 
 def test_a_newcomer_gets_its_parts_before_the_rest_of_what_had_more(cutter: Cutter) -> None:

@@ -7,41 +7,49 @@ from functools import partial
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
+from pydantic_core import to_json
 
 from service.api.answering import ERRORS, Answer, AnsweredText, Asked, answer
 from service.api.bodies import BodyRoute
 from service.api.keys import require_read
-from service.api.respond import respond
 from service.api.schemas.hugging_face import HuggingFaceEntity, HuggingFaceParameters, HuggingFaceRequest
+from service.api.state import Service, service_of
 from service.spans.types import IntArray
 
 router = APIRouter(route_class=BodyRoute)
 
 ItemsOf = Callable[[AnsweredText], Iterator[HuggingFaceEntity]]
-_OF_A_TEXT, _OF_TEXTS = list[HuggingFaceEntity], list[list[HuggingFaceEntity]]
 
 
 @router.post(
     "/",
-    response_model=_OF_A_TEXT | _OF_TEXTS,
+    response_model=list[HuggingFaceEntity] | list[list[HuggingFaceEntity]],
     responses=ERRORS,
     dependencies=[Depends(require_read)],
 )
 async def token_classification(body: HuggingFaceRequest, request: Request) -> Response:
     """Find the named entities of a text, or of several, for Hugging Face's clients: their `token_classification`."""
+    service = service_of(request)
+    return (await answer(service, request.scope, ask(service, body))).to_response()
+
+
+def ask(_: Service, body: HuggingFaceRequest) -> Asked:
+    """Return what a body asks for."""
     parameters = body.parameters or HuggingFaceParameters()
     ignored = frozenset(parameters.ignore_labels or ())
-    asked = Asked(texts=body.inputs, field="inputs", keep=lambda entity: entity.label not in ignored)
     items_of = _word_items if parameters.aggregation_strategy == "none" else _entity_items
     is_alone = isinstance(body.inputs, str)
-    return await answer(request, asked, partial(_render, items_of=items_of, ignored=ignored, is_alone=is_alone))
+    return Asked(
+        texts=body.inputs,
+        field="inputs",
+        keep=lambda entity: entity.label not in ignored,
+        render=partial(_render, items_of=items_of, ignored=ignored, is_alone=is_alone),
+    )
 
 
-def _render(found: Answer, *, items_of: ItemsOf, ignored: frozenset[str], is_alone: bool) -> Response:
+def _render(found: Answer, *, items_of: ItemsOf, ignored: frozenset[str], is_alone: bool) -> bytes:
     results = [[item for item in items_of(text) if item.get("entity") not in ignored] for text in found.texts]
-    if is_alone:
-        return respond(_OF_A_TEXT, results[0], headers=found.headers)
-    return respond(_OF_TEXTS, results, headers=found.headers)
+    return to_json(results[0] if is_alone else results)
 
 
 def _entity_items(answered: AnsweredText) -> Iterator[HuggingFaceEntity]:

@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from pydantic_core import to_json
 
 from service.api.answering import ERRORS, Answer, AnsweredText, Asked, answer
 from service.api.bodies import BodyRoute
 from service.api.keys import require_read
-from service.api.respond import respond
+from service.api.respond import checked_json
 from service.api.schemas.ner import NerRequest, NerResult, NerResults
 from service.api.state import Service, service_of
 from service.engine.sequence import Sequence
@@ -26,23 +27,28 @@ router = APIRouter(route_class=BodyRoute)
 async def ner(body: NerRequest, request: Request) -> Response:
     """Find the named entities of a text, or of several."""
     service = service_of(request)
+    return (await answer(service, request.scope, ask(service, body))).to_response()
+
+
+def ask(service: Service, body: NerRequest) -> Asked:
+    """Return what a body asks for. Raises BadInput for labels or a time limit that cannot be."""
     _check(service, body)
     wanted = frozenset(service.config.labels if body.labels is None else body.labels)
     texts = body.text if body.text is not None else body.texts or []
     is_alone = isinstance(texts, str)
-    asked = Asked(
+    return Asked(
         texts=texts,
         field="text" if is_alone else "texts",
         keep=lambda entity: entity.score >= body.min_score and entity.label in wanted,
+        render=partial(_render, service, is_alone=is_alone, with_policy=body.trace),
         split=body.split,
         timeout_ms=body.timeout_ms,
         wants_trace=body.trace,
         override=body.exit_policy,
     )
-    return await answer(request, asked, partial(_render, service, is_alone=is_alone, with_policy=body.trace))
 
 
-def _render(service: Service, found: Answer, *, is_alone: bool, with_policy: bool) -> Response:
+def _render(service: Service, found: Answer, *, is_alone: bool, with_policy: bool) -> bytes:
     results = [
         {
             **_result(service, text),
@@ -53,9 +59,10 @@ def _render(service: Service, found: Answer, *, is_alone: bool, with_policy: boo
         }
         for text in found.texts
     ]
-    if is_alone:
-        return respond(NerResult, results[0], headers=found.headers)
-    return respond(NerResults, {"results": results}, headers=found.headers)
+    content = results[0] if is_alone else {"results": results}
+    if with_policy:  # numbers of every layer, which may be no numbers
+        return checked_json(NerResult if is_alone else NerResults, content)
+    return to_json(content)
 
 
 def _check(service: Service, body: NerRequest) -> None:

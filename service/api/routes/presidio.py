@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from pydantic_core import to_json
 
 from service.api.answering import ERRORS, Answer, AnsweredText, Asked, answer
 from service.api.bodies import BodyRoute
@@ -19,7 +20,6 @@ from service.errors import BadInput
 
 router = APIRouter(route_class=BodyRoute)
 
-_OF_A_TEXT, _OF_TEXTS = list[RecognizerResult], list[list[RecognizerResult]]
 _TYPES = {
     "PER": "PERSON",
     "LOC": "LOCATION",
@@ -33,13 +33,18 @@ _TYPES = {
 
 @router.post(
     "/analyze",
-    response_model=_OF_A_TEXT | _OF_TEXTS,
+    response_model=list[RecognizerResult] | list[list[RecognizerResult]],
     responses=ERRORS,
     dependencies=[Depends(require_read)],
 )
 async def analyze(body: AnalyzeRequest, request: Request) -> Response:
     """Find the entities of a text, or of several, for clients of Presidio's analyzer. It finds no card numbers."""
     service = service_of(request)
+    return (await answer(service, request.scope, ask(service, body))).to_response()
+
+
+def ask(service: Service, body: AnalyzeRequest) -> Asked:
+    """Return what a body asks for. Raises BadInput for another language, and for types that cannot be found."""
     known = _supported(service, body.language)
     wanted = frozenset(body.entities or known)
     if unknown := sorted(wanted - set(known)):
@@ -48,12 +53,12 @@ async def analyze(body: AnalyzeRequest, request: Request) -> Response:
             "What has a form, such as a card number, is found by Presidio's own analyzer"
         )
     least = body.score_threshold or 0.0
-    asked = Asked(
+    return Asked(
         texts=body.text,
         field="text",
         keep=lambda entity: entity.score >= least and _type_of(entity.label) in wanted,
+        render=partial(_render, is_alone=isinstance(body.text, str)),
     )
-    return await answer(request, asked, partial(_render, is_alone=isinstance(body.text, str)))
 
 
 @router.get(
@@ -80,11 +85,9 @@ def _type_of(label: str) -> str:
     return _TYPES.get(label, label)
 
 
-def _render(found: Answer, *, is_alone: bool) -> Response:
+def _render(found: Answer, *, is_alone: bool) -> bytes:
     results = [_results(text) for text in found.texts]
-    if is_alone:
-        return respond(_OF_A_TEXT, results[0], headers=found.headers)
-    return respond(_OF_TEXTS, results, headers=found.headers)
+    return to_json(results[0] if is_alone else results)
 
 
 def _results(text: AnsweredText) -> list[dict[str, Any]]:
