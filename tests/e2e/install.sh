@@ -18,5 +18,6 @@ install promtool prometheus  # and Prometheus itself
 install node nodejs
 install npm npm
 install chromium chromium  # the console's tests
+install redis-server redis-server  # the policy that replicas share
 
 npm ci --prefix "$(dirname "$0")/javascript" --silent --no-audit --no-fund  # Hugging Face's client
