@@ -38,8 +38,8 @@ def calibrate(
 
     The front holds policies of the learned rule and its two ends: the first exit for all sequences, and full depth. To
     choose among all strategies at every point would be to choose by luck. The rule is judged on every text by a rule
-    that was fitted without that text. A preset keeps its loss on all texts together and, as far as the texts of each
-    can tell, on every corpus that they are from.
+    that was fitted without that text, or without its corpus where there are several. A preset keeps its loss on all
+    texts together and, as far as the texts of each can tell, on every corpus that they are from.
 
     Presets and defaults are allowed a loss below full depth. Where an earlier exit is clearly better than full depth
     (by CLEARLY_BETTER), as in a model that was trained too little, they are allowed it below that exit, and the

@@ -39,12 +39,18 @@ def fit_rule(replayer: Replayer, sequences: NDArray[np.int64] | None = None, see
 
 
 def cross_fitted_evidence(replayer: Replayer, folds: int = 5, seed: int = 0) -> list[list[Evidence]]:
-    """Return [layer - 1][sequence] the worth of going on, estimated by a rule fitted without the fold of its text."""
+    """Return [layer - 1][sequence] the worth of going on, estimated by a rule fitted without the fold of its text.
+
+    Texts of several corpora are folded by corpus, so that each is judged as text of a kind that the rule has not seen:
+    people's own texts will be such. Texts of one corpus fall into so many `folds` by chance.
+    """
     trace = replayer.trace
     fold_of_text = np.random.default_rng(seed).permutation(len(trace.texts)) % folds
+    if len(set(trace.sources)) > 1:
+        fold_of_text = np.unique(trace.sources, return_inverse=True)[1]
     fold = fold_of_text[trace.text_of_sequence]
     evidences: list[list[Evidence]] = [[()] * len(fold) for _ in range(trace.num_layers)]
-    for held_out in range(folds):
+    for held_out in np.unique(fold).tolist():
         rule = fit_rule(replayer, np.flatnonzero(fold != held_out), seed)
         policy = Learned(rule=rule)
         for layer in range(1, trace.num_layers):

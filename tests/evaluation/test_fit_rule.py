@@ -167,6 +167,18 @@ def test_a_texts_own_gold_does_not_touch_its_estimate_but_that_of_other_folds(dr
     assert same[~in_its_fold].mean() < 0.5  # not 0: an estimate has a lowest and a highest value
 
 
+def test_a_corpus_is_judged_by_a_rule_that_was_fitted_without_it(drifting: Replayer) -> None:
+    found = drifting.trace
+    sources = tuple("tweets" if text % 4 == 0 else "news" for text in range(len(found.texts)))
+    evidence = cross_fitted_evidence(Replayer(replace(found, sources=sources)))
+    is_tweet = np.array([source == "tweets" for source in sources])[found.text_of_sequence]
+    of_news = fit_rule(drifting, np.flatnonzero(~is_tweet))
+    expected = Learned(rule=of_news).evidence(found.readings[:1])
+    assert [evidence[0][index] for index in np.flatnonzero(is_tweet)] == [
+        tuple(row) for row in expected[is_tweet].tolist()
+    ]
+
+
 def test_cross_fitted_estimates_find_the_marked_too(replayer: Replayer, marked: np.ndarray) -> None:
     policy = Learned(tau=FAIR_PRICE, rule=fit_rule(replayer))
     layers = decide_all(policy, cross_fitted_evidence(replayer, folds=2))
