@@ -20,13 +20,13 @@ from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed
 from service.spans.table import SUMMARY
 
-RANKS = (16, 32, 64, 128)  # a tile's sides are powers of 2, from 16 on
-ROWS, DEPTH = 32, 64  # words of a tile of projections; dimensions of a state that are multiplied at a time
+RANKS = (16, 32, 64)  # sides of tiles are powers of 2, from 16 on; 128 would not fit the shared memory of smaller cards
+ROWS, DEPTH = 32, 32  # words of a tile of projections; dimensions of a state that are multiplied at a time
 FIRST, LAST = 16, 32  # words of a tile of cells
 CELLS = 1_024  # that are looked through for candidates at a time
 FIGURES = 8  # floats that a tile of cells leaves
 MOST_LABELS = 128
-WARPS = {"project": 8, "score": 4, "finish": 4}  # so that no kernel spills registers, see benchmarks.compile_exit
+WARPS = {"project": 4, "score": 4, "finish": 4}  # with these no kernel spills registers, see benchmarks.compile_exit
 
 
 def reason_against(config: ModelConfig) -> str | None:

@@ -178,7 +178,7 @@ def test_exits_that_have_no_kernels_are_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("service.executors.triton_exit.find_spec", lambda _: object())
     assert reason_against(kernel_config()) is None
     assert reason_against(with_exits(form="low_rank", reach=0)) == "its exits are of form low_rank, not contextual"
-    assert reason_against(with_exits(rank=48)) == "its exits.rank is 48, not one of (16, 32, 64, 128)"
+    assert reason_against(with_exits(rank=48)) == "its exits.rank is 48, not one of (16, 32, 64)"
     assert "prototypes" in str(reason_against(replace(kernel_config(), prototypes=True)))
     monkeypatch.setattr("service.executors.triton_exit.find_spec", lambda _: None)
     assert reason_against(kernel_config()) == "Triton is not installed"
