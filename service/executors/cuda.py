@@ -2,8 +2,8 @@
 
 Nobody has run it on a GPU yet; its tests run it on the CPU with a stand-in for `Gpu`. Attention gives a sequence the
 same bits in any batch. The matrix products may not: cuBLAS chooses how to compute them by the number of rows. Whether
-they do is for tests/executors/test_cuda_gpu.py to tell. Exits run as kernels of `triton_exit` where these can. There are
-no CUDA graphs, see docs/gpu.md.
+they do is for tests/executors/test_cuda_gpu.py to tell. Exits run as kernels of `triton_exit` where these can. There
+are no CUDA graphs, see docs/gpu.md.
 """
 
 from __future__ import annotations
