@@ -20,6 +20,7 @@ from service.executors.triton_exit import CELLS, DEPTH, FIRST, LAST, ROWS, WARPS
 from service.models.config import ExitConfig
 
 LABELS = 16  # as a side of a tile: all models with up to 16
+ALIGNED = ("*bf16", "*fp32", "*i32")  # the others lie end to end in one array
 # types of a kernel's parameters, in their order
 PROJECT = "*bf16 *i64 *i64 *i64 *bf16 *bf16 *fp32 *fp32 *fp32 *fp32 *fp32 i32 i32"
 SCORE = "*fp32 *fp32 *fp32 *fp32 *i64 *i64 *i32 *fp32 *fp32 *fp32 i32 i32 i32 i32"
@@ -49,7 +50,7 @@ def compile_kernel(name: str, types: str, constants: dict[str, int], capability:
     kernel = getattr(exit_kernels, name)
     given = types.split()
     signature = dict(zip(kernel.arg_names, [*given, *("constexpr" for _ in constants)], strict=True))
-    aligned = {(place,): [["tt.divisibility", 16]] for place, kind in enumerate(given) if kind.startswith("*")}
+    aligned = {(place,): [["tt.divisibility", 16]] for place, kind in enumerate(given) if kind in ALIGNED}
     source = ASTSource(kernel, signature, constants, aligned)
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": WARPS[name]})
     with tempfile.TemporaryDirectory() as folder:

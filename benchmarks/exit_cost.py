@@ -38,10 +38,10 @@ VOCABULARY = 1_000
 NUM_LAYERS = 3
 
 
-def random_model(width: int, num_labels: int) -> MultiExitModel:
+def random_model(width: int, num_labels: int, num_layers: int = NUM_LAYERS) -> MultiExitModel:
     """Return a model of this width and `num_labels` table labels, label 0 included, with exits like shipped models'."""
     torch.manual_seed(0)
-    encoder = EncoderConfig("bert", VOCABULARY, width, width, NUM_LAYERS, WIDTHS[width], 4 * width, 512)
+    encoder = EncoderConfig("bert", VOCABULARY, width, width, num_layers, WIDTHS[width], 4 * width, 512)
     labels = tuple(f"L{index}" for index in range(num_labels - 1))
     model = MultiExitModel(ModelConfig("random", "1", labels, False, encoder, ExitConfig()))
     for head in model.exits:
@@ -64,7 +64,7 @@ def policies() -> dict[str, ExitPolicy]:
     return {"learned": Learned(rule=rule), "gated_vote": GatedVote(), "vee (mean KL)": Vee()}
 
 
-def measure(executor: Executor, length: int, batch: int) -> dict[str, float]:
+def measure(executor: Executor, length: int, batch: int, tries: int = TRIES) -> dict[str, float]:
     """Return the median seconds of layer 2 alone, and of layer 2 with its exit and the evidence of each policy."""
     inputs = [random_sequence(length)] * batch
     states, first = executor.run_layer(1, inputs, [None] * batch)
@@ -86,7 +86,7 @@ def measure(executor: Executor, length: int, batch: int) -> dict[str, float]:
         **{name: with_policy(policy) for name, policy in policies().items()},
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(TRIES):
+    for _ in range(tries):
         for name, step in steps.items():
             started = time.perf_counter()
             step()

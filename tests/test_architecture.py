@@ -258,7 +258,7 @@ def test_the_compiler_is_loaded_where_the_fused_executor_is() -> None:
     assert {*COMPILERS, "service.kernels"} <= set(loaded_by("import service.executors.fused"))
 
 
-@pytest.mark.parametrize("module", ["service.executors.choose", "service.exits.catalog", "benchmarks.exit_cost"])
+@pytest.mark.parametrize("module", ["service.executors.choose", "service.exits.catalog", "benchmarks.gpu"])
 def test_executors_models_and_exits_load_without_what_only_texts_and_one_measure_need(module: str) -> None:
     blocked = ("sentencex", "rapidfuzz", "numba")
     loaded = loaded_by(f"sys.modules.update(dict.fromkeys({blocked})); import {module}")  # None: importing it fails

@@ -2,7 +2,8 @@
 
 Nobody has run it on a GPU yet; its tests run it on the CPU with a stand-in for `Gpu`. Attention gives a sequence the
 same bits in any batch. The matrix products may not: cuBLAS chooses how to compute them by the number of rows. Whether
-they do is for tests/executors/test_cuda_gpu.py to tell. There are no CUDA graphs, see benchmarks/gpu.py.
+they do is for tests/executors/test_cuda_gpu.py to tell. Exits run as kernels of `triton_exit` where these can. There
+are no CUDA graphs, see docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ class CudaExecutor(PyTorchExecutor):
         self._exits: TritonExit | None = None
         if dtype == torch.bfloat16 and gpu.runs_kernels and triton_exit.reason_against(model.config) is None:
             self._exits = TritonExit(model, gpu.device)
+            self._exits.compile()
         for layer in model.encoder.layers:
             padded = cast("SelfAttention", layer.attention)
             layer.attention = _PackedAttention(padded, model.config.encoder.num_heads, gpu.attend)

@@ -2,6 +2,9 @@
 
 `triton_exit` lays out what they read and write, and launches them. No tile depends on the number of rows, sequences or
 words of a step, and nothing is added up in an order that does, so a sequence has the same bits in every batch.
+
+Triton compiles a kernel anew for numbers that are 1 or a multiple of 16, and for addresses that are aligned. What
+differs from step to step is excepted from that: counts, and the arrays of int64, which lie end to end in one.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ FIGURES = tl.constexpr(8)  # floats of a tile: the figures of SUMMARY, in its or
 FLOATS_OF_A_CANDIDATE = tl.constexpr(4)  # first word, last word, label, log-probability
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["words"], do_not_specialize_on_alignment=["first_piece", "last_piece", "word_starts"])
 def project(
     state,  # (pieces, hidden) bfloat16, before the gain and bias of the layer's norm
     first_piece,  # (words,) int64 row
@@ -93,7 +96,10 @@ def project(
         tl.store(seen + word[:, None] * RANK + rank[None, :], activated, mask=is_word[:, None])
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["words", "labels", "buckets", "tiles_of_last"],
+    do_not_specialize_on_alignment=["word_starts", "cell_starts"],
+)
 def score(
     seen,  # as `project` leaves it
     linear,
@@ -172,7 +178,10 @@ def score(
         tl.store(part + 5, _largest(tl.where(best > 0, unsure, 0.0)))
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["tiles", "tiles_of_last"],
+    do_not_specialize_on_alignment=["word_starts", "cell_starts", "first_word", "last_word"],
+)
 def finish(
     parts,  # as `score` leaves it
     best_label,

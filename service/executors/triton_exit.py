@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -17,16 +18,17 @@ from service.models.biaffine import BiaffineExit
 from service.models.config import ModelConfig
 from service.models.encoder import EncoderLayer
 from service.models.multi_exit import MultiExitModel
-from service.models.packed import Packed
+from service.models.packed import Packed, pack
 from service.spans.table import SUMMARY
+from service.text.types import SequenceInput
 
-RANKS = (16, 32, 64, 128)  # a tile's sides are powers of 2, from 16 on
-ROWS, DEPTH = 32, 64  # words of a tile of projections; dimensions of a state that are multiplied at a time
+RANKS = (16, 32, 64)  # sides of tiles are powers of 2, from 16 on; 128 would not fit the shared memory of smaller cards
+ROWS, DEPTH = 32, 32  # words of a tile of projections; dimensions of a state that are multiplied at a time
 FIRST, LAST = 16, 32  # words of a tile of cells
 CELLS = 1_024  # that are looked through for candidates at a time
 FIGURES = 8  # floats that a tile of cells leaves
 MOST_LABELS = 128
-WARPS = {"project": 8, "score": 4, "finish": 4}  # so that no kernel spills registers, see benchmarks.compile_exit
+WARPS = {"project": 4, "score": 4, "finish": 4}  # with these no kernel spills registers, see benchmarks.compile_exit
 
 
 def reason_against(config: ModelConfig) -> str | None:
@@ -75,9 +77,19 @@ class TritonExit:
 
     def __init__(self, model: MultiExitModel, device: torch.device) -> None:
         """model: one that `reason_against` has nothing against, in float32."""
-        self._config = model.config
+        self._config, self._device = model.config, device
         self._padded = max(16, 1 << (model.config.num_labels - 2).bit_length())  # labels, as a side of a tile
         self._layers = [self._weights(model, layer, device) for layer in range(1, model.config.num_layers + 1)]
+
+    def compile(self) -> None:
+        """Compile the kernels, with a table and without, unless that was done before on this machine: some seconds."""
+        one = np.ones(1, dtype=np.int64)
+        packed = pack(
+            [SequenceInput(np.arange(3), np.zeros(3, dtype=np.int64), one, one, one, one, (0, 1))], self._device
+        )
+        state = torch.zeros(3, self._config.encoder.hidden_size, dtype=torch.bfloat16, device=self._device)
+        for with_table in (False, True):
+            self.run(1, state, packed, with_table=with_table)
 
     def _weights(self, model: MultiExitModel, layer: int, device: torch.device) -> _Weights:
         """The weights of an exit that reads the state itself: the gain and bias of the layer's norm are folded in."""

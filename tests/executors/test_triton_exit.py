@@ -170,6 +170,25 @@ def test_the_executor_says_by_kernels_what_the_eager_one_does(bias: float) -> No
         np.testing.assert_allclose(found.candidates.cells, own.candidates.cells, atol=1e-4)
 
 
+@needs_triton
+def test_no_step_has_a_kernel_compiled_anew() -> None:
+    """What differs from step to step is excepted where Triton would look at it: else a text would wait for seconds."""
+    code = """
+from service.executors import exit_kernels
+for name in ("project", "score", "finish"):
+    for one in getattr(exit_kernels, name).params:
+        print(one.name, one.do_not_specialize, one.do_not_specialize_on_alignment)
+"""
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    rows = [line.split() for line in told.stdout.splitlines()]
+    integers = {"first_piece", "last_piece", "word_starts", "cell_starts", "first_word", "last_word"}
+    counts = {"words", "labels", "buckets", "tiles", "tiles_of_last"}
+    assert integers | counts <= {name for name, *_ in rows}
+    assert all(is_free == "True" for name, is_free, _ in rows if name in counts)
+    assert all(is_free == "True" for name, _, is_free in rows if name in integers)
+
+
 def with_exits(**fields: int | str) -> ModelConfig:
     return kernel_config(exits=replace(ExitConfig(rank=32), **fields))
 
@@ -178,7 +197,7 @@ def test_exits_that_have_no_kernels_are_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("service.executors.triton_exit.find_spec", lambda _: object())
     assert reason_against(kernel_config()) is None
     assert reason_against(with_exits(form="low_rank", reach=0)) == "its exits are of form low_rank, not contextual"
-    assert reason_against(with_exits(rank=48)) == "its exits.rank is 48, not one of (16, 32, 64, 128)"
+    assert reason_against(with_exits(rank=48)) == "its exits.rank is 48, not one of (16, 32, 64)"
     assert "prototypes" in str(reason_against(replace(kernel_config(), prototypes=True)))
     monkeypatch.setattr("service.executors.triton_exit.find_spec", lambda _: None)
     assert reason_against(kernel_config()) == "Triton is not installed"

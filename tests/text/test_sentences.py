@@ -6,6 +6,7 @@ import itertools
 import time
 
 import pytest
+import sentencex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -163,9 +164,9 @@ def test_the_segmenter_reads_no_text_more_than_about_twice_and_never_much_at_a_t
     fragment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    segment = module.sentencex.get_sentence_boundaries
+    segment = sentencex.get_sentence_boundaries
     monkeypatch.setattr(
-        module.sentencex, "get_sentence_boundaries", lambda of, text: read.append(len(text)) or segment(of, text)
+        sentencex, "get_sentence_boundaries", lambda of, text: read.append(len(text)) or segment(of, text)
     )
     text = fragment * (50_000 // len(fragment))
     assert "".join(sentences(text)) == text
