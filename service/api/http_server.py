@@ -11,7 +11,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -117,20 +117,35 @@ class Server(uvicorn.Server):
     def _take_waiting(self) -> None:
         """Take the connections that the system has accepted and the event loop has not seen yet."""
         self._takes_waiting = False
+        for queue in self._queues():
+            with queue:
+                self._take(_waiting_connections(queue))
+
+    def _queues(self) -> list[socket.socket]:
+        """Return the sockets on which the server listens, opened once more."""
+        return [socket.socket(fileno=os.dup(of.fileno())) for server in self.servers for of in server.sockets]
+
+    def _take(self, connections: Sequence[socket.socket]) -> None:
         wiring = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
         loop = asyncio.get_running_loop()
-        for server in self.servers:
-            for connection in _waiting_connections(server):
-                made = partial(Connection, self._connections, **wiring)
-                opening = loop.create_task(loop.connect_accepted_socket(made, connection))
-                self._openings.add(opening)
-                opening.add_done_callback(self._openings.discard)
+        for connection in connections:
+            made = partial(Connection, self._connections, **wiring)
+            opening = loop.create_task(loop.connect_accepted_socket(made, connection))
+            self._openings.add(opening)
+            opening.add_done_callback(self._openings.discard)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take the connections that the system has accepted, since closing the port would reset them; then end."""
-        self._take_waiting()
+        """Take the connections that the system has accepted, since closing the port would reset them; then end.
+
+        The port stays open beyond the server's own end, and is closed the moment that nobody waits there.
+        """
+        queues = self._queues()
         for server in self.servers:
             server.close()
+        for queue in queues:
+            with queue:
+                last = _waiting_connections(queue)
+            self._take(last)
         if self._openings:
             await asyncio.wait(self._openings)
         await super().shutdown(sockets)
@@ -172,11 +187,12 @@ def _max_connections(wanted: int) -> int:
     return min(wanted, possible)
 
 
-def _waiting_connections(server: asyncio.Server) -> Iterator[socket.socket]:
-    """Yield the connections that the system has accepted and the server has not taken yet."""
-    for listening in server.sockets:
-        with socket.socket(fileno=os.dup(listening.fileno())) as queue, suppress(OSError):
-            while True:
-                connection = queue.accept()[0]
-                connection.setblocking(False)
-                yield connection
+def _waiting_connections(queue: socket.socket) -> list[socket.socket]:
+    """Return the connections that the system has accepted on a listening socket and nobody has taken yet."""
+    connections: list[socket.socket] = []
+    with suppress(OSError):
+        while True:
+            connections.append(queue.accept()[0])
+    for connection in connections:
+        connection.setblocking(False)
+    return connections

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from service.api import http_server
 from service.api.connections import Connection
+from service.api.http_server import Server
 from service.api.state import Service
 from tests.api.servers_ import listening, wait_until
 from tests.api.sockets_ import RawClient, head
@@ -48,3 +51,29 @@ def test_all_connections_that_wait_are_taken_in_one_turn_of_the_event_loop(
             client.send(head("GET", "/livez"))
         assert [client.read_answer().status for client in clients] == [200] * NEWCOMERS
     assert max(taken.values()) > NEWCOMERS / 2
+
+
+def test_who_connects_while_the_port_is_being_closed_is_answered(
+    build: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They connect when the server takes no one any more, just before the last look at who waits."""
+    servers: list[Server] = []
+    clients: list[RawClient] = []
+    queues, waiting = Server._queues, http_server._waiting_connections
+
+    def remember(self: Server) -> list[socket.socket]:
+        servers.append(self)
+        return queues(self)
+
+    def connect_then_look(queue: socket.socket) -> list[socket.socket]:
+        if not any(server.is_serving() for server in servers[-1].servers):
+            clients.append(stack.enter_context(RawClient(url)))
+            clients[-1].send(head("GET", "/livez"))
+        return waiting(queue)
+
+    monkeypatch.setattr(Server, "_queues", remember)
+    monkeypatch.setattr(http_server, "_waiting_connections", connect_then_look)
+    with ExitStack() as stack:
+        with listening(build()) as url:
+            pass
+        assert [client.read_answer().status for client in clients] == [200]
