@@ -146,6 +146,7 @@ class Server(uvicorn.Server):
             with queue:
                 last = _waiting_connections(queue)
             self._take(last)
+        await asyncio.sleep(0)  # those that the event loop has just taken are told of in its next turn
         if self._openings:
             await asyncio.wait(self._openings)
         await super().shutdown(sockets)
