@@ -175,8 +175,11 @@ class ExitPolicy(ABC):
     def words_after(
         self, layer: int, num_layers: int, sequence: SequenceInput, words: WordProgress, reading: Reading | None
     ) -> WordProgress:
-        """Return the words after `layer`, some of them halted there; `reading` is None if the exit did not run."""
-        raise NotImplementedError(f"strategy {self.strategy} does not halt words one by one")
+        """Return the words after `layer`, some of them halted there; `reading` is None if the exit did not run.
+
+        By default no word halts.
+        """
+        return words.after(layer, None if reading is None else reading.word_uncertainty)
 
     def word_evidence(self, words: WordProgress) -> Evidence:
         """Return the evidence of a sequence whose words halt one by one, after a layer that is not the last."""

@@ -35,7 +35,7 @@ class WordPolicy(ExitPolicy):
         self, layer: int, num_layers: int, sequence: SequenceInput, words: WordProgress, reading: Reading | None
     ) -> WordProgress:
         """Return the words after `layer`; those for which `go_on` is False have halted."""
-        words = words.after(layer, None if reading is None else reading.word_uncertainty)
+        words = ExitPolicy.words_after(self, layer, num_layers, sequence, words, reading)
         if layer == num_layers:
             return words
         return replace(words, moving=self.go_on(layer, num_layers, sequence, words))
