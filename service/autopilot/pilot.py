@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 
 from service.autopilot.law import ControlLaw, State
@@ -12,6 +11,7 @@ from service.engine.admission import EngineLoad
 from service.errors import PolicyConflict
 from service.policy.goals import Ladder
 from service.policy.live import LivePolicy
+from service.policy.thread import PolicyThread
 from service.policy.versions import PolicyVersion
 
 log = logging.getLogger(__name__)
@@ -20,13 +20,14 @@ PERIOD_S = 0.1  # between two looks
 PAUSE_S = 5.0  # after a move that could not be made, for instance because the disk is full
 
 
-class Autopilot:
+class Autopilot(PolicyThread):
     """Moves the policy while an objective is set; it starts afresh from every version that somebody else made."""
 
     def __init__(
         self, live: LivePolicy, traffic: Traffic, load: Callable[[], EngineLoad], clock: Callable[[], float]
     ) -> None:
         """load: returns the engine's work at the moment; clock: returns monotonic seconds, as the traffic's does."""
+        super().__init__("autopilot")
         self._live = live
         self._traffic = traffic
         self._load = load
@@ -34,20 +35,8 @@ class Autopilot:
         self._version = 0  # to which the fields below belong
         self._state = State(level=0)
         self._moved = clock()  # when the policy changed last
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._fly, name="autopilot", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """End the thread; the policy stays as it is."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def _fly(self) -> None:
+    def _run(self) -> None:
         pause_s = PERIOD_S
         while not self._stop.wait(pause_s):
             pause_s = PERIOD_S

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 from typing import Protocol
 
 from service.policy.live import LivePolicy
+from service.policy.thread import PolicyThread
 
 log = logging.getLogger(__name__)
 
@@ -23,25 +23,18 @@ class Pushes(Protocol):
         """Give back connections; nobody waits any more."""
 
 
-class PolicyFollower:
+class PolicyFollower(PolicyThread):
     """Follows the store: at once after a push, and every POLL_S in any case."""
 
     def __init__(self, live: LivePolicy, pushes: Pushes) -> None:
         """pushes: of the store that `live` has."""
+        super().__init__("policy-follower")
         self._live = live
         self._pushes = pushes
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="policy-follower", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
 
     def close(self) -> None:
-        """End the thread; the policy stays as it is."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        """End the thread, and give back the connections; the policy stays as it is."""
+        super().close()
         self._pushes.close()
 
     def _run(self) -> None:

@@ -21,11 +21,8 @@ Build = Callable[..., Service]
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     """With nothing in it."""
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    server = RedisServer(folder)
-    yield server
-    server.close()
+    with RedisServer(tmp_path / "redis") as server:
+        yield server
 
 
 def patch(client: TestClient, layer: int) -> tuple[int, dict[str, object]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 from tests.api.servers_ import PATIENCE_S, ServerProcess, wait_until
 from tests.api.sockets_ import RawClient, address_of, ask, head, post
 from tests.e2e.crowd_ import Crowd
+from tests.e2e.customer_ import Customer
 
 SIZE = 10_000
 MAX_CONNECTIONS = 5_000  # the default
@@ -35,29 +35,19 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
     server.kill()
 
 
-class Customer:
-    """Asks again and again, on a new connection each time, until its context ends."""
+class Newcomer(Customer):
+    """Comes on a new connection each time."""
 
     def __init__(self, url: str) -> None:
+        super().__init__(url)
         self.statuses: Counter[int] = Counter()
         self.seconds: list[float] = []
-        self._url = url
-        self._enough = threading.Event()
-        self._thread = threading.Thread(target=self._ask)
 
-    def __enter__(self) -> Customer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._enough.set()
-        self._thread.join(PATIENCE_S)
-
-    def _ask(self) -> None:
-        while not self._enough.wait(0.01):
+    def ask(self) -> None:
+        while not self.enough.wait(0.01):
             for request in (REQUEST, READY):
                 started = time.monotonic()
-                self.statuses[ask(self._url, request).status] += 1
+                self.statuses[ask(self.url, request).status] += 1
                 self.seconds.append(time.monotonic() - started)
 
 
@@ -78,7 +68,7 @@ def test_ten_thousand_connections_that_dawdle_keep_nobody_out(server: ServerProc
     url = url_of(server)
     seen: dict[str, object] = {"memory_mb_before": memory_mb(server)}
     started = time.monotonic()
-    with Customer(url) as customer, closing(Crowd(address_of(url), SIZE)) as crowd:
+    with Newcomer(url) as customer, closing(Crowd(address_of(url), SIZE)) as crowd:
         crowd.listen_until(lambda: crowd.held <= MAX_CONNECTIONS, PATIENCE_S)
         seen["seconds_to_open_and_refuse"] = round(time.monotonic() - started, 2)
         seen["held"], seen["fates"] = crowd.held, dict(crowd.fates)
@@ -102,7 +92,7 @@ def test_large_bodies_that_never_end_take_no_more_memory_than_they_may(server: S
     before, peak = memory_mb(server), 0
     unfinished = post(b" " * (MAX_BODY_BYTES - 1))[:-1]
     most_kept = QUEUE_BYTES // MAX_BODY_BYTES + 1
-    with Customer(url) as customer, ExitStack() as stack:
+    with Newcomer(url) as customer, ExitStack() as stack:
         clients = [stack.enter_context(RawClient(url)) for _ in range(UNFINISHED)]
         for client in clients:
             client.send(unfinished)

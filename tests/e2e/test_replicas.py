@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -15,6 +14,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.api.servers_ import ADMIN_KEY, AS_ADMIN, PATIENCE_S, ServerProcess, wait_until
+from tests.e2e.customer_ import Customer
 from tests.models_ import save_tiny_model
 from tests.policy.redis_ import RedisServer, needs_redis
 
@@ -34,11 +34,8 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     """With nothing in it."""
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    server = RedisServer(folder)
-    yield server
-    server.close()
+    with RedisServer(tmp_path / "redis") as server:
+        yield server
 
 
 @pytest.fixture
@@ -66,27 +63,17 @@ def open_client(url: str) -> httpx.Client:
     return httpx.Client(base_url=url, headers=AS_ADMIN, timeout=PATIENCE_S, trust_env=False)
 
 
-class Asker:
-    """Asks one server for entities again and again, in a thread, until its context ends."""
+class Asker(Customer):
+    """Notes which version answered when."""
 
     def __init__(self, url: str) -> None:
+        super().__init__(url)
         self.answers: Answers = []
         self.statuses: set[int] = set()
-        self._url = url
-        self._enough = threading.Event()
-        self._thread = threading.Thread(target=self._ask)
 
-    def __enter__(self) -> Asker:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._enough.set()
-        self._thread.join(PATIENCE_S)
-
-    def _ask(self) -> None:
-        with open_client(self._url) as client, suppress(httpx.TransportError):  # of a server that is killed
-            while not self._enough.wait(0.01):
+    def ask(self) -> None:
+        with open_client(self.url) as client, suppress(httpx.TransportError):  # of a server that is killed
+            while not self.enough.wait(0.01):
                 asked = time.monotonic()
                 answer = client.post("/ner", json=TEXT)
                 self.statuses.add(answer.status_code)

@@ -13,11 +13,8 @@ from tests.policy.redis_ import RedisServer, Replicas
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     """On an empty folder."""
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    server = RedisServer(folder)
-    yield server
-    server.close()
+    with RedisServer(tmp_path / "redis") as server:
+        yield server
 
 
 @pytest.fixture

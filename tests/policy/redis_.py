@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 import pytest
 from redis import Redis
@@ -46,6 +47,7 @@ class RedisServer:
     """`redis-server` on a free port, with its data in `folder`; it writes them down only when told to `save`."""
 
     def __init__(self, folder: Path, *options: str, password: str = "", port: int | None = None) -> None:
+        folder.mkdir(exist_ok=True)
         self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)]
@@ -54,6 +56,12 @@ class RedisServer:
             self._command += ["--requirepass", password]
         self.client = Redis(port=self.port, password=password or None, socket_timeout=60)
         self.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def start(self) -> None:
         """Return once it answers."""

@@ -15,9 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from service.autopilot.pilot import Autopilot
-from service.autopilot.traffic import Traffic
-from service.engine.admission import EngineLoad
 from service.errors import BadInput, PolicyConflict
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
@@ -30,7 +27,7 @@ from service.policy.redis_store import LONGEST_ENTRY_BYTES, TIMEOUT_S, RedisStor
 from service.policy.store import PolicyStoreDown, StateFolder, StoreMovedOn
 from service.policy.versions import HIGHEST_VERSION, HistoryEntry, PolicyRecord
 from tests.api.servers_ import wait_until
-from tests.engine.scripted_ import Clock
+from tests.autopilot.cockpit_ import WISH, Cockpit
 from tests.exits.calibrations_ import ACCURATE, BALANCED, CALIBRATION, FAST
 from tests.policy.live_ import change
 from tests.policy.redis_ import KEY, Detour, RedisServer, Replicas, free_port, needs_redis
@@ -344,11 +341,8 @@ def test_the_autopilot_and_reads_never_wait_for_a_redis_that_hangs(
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[RedisServer]:
     """A second Redis, with data of its own."""
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
-    server = RedisServer(folder)
-    yield server
-    server.close()
+    with RedisServer(tmp_path / "elsewhere") as server:
+        yield server
 
 
 @pytest.fixture
@@ -579,7 +573,7 @@ def test_what_a_server_kept_while_it_was_alone_is_no_copy(
 
 
 def test_a_password_in_the_url_is_used_and_never_told(tmp_path: Path) -> None:
-    with closing(RedisServer(tmp_path, password="s3cret/&")) as server:
+    with RedisServer(tmp_path, password="s3cret/&") as server:
         url = server.url.replace("//", "//:s3cret%2F%26@")
         with closing(RedisStore(url, "tiny@1", StateFolder(tmp_path, "tiny@1"))) as store:
             assert store.load() == () and "s3cret" not in store.name
@@ -598,7 +592,7 @@ def test_over_tls_the_server_must_be_the_one_that_it_says_it_is(tmp_path: Path) 
     tls = ["--tls-port", str(port), "--tls-cert-file", certificate, "--tls-key-file", key]
     tls += ["--tls-ca-cert-file", certificate, "--tls-auth-clients", "no"]
     url, copy = f"rediss://localhost:{port}/0", StateFolder(tmp_path, "tiny@1")
-    with closing(RedisServer(tmp_path, *tls)):
+    with RedisServer(tmp_path, *tls):
         with closing(RedisStore(f"{url}?ssl_ca_certs={certificate}", "tiny@1", copy)) as store:
             assert store.load() == () and store.name == url
         with closing(RedisStore(url, "tiny@1", copy)) as store, pytest.raises(PolicyStoreDown, match="VERIFY_FAILED"):
@@ -616,24 +610,6 @@ def test_a_url_that_cannot_be_used_is_refused_without_its_secrets(tmp_path: Path
 
 
 # the autopilot
-
-WISH = {"p95_ms": 100, "max_f1_loss": 4.0}  # levels: ACCURATE, BALANCED, FAST
-
-
-class Cockpit:
-    """A replica with an autopilot, and an engine whose queue is what the test says."""
-
-    def __init__(self, live: LivePolicy) -> None:
-        self.live, self.clock, self.waiting_s = live, Clock(), 0.0
-        self.pilot = Autopilot(live, Traffic(self.clock), lambda: EngineLoad(0, 0, self.waiting_s), self.clock)
-
-    def look(self, seconds: float, *, waiting_s: float = 0.0) -> int | None:
-        """Let time pass in tenths of a second, with such a queue; -> the level that it ends at."""
-        self.waiting_s = waiting_s
-        for _ in range(round(10 * seconds)):
-            self.clock.now += 0.1
-            self.pilot.look()
-        return self.live.current.level
 
 
 @pytest.fixture
