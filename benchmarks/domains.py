@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks.domain_probes import probes
 from benchmarks.engines import add_executor, executor_of, load
+from benchmarks.peers import processor
 from service.assets import assets_of
 from service.data.corpora import Corpus
 from service.data.readers import Example, join
@@ -74,7 +75,8 @@ def at_full_depth(found: Trace, examples: Sequence[Example]) -> dict[str, Any]:
     spans = iter(found.readings[-1].spans)
     for example, sequences in zip(examples, found.texts, strict=True):
         entities = entities_of_sequences(sequences, [next(spans) for _ in sequences], found.labels, found.nested)
-        gold, answered = keys(example.entities), example.annotation.counted(keys(entities))
+        gold = keys(example.entities)
+        answered = example.annotation.counted(keys(entities), gold)
         micro += score(gold, answered)
         main += score({k for k in gold if k[2] in MAIN}, {k for k in answered if k[2] in MAIN})
         for label, counts in score_by_label(gold, answered).items():
@@ -205,7 +207,7 @@ def study(stored: StoredModel, executor: Executor, corpora: Sequence[Corpus], da
     """Return all figures of one model."""
     policies = Policies.of(stored)
     tests = {corpus.name: corpus.read(data / corpus.test) for corpus in corpora}
-    figures: dict[str, Any] = {"model": stored.reference, "corpora": {}, "variants": {}}
+    figures: dict[str, Any] = {"model": stored.reference, "processor": processor(), "corpora": {}, "variants": {}}
     for name, examples in tests.items():
         figures["corpora"][name] = measure(stored, executor, policies, name, examples, split=True)
         print(_row(name, figures["corpora"][name]), flush=True)

@@ -32,7 +32,8 @@ class ExitScore:
 
     def add(self, gold: Sequence[Entity], found: Sequence[Entity], annotation: Annotation = WHOLE) -> None:
         """Add the counts of one text; found entities that `annotation` says nothing of do not count."""
-        gold_keys, found_keys = keys(gold), annotation.counted(keys(found))
+        gold_keys = keys(gold)
+        found_keys = annotation.counted(keys(found), gold_keys)
         gold_inner = inner(gold_keys)
         found_inner = (found_keys & gold_inner) | ((found_keys - gold_keys) & inner(found_keys))
         self.micro += score(gold_keys, found_keys)

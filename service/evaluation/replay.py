@@ -159,12 +159,13 @@ class Replayer:
                 entities = entities_of_sequences(
                     [sequence], [of_sequences[index]], self.trace.labels, self.trace.nested
                 )
-                found = self.trace.annotation(text).counted(keys(entities))
+                found = self.trace.annotation(text).counted(keys(entities), gold)
                 counts[layer, index] = len(found), len(found & gold)
         return counts
 
     def _count_text(self, text: int, spans: Sequence[list[Span]]) -> tuple[int, int]:
         """Count the entities found and correct in one text, after its windows have been merged."""
         entities = entities_of_sequences(self.trace.texts[text], spans, self.trace.labels, self.trace.nested)
-        found = self.trace.annotation(text).counted(keys(entities))
-        return len(found), len(found & self.trace.gold[text])
+        gold = self.trace.gold[text]
+        found = self.trace.annotation(text).counted(keys(entities), gold)
+        return len(found), len(found & gold)

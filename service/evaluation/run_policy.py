@@ -92,7 +92,7 @@ def evaluate_policy(
     in_order = [found[index] for index in range(len(sequences))]
     entities = entities_of_texts(text_encoder, texts, [passage.spans for passage in in_order])
     pairs = [
-        (keys(example.entities), example.annotation.counted(keys(of_text)))
+        (gold := keys(example.entities), example.annotation.counted(keys(of_text), gold))
         for example, of_text in zip(examples, entities, strict=True)
     ]
     layers = [_word_layers(passage) for passage in in_order]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from service.spans.types import Entity
@@ -22,14 +22,17 @@ class Annotation:
     labels: frozenset[str] | None = None
     ignored: tuple[tuple[int, int], ...] = ()
 
-    def counted(self, found: set[Key]) -> set[Key]:
-        """Return those of the found entities that can be told to be right or wrong."""
+    def counted(self, found: set[Key], gold: Collection[Key]) -> set[Key]:
+        """Return those of the found entities that can be told to be right or wrong.
+
+        gold  all entities that are marked; one whose label is not annotated may be marked all the same, and is right
+        """
         if self.labels is None and not self.ignored:
             return found
         return {
             (start, end, label)
             for start, end, label in found
-            if (self.labels is None or label in self.labels)
+            if (self.labels is None or label in self.labels or (start, end, label) in gold)
             and not any(start < last and first < end for first, last in self.ignored)
         }
 

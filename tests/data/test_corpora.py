@@ -45,9 +45,15 @@ def test_a_corpus_without_any_description_keeps_its_labels(tmp_path: Path) -> No
 
 def test_only_what_is_annotated_and_not_ignored_counts() -> None:
     found = {(0, 3, "PER"), (8, 10, "LOC"), (14, 17, "PER")}
-    assert Annotation(frozenset({"PER"}), ((15, 20),)).counted(found) == {(0, 3, "PER")}
-    assert Annotation(None, ((3, 8),)).counted(found) == found
-    assert WHOLE.counted(found) == found
+    assert Annotation(frozenset({"PER"}), ((15, 20),)).counted(found, ()) == {(0, 3, "PER")}
+    assert Annotation(None, ((3, 8),)).counted(found, ()) == found
+    assert WHOLE.counted(found, ()) == found
+
+
+def test_what_is_marked_counts_as_right_though_its_label_is_not_annotated_throughout() -> None:
+    gold = {(0, 3, "PER"), (8, 10, "LOC")}
+    found = {*gold, (14, 17, "LOC")}
+    assert Annotation(frozenset({"PER"})).counted(found, gold) == gold
 
 
 def test_json_lines_say_what_is_annotated(tmp_path: Path) -> None:
