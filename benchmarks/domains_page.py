@@ -35,9 +35,9 @@ What the models are worth on texts of many kinds, and what the presets lose ther
 on two cores (processor: {processor}), and `make docs` writes this page from them.
 
 Strict F1 x 100 of spans and labels on the test sets, texts split as the server splits them. Of each corpus count the
-labels that it annotates; "P+O+L" is persons, organisations and places alone. `general-minilm` was trained on the training
-sets of all but CoNLL-2003, so **the row of CoNLL-2003 says what to expect of it on texts of a kind that it never saw**.
-The other model was trained on CoNLL-2003 alone.
+labels that it annotates; "P+O+L" is persons, organisations and places alone. `general-minilm` was trained on the
+training sets of all but CoNLL-2003, so **the row of CoNLL-2003 says what to expect of it on texts of a kind that it
+never saw**. The other model was trained on CoNLL-2003 alone.
 """
 
 
@@ -73,7 +73,7 @@ def page(found: Sequence[Figures]) -> str:
         ),
         "## Under the presets\n",
         f"What `{first['model']}` loses against full depth, with a 95 % interval, and its average exit layer. A\n"
-        "promise (0.1, 0.3 and 1.0 F1) counts as broken where the interval lies wholly above it; such a figure is in bold.\n",
+        "promise (0.1, 0.3 and 1.0 F1) counts as broken where the interval lies wholly above it; such are in bold.\n",
         table(
             ["text", *PRESETS],
             (

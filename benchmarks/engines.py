@@ -9,6 +9,7 @@ from pathlib import Path
 from service.assets import assets_of
 from service.data.readers import read_examples
 from service.engine.engine import Engine, EngineLimits
+from service.engine.reuse import ReuseSource
 from service.engine.sequence import Sequence
 from service.executors.choose import make_executor
 from service.executors.executor import Executor
@@ -28,6 +29,9 @@ class Silent:
         """Ignore it."""
 
     def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
+        """Ignore it."""
+
+    def sequence_reused(self, sequence: Sequence, source: ReuseSource) -> None:
         """Ignore it."""
 
     def queue_changed(self, waiting: int, running: int) -> None:

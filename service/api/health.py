@@ -23,7 +23,10 @@ def render_metrics(service: Service) -> bytes:
     """Return the metrics in Prometheus' text format, those included that change without an event."""
     observed = service.policy.describe().observed.average_exit_layer
     disagreement = service.policy.disagreement()
-    service.metrics.engine.set_health(is_up=service.engine.is_alive, step_age_s=service.engine.step_age_s())
+    engine = service.engine
+    service.metrics.engine.set_health(
+        is_up=engine.is_alive, step_age_s=engine.step_age_s(), cache_bytes=engine.cache_bytes
+    )
     service.metrics.policy.set_observed(
         speedup_layers=service.config.num_layers / observed if observed else None,
         disagreement_bound=disagreement.interval[1] if disagreement.runs else None,

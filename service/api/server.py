@@ -26,6 +26,7 @@ from service.assets import assets_of
 from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
 from service.engine.engine import Engine, EngineLimits
+from service.engine.reuse import AnswerCache, Reuse, ReuseSource
 from service.engine.sequence import Sequence
 from service.engine.shadows import Shadows
 from service.errors import BadInput, EngineFailed
@@ -153,7 +154,13 @@ def build_service(settings: Settings) -> Service:
     observer = _Observer(metrics.engine, policy, traffic)
     shadows = Shadows(settings.shadow_fraction, observer.shadow_done)
     engine = Engine(
-        ModelStepper(executor), policy=policy, limits=limits, observer=observer, shadows=shadows, prepare=prepare
+        ModelStepper(executor),
+        policy=policy,
+        limits=limits,
+        observer=observer,
+        shadows=shadows,
+        reuse=Reuse(AnswerCache(settings.cache_bytes) if settings.cache_bytes else None),
+        prepare=prepare,
     )
     autopilot = Autopilot(policy, traffic, engine.load, time.monotonic)
     keys = Keys(read_key("NER_API_KEY", settings.api_key, settings.api_key_file), admin_key)
@@ -243,6 +250,10 @@ class _Observer:
     def shadow_done(self, captured: CapturedPolicy, disagrees: bool) -> None:
         self._metrics.shadow_done(disagrees)
         self._policy.observe_shadow(captured, disagrees)
+
+    def sequence_reused(self, sequence: Sequence, source: ReuseSource) -> None:
+        self._metrics.sequence_reused(sequence, source)
+        self._traffic.sequence_left(sequence.input.num_pieces)
 
     def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
         self._metrics.sequence_left(sequence, num_layers)

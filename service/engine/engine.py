@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from service.engine.admission import Admission, EngineLoad
 from service.engine.forecast import Forecast
+from service.engine.reuse import Reuse, ReuseSource
 from service.engine.scheduler import Scheduler, Step
 from service.engine.sequence import Request, Sequence
 from service.engine.settling import settle
@@ -53,6 +54,9 @@ class EngineObserver(Protocol):
     def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
         """Take note that a sequence has left and its spans are decoded."""
 
+    def sequence_reused(self, sequence: Sequence, source: ReuseSource) -> None:
+        """Take note that a sequence has the answer of an equal one, and ran no layer."""
+
     def queue_changed(self, waiting: int, running: int) -> None:
         """Take note of how many requests wait for their first step, and of how many have started."""
 
@@ -83,16 +87,21 @@ class Engine:
         limits: EngineLimits,
         observer: EngineObserver,
         shadows: Shadows | None = None,
+        reuse: Reuse | None = None,
         prepare: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`start` has the worker's thread run `prepare` before anything else. Without `shadows`, no shadow runs."""
+        """`start` has the worker's thread run `prepare` before anything else.
+
+        Without `shadows`, no shadow runs; without `reuse`, every sequence runs, also if an equal one is under way.
+        """
         self._stepper = stepper
         self._policy = policy
         self._limits = limits
         self._observer = observer
         self._clock = clock
         self._shadows = shadows or Shadows()
+        self._reuse = reuse or Reuse(is_on=False)
         self._admission = Admission(limits.queue_texts, limits.queue_pieces)
         self.forecast = Forecast(clock)  # kept by whoever submits requests; here it says who cannot make it any more
         self._scheduler = Scheduler(stepper.num_layers, limits.max_step_pieces)
@@ -151,6 +160,11 @@ class Engine:
     def has_room(self) -> bool:
         """Whether another text could be admitted at all; callers ask before they tokenise it."""
         return self._admission.has_room
+
+    @property
+    def cache_bytes(self) -> int:
+        """How much memory the answers take that are kept for equal sentences, about."""
+        return self._reuse.cache_bytes
 
     def load(self) -> EngineLoad:
         """Return the engine's work at this moment."""
@@ -234,6 +248,7 @@ class Engine:
             self._scheduler = Scheduler(self._stepper.num_layers, self._limits.max_step_pieces)
         self._step_started = None
         self._shadows.drop()
+        self._reuse.clear()
         for request in abandoned:
             for sequence in request.sequences:
                 sequence.release()
@@ -244,9 +259,12 @@ class Engine:
         """Return the next step, without the sequences that nobody waits for any more."""
         self._step_started = now = self._clock()
         step = self._scheduler.next_step()
-        wanted = tuple(sequence for sequence in step.sequences if self._is_wanted(sequence, now))
+        wanted = [sequence for sequence in step.sequences if self._is_wanted(sequence, now)]
+        if step.layer == 1:
+            wanted, answered = self._reuse.begin(wanted)
+            self._reused(answered, "cache")
         self._hand_over()
-        return Step(step.layer, wanted, sum(sequence.step_pieces for sequence in wanted))
+        return Step(step.layer, tuple(wanted), sum(sequence.step_pieces for sequence in wanted))
 
     def _run(self, step: Step) -> list[Sequence]:
         """Advance the step's sequences by its layer; return the sequences that did not fail."""
@@ -291,7 +309,7 @@ class Engine:
         """Answer the request of a failed sequence with an error; called while the exception is handled."""
         if self._admission.is_open(sequence.request):  # else another sequence of it has failed, and was logged
             log.exception("request %s failed, with %d layers run", sequence.request.request_id, sequence.layer)
-        sequence.release()
+        self._drop(sequence)
         self._answer(
             sequence.request, EngineFailed("the engine failed on this request; the log has the details under its id")
         )
@@ -310,8 +328,13 @@ class Engine:
                 self._start(request)
         if self._admission.is_open(request):
             return True
-        sequence.release()  # its request is answered: cancelled, too late, or another sequence of it failed
+        self._drop(sequence)  # its request is answered: cancelled, too late, or another sequence of it failed
         return False
+
+    def _drop(self, sequence: Sequence) -> None:
+        """Let go of a sequence that will not be answered; those that follow it run on their own."""
+        sequence.release()
+        self._scheduler.add(self._reuse.give_up(sequence))
 
     def _start(self, request: Request) -> None:
         """Start a request: the policy that is in force now decides all its sequences."""
@@ -329,14 +352,28 @@ class Engine:
             return
         started = self._clock()
         decoded = self._in_parts(sequences, self._read)
+        followers: list[Sequence] = []
         for sequence in decoded:
             self._shadows.offer(sequence, self._stepper.num_layers)
             sequence.release()
+            followers += self._reuse.end(sequence)
             self._tell(self._observer.sequence_left, sequence, self._stepper.num_layers)
         now = self._clock()
         for sequence in decoded:
+            sequence.request.decode_s += (now - started) / len(decoded)
+        self._finish(decoded)
+        self._reused(followers, "under_way")
+
+    def _reused(self, sequences: Seq[Sequence], source: ReuseSource) -> None:
+        """Take note that sequences have the answers of equal ones."""
+        for sequence in sequences:
+            self._tell(self._observer.sequence_reused, sequence, source)
+        self._finish(sequences)
+
+    def _finish(self, sequences: Seq[Sequence]) -> None:
+        """Take note that sequences have their answers, and answer the requests that were waiting for no others."""
+        for sequence in sequences:
             request = sequence.request
-            request.decode_s += (now - started) / len(decoded)
             request.unfinished -= 1
             if request.unfinished == 0:
                 self._answer(request, None)

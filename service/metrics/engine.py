@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import get_args
 
 import numpy as np
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.engine.reuse import ReuseSource
 from service.engine.sequence import Sequence
 from service.metrics.series import SECONDS_BUCKETS, Series
 
@@ -50,7 +52,16 @@ class EngineMetrics:
             "the model times ner_sequences_total",
         )
         self._tokens = series.counter("ner_tokens", "Pieces of answered sequences")
-        self._sequences = series.counter("ner_sequences", "Sequences answered")
+        self._sequences = series.counter("ner_sequences", "Sequences that ran and were answered")
+        self._reused = series.counters(
+            "ner_reused_sequences",
+            "Sequences that ran no layer, since an equal one was under way or in the cache; no other series of "
+            "sequences and layers counts them",
+            "source",
+        )
+        for source in get_args(ReuseSource):
+            self._reused(source)
+        self._cache_bytes = series.gauge("ner_cache_bytes", "Memory of the answers kept for equal sentences")
 
         self._step_sequences = series.histogram(
             "ner_step_batch_sequences", "Sequences in a step", STEP_SEQUENCES_BUCKETS
@@ -69,8 +80,9 @@ class EngineMetrics:
         """Set the most texts that may wait and run; called once, at the start."""
         self._capacity.set(texts)
 
-    def set_health(self, *, is_up: bool, step_age_s: float) -> None:
-        """Set the engine's health; called before every scrape, since it changes without an event."""
+    def set_health(self, *, is_up: bool, step_age_s: float, cache_bytes: int) -> None:
+        """Set the engine's health and its cache's size; called before every scrape: they change without an event."""
+        self._cache_bytes.set(cache_bytes)
         self._up.set(is_up)
         self._step_age.set(step_age_s)
 
@@ -89,6 +101,10 @@ class EngineMetrics:
         self._saved.inc(num_layers - sequence.layers_run)
         self._tokens.inc(sequence.input.num_pieces)
         self._sequences.inc()
+
+    def sequence_reused(self, sequence: Sequence, source: ReuseSource) -> None:
+        """See EngineObserver."""
+        self._reused(source).inc()
 
     def queue_changed(self, waiting: int, running: int) -> None:
         """See EngineObserver."""

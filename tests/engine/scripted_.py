@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from service.engine.engine import Engine, EngineLimits, EngineObserver
+from service.engine.reuse import Reuse, ReuseSource
 from service.engine.sequence import Request, Sequence
 from service.engine.shadows import Shadows
 from service.executors.eager import EagerExecutor
@@ -173,6 +174,7 @@ class Recorder:
 
     steps: list[tuple[int, int, int, float]] = field(default_factory=list)
     left: list[Sequence] = field(default_factory=list)
+    reused: list[tuple[Sequence, ReuseSource]] = field(default_factory=list)
     queue: list[tuple[int, int]] = field(default_factory=list)
 
     def step_done(self, layer: int, sequences: int, pieces: int, seconds: float) -> None:
@@ -180,6 +182,9 @@ class Recorder:
 
     def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
         self.left.append(sequence)
+
+    def sequence_reused(self, sequence: Sequence, source: ReuseSource) -> None:
+        self.reused.append((sequence, source))
 
     def queue_changed(self, waiting: int, running: int) -> None:
         self.queue.append((waiting, running))
@@ -221,6 +226,7 @@ def make_engine(
     clock: Callable[[], float] = lambda: 0.0,
     rule: ExitRule | None = None,
     shadows: Shadows | None = None,
+    reuse: Reuse | None = None,
     prepare: Callable[[], None] = lambda: None,
 ) -> Engine:
     """An engine that has not started; a request's own changes name a whole policy. rule: of learned policies."""
@@ -232,6 +238,7 @@ def make_engine(
         limits=limits,
         observer=observer or Recorder(),
         shadows=shadows,
+        reuse=reuse,
         prepare=prepare,
         clock=clock,
     )
