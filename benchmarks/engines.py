@@ -9,7 +9,7 @@ from pathlib import Path
 from service.assets import assets_of
 from service.data.readers import read_examples
 from service.engine.engine import Engine, EngineLimits
-from service.engine.reuse import ReuseSource
+from service.engine.reuse import Reuse, ReuseSource
 from service.engine.sequence import Sequence
 from service.executors.choose import make_executor
 from service.executors.executor import Executor
@@ -70,13 +70,17 @@ def executor_of(options: argparse.Namespace, stored: StoredModel) -> Executor:
     return make_executor(options.executor, stored.model, threads=options.threads)
 
 
-def start_engine(executor: Executor, in_force: PolicyInForce) -> Engine:
-    """Return a started engine on a model from `load`: its worker is the first thread to ask for a team."""
+def start_engine(executor: Executor, in_force: PolicyInForce, reuse: Reuse | None = None) -> Engine:
+    """Return a started engine on a model from `load`: its worker is the first thread to ask for a team.
+
+    Without `reuse` every text runs, also one that is asked for twice at a time.
+    """
     engine = Engine(
         ModelStepper(executor),
         policy=in_force,
         limits=EngineLimits(max_step_pieces=executor.max_step_pieces),
         observer=Silent(),
+        reuse=reuse,
         prepare=lambda: use_threads(available_cores()),
     )
     engine.start()

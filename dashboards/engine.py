@@ -179,6 +179,13 @@ def requests() -> Row:
         Query(per_second("ner_tokens_total"), "pieces"),
         unit="ops",
     )
+    reused = over_time(
+        "Answers used again",
+        "Sequences per second that ran no layer, since an equal one was under way or in the cache; the cache's memory.",
+        Query(per_second("ner_reused_sequences_total", by="source"), "{{source}}"),
+        Query(f"sum({series('ner_cache_bytes')})", "memory"),
+        unit="ops",
+    )
     entities = over_time(
         "Entities by label",
         "Entities answered per second. A label that vanishes says that the texts have changed, or the model.",
@@ -191,8 +198,9 @@ def requests() -> Row:
             Cell(endpoints, 8, 7),
             Cell(refused, 8, 7),
             Cell(abandoned, 8, 7),
-            Cell(on_the_right(throughput, "pieces", "ops"), 12, 7),
-            Cell(stacked(entities), 12, 7),
+            Cell(on_the_right(throughput, "pieces", "ops"), 8, 7),
+            Cell(on_the_right(reused, "memory", "bytes"), 8, 7),
+            Cell(stacked(entities), 8, 7),
         ],
     )
 

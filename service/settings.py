@@ -91,6 +91,12 @@ class Settings(BaseSettings):
         description="how long to go on answering after SIGTERM, while /readyz says 503 and a load balancer notices",
     )
 
+    cache_bytes: int = Field(
+        0,
+        ge=0,
+        description="most memory for answers that are kept, so that an equal sentence under the same policy is "
+        "answered at once; 0 keeps none. A keyed hash of the sentence is kept, never the text",
+    )
     shadow_fraction: float = Field(
         0.01,
         ge=0,

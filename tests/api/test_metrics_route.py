@@ -56,6 +56,8 @@ SERIES = {
     "ner_shadow_disagreement_bound": set(),
     "ner_entities_total": {"label"},
     "ner_engine_up": set(),
+    "ner_reused_sequences_total": {"source"},
+    "ner_cache_bytes": set(),
     "ner_engine_last_step_age_seconds": set(),
     "ner_build_info": {"version", "torch", "device", "dtype"},
 }
@@ -175,6 +177,18 @@ def test_a_request_moves_what_it_should(client: TestClient) -> None:
     for name in ("duration", "tokenize", "queue", "inference", "decode"):
         assert sample(client, f"ner_request_{name}_seconds_count") == 2
     assert sample(client, "ner_requests_running") == sample(client, "ner_requests_waiting") == 0
+
+
+def test_what_was_answered_before_runs_no_layer_and_is_counted_apart(start: Start) -> None:
+    client = start(cache_bytes=100_000)
+    answers = [client.post("/ner", json={"text": ENTITY_TEXT}).json() for _ in range(3)]
+    assert sample(client, "ner_sequences_total") == 1
+    assert sample(client, "ner_reused_sequences_total", source="cache") == 2
+    assert 0 < sample(client, "ner_cache_bytes") <= 100_000
+    for one in answers:
+        one.pop("timing_ms")
+    assert answers == [answers[0]] * 3
+    assert answers[0]["entities"]
 
 
 def test_the_histograms_of_a_step_count_every_layer_that_ran(client: TestClient) -> None:
