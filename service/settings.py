@@ -51,6 +51,12 @@ class Settings(BaseSettings):
     threads: int = Field(
         0, ge=0, description="processor threads of a CPU device; 0 takes as many as the cgroup's quota allows"
     )
+    processes: int = Field(
+        1,
+        ge=1,
+        description="serving processes on the one port, on a CPU device; they share the model's memory, the exit "
+        "policy, health and metrics, and divide threads, queues and caches among them",
+    )
 
     max_body_bytes: int = Field(
         2_000_000, ge=1, description="largest request body; it is kept whole in memory while it is read"

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service import __version__
+from service.api import health as wellbeing
 from service.api.errors import add_error_handlers, described
 from service.api.middleware import RequestMiddleware
 from service.api.routes import (
@@ -40,7 +41,11 @@ def create_app(service: Service) -> FastAPI:
         service.autopilot.start()
         if service.follower is not None:
             service.follower.start()
+        if service.link is not None:
+            service.link.start(lambda: wellbeing.described(service))
         yield
+        if service.link is not None:
+            service.link.close()
         if service.follower is not None:
             service.follower.close()
         service.autopilot.close()

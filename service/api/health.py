@@ -2,7 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Protocol
+
 from service.api.state import Service
+from service.processes.families import snapshot
+
+
+class Wellbeing(Protocol):
+    """Says how a service is, whether it is of one process or of several."""
+
+    def liveness(self) -> tuple[str, bool]:
+        """See `liveness` below."""
+
+    def readiness(self) -> tuple[str, bool]:
+        """See `readiness` below."""
+
+    def render_metrics(self) -> bytes:
+        """See `render_metrics` below."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfOneProcess:
+    """The wellbeing of a service that is one process."""
+
+    service: Service
+
+    def liveness(self) -> tuple[str, bool]:
+        """See Wellbeing."""
+        return liveness(self.service)
+
+    def readiness(self) -> tuple[str, bool]:
+        """See Wellbeing."""
+        return readiness(self.service)
+
+    def render_metrics(self) -> bytes:
+        """See Wellbeing."""
+        return render_metrics(self.service)
 
 
 def liveness(service: Service) -> tuple[str, bool]:
@@ -20,7 +56,22 @@ def readiness(service: Service) -> tuple[str, bool]:
 
 
 def render_metrics(service: Service) -> bytes:
-    """Return the metrics in Prometheus' text format, those included that change without an event."""
+    """Return the metrics in Prometheus' text format, of all serving processes if there are several."""
+    if service.link is not None:
+        return service.link.metrics()
+    update_metrics(service)
+    return service.metrics.render()
+
+
+def described(service: Service) -> dict[str, Any]:
+    """Return what a serving process tells the one that answers for all, see `service.processes.gatherer`."""
+    update_metrics(service)
+    families = snapshot(service.metrics.registry, service.metrics.across)
+    return {"liveness": liveness(service), "readiness": readiness(service), "families": families}
+
+
+def update_metrics(service: Service) -> None:
+    """Bring those metrics up to date that change without an event."""
     observed = service.policy.describe().observed.average_exit_layer
     disagreement = service.policy.disagreement()
     engine = service.engine
@@ -31,4 +82,3 @@ def render_metrics(service: Service) -> bytes:
         speedup_layers=service.config.num_layers / observed if observed else None,
         disagreement_bound=disagreement.interval[1] if disagreement.runs else None,
     )
-    return service.metrics.render()

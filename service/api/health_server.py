@@ -19,11 +19,11 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.connections import Connection, Connections
 from service.api.errors import error_body
-from service.api.health import liveness, readiness, render_metrics
+from service.api.health import Wellbeing
 from service.api.hosts import AllowedHosts, HostRefused, host_of
-from service.api.state import Service
 from service.metrics.http import HttpMetrics
 from service.metrics.series import Series
+from service.settings import Settings
 
 MAX_CONNECTIONS = 256
 MAX_BYTES = 1_000_000  # of unfinished requests
@@ -36,11 +36,10 @@ Answer = tuple[int, str, bytes]  # status, content type, body
 class HealthServer:
     """Answers GET and HEAD of /livez, /readyz, /health and /metrics, from `start` to `close`."""
 
-    def __init__(self, service: Service, sockets: Sequence[socket.socket]) -> None:
+    def __init__(self, wellbeing: Wellbeing, settings: Settings, sockets: Sequence[socket.socket]) -> None:
         """Prepare to listen on `sockets`, which are bound to one port."""
         self._sockets = sockets
         self.port: int = sockets[0].getsockname()[1]
-        settings = service.settings
         hosts = AllowedHosts([settings.host, *settings.allowed_hosts.split(",")])
         connections = Connections(
             HttpMetrics(Series(CollectorRegistry(), ""), ()),  # what comes here is not counted
@@ -49,7 +48,7 @@ class HealthServer:
             client_timeout_s=CLIENT_TIMEOUT_S,
         )
         config = uvicorn.Config(
-            partial(_answer, service, hosts),
+            partial(_answer, wellbeing, hosts),
             http=cast("Any", partial(Connection, connections)),
             loop="asyncio",  # which accepts all that wait in one turn
             interface="asgi3",
@@ -89,7 +88,7 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-async def _answer(service: Service, hosts: AllowedHosts, scope: Scope, receive: Receive, send: Send) -> None:
+async def _answer(wellbeing: Wellbeing, hosts: AllowedHosts, scope: Scope, receive: Receive, send: Send) -> None:
     """See ASGI."""
     answer_of = _ANSWERS.get(scope["path"])
     if (refused := _refused(hosts, scope)) is not None:
@@ -99,7 +98,7 @@ async def _answer(service: Service, hosts: AllowedHosts, scope: Scope, receive: 
     elif scope["method"] not in ("GET", "HEAD"):
         answered = _error(405, "MethodNotAllowed", "this port takes GET and HEAD alone")
     else:
-        answered = answer_of(service)
+        answered = answer_of(wellbeing)
     status, content_type, body = answered
     headers = [(b"content-type", content_type.encode()), (b"content-length", b"%d" % len(body))]
     if status == 405:
@@ -128,9 +127,9 @@ def _error(status: int, error_type: str, message: str) -> Answer:
     return status, "application/json", json.dumps(error_body(message, error_type, "")).encode()
 
 
-_ANSWERS: dict[str, Callable[[Service], Answer]] = {
-    "/livez": lambda service: _health(liveness(service)),
-    "/readyz": lambda service: _health(readiness(service)),
-    "/health": lambda service: _health(readiness(service)),
-    "/metrics": lambda service: (200, CONTENT_TYPE_LATEST, render_metrics(service)),
+_ANSWERS: dict[str, Callable[[Wellbeing], Answer]] = {
+    "/livez": lambda wellbeing: _health(wellbeing.liveness()),
+    "/readyz": lambda wellbeing: _health(wellbeing.readiness()),
+    "/health": lambda wellbeing: _health(wellbeing.readiness()),
+    "/metrics": lambda wellbeing: (200, CONTENT_TYPE_LATEST, wellbeing.render_metrics()),
 }

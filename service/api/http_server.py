@@ -11,7 +11,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -21,6 +21,7 @@ import uvicorn
 
 from service.api.app import create_app
 from service.api.connections import Connection, Connections
+from service.api.health import OfOneProcess
 from service.api.health_server import HealthServer
 from service.api.listening import cannot_listen, url_of
 from service.api.state import Service
@@ -34,8 +35,18 @@ SPARE_FILES = 64  # file descriptors for everything that is no connection
 class Server(uvicorn.Server):
     """uvicorn that logs when it is ready, limits its connections, and answers for a while after the first signal."""
 
-    def __init__(self, service: Service, process_started: float, health: Sequence[socket.socket] = ()) -> None:
-        """health: sockets bound to the port for health; none if there is no such port."""
+    def __init__(
+        self,
+        service: Service,
+        process_started: float,
+        health: Sequence[socket.socket] = (),
+        on_ready: Callable[[], None] | None = None,
+    ) -> None:
+        """health: sockets bound to the port for health; none if there is no such port.
+
+        on_ready: is called once requests are answered, instead of logging it.
+        """
+        self._on_ready = on_ready
         settings = service.settings
         self._service = service
         self._process_started = process_started
@@ -45,7 +56,7 @@ class Server(uvicorn.Server):
             max_bytes=settings.queue_bytes,
             client_timeout_s=settings.client_timeout_s,
         )
-        self._health = HealthServer(service, health) if health else None
+        self._health = HealthServer(OfOneProcess(service), settings, health) if health else None
         self._openings: set[asyncio.Task[Any]] = set()
         self._takes_waiting = False  # in this turn of the event loop
         config = uvicorn.Config(
@@ -81,6 +92,9 @@ class Server(uvicorn.Server):
             return
         if self._health is not None:
             self._health.start()
+        if self._on_ready is not None:
+            self._on_ready()
+            return
         port = self.servers[0].sockets[0].getsockname()[1]
         seconds = time.monotonic() - self._process_started
         data = {

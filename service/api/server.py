@@ -6,12 +6,14 @@ import gc
 import logging
 import os
 import platform
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import fastapi
 import torch
@@ -39,13 +41,15 @@ from service.logs import start_logging
 from service.metrics import Metrics
 from service.metrics.engine import EngineMetrics
 from service.models.device import available_cores, use_threads
-from service.models.store import find_model, load_model
+from service.models.store import StoredModel, find_model, load_model
 from service.policy.captured import CapturedPolicy
 from service.policy.follower import PolicyFollower, Pushes
 from service.policy.goals import Goals
 from service.policy.live import LivePolicy
 from service.policy.lock import StateLock
+from service.policy.shared_folder import SharedStateFolder
 from service.policy.store import PolicyStore, StateFolder
+from service.processes.link import Link
 from service.settings import Settings, read_settings
 from service.stepping.advance import run
 from service.stepping.inspection import inspect
@@ -59,6 +63,14 @@ SWITCH_INTERVAL_S = (
     0.001  # of threads that want the interpreter: the one for health waits for several switches a request
 )
 
+
+class Loaded(NamedTuple):
+    """A model, and what runs it."""
+
+    stored: StoredModel
+    executor: Executor
+
+
 WARM_UP_TEXTS = ("Warm up.", "Ada Lovelace worked with Charles Babbage in London. " * 4)
 
 
@@ -68,17 +80,26 @@ def serve(process_started: float) -> None:
     start_logging(settings.log_level, settings.log_format)
     if (workers := os.environ.get("WEB_CONCURRENCY", "").strip()) not in ("", "1"):
         raise BadInput(
-            f"WEB_CONCURRENCY is {workers!r}; expected one worker, since the exit policy and the metrics live in one "
-            "process per model and device: unset it, and start further instances on other ports instead, each with a "
-            "NER_STATE_DIR of its own"
+            f"WEB_CONCURRENCY is {workers!r}; expected one worker, since processes that are started in this way share "
+            "neither the exit policy nor the metrics: unset it, and set NER_PROCESSES instead"
         )
     with ExitStack() as held:
         sockets = [held.enter_context(bound) for bound in bind(settings.host, settings.port)]
         health = [held.enter_context(bound) for bound in bind_health(settings)]
         held.enter_context(_no_other_server(settings.state_dir))
+        if settings.processes > 1:
+            from service.processes.serving import serve_by_several  # which builds its services as here
+
+            serve_by_several(settings, process_started, sockets, health)
+            return
         service = build_service(settings)
-        _share_the_interpreter()
-        Server(service, process_started, health).run(sockets)
+        run_server(Server(service, process_started, health), service, sockets)
+
+
+def run_server(server: Server, service: Service, sockets: list[socket.socket]) -> None:
+    """Serve until a signal ends it. Raises EngineFailed if the engine did."""
+    _share_the_interpreter()
+    server.run(sockets)
     if service.engine.has_failed:
         raise EngineFailed("the engine failed too often, or hung, and the server ended; the log says which")
 
@@ -90,13 +111,22 @@ def _share_the_interpreter() -> None:
     gc.freeze()  # the model and what is around it stay; no collection need look at them again
 
 
-def build_service(settings: Settings) -> Service:
-    """Load the model and put everything together; the app starts the engine, which warms up first."""
-    threads = settings.threads or available_cores()
+def load(settings: Settings, threads: int) -> Loaded:
+    """Load the model, and get ready what runs it, by so many threads."""
     use_threads(1)  # OpenMP serves the first thread to ask for a team far better than others; this must be the worker
     stored = load_model(find_model(settings.model, settings.model_store))
+    return Loaded(stored, make_executor(settings.executor, stored.model, device=settings.device, threads=threads))
+
+
+def build_service(settings: Settings, loaded: Loaded | None = None, link: Link | None = None) -> Service:
+    """Load the model and put everything together; the app starts the engine, which warms up first.
+
+    loaded  the model, if it was loaded before
+    link    if this is one of several serving processes: to the one that answers for all
+    """
+    threads = settings.threads or available_cores()
+    stored, executor = loaded or load(settings, threads)
     config = stored.config
-    executor = make_executor(settings.executor, stored.model, device=settings.device, threads=threads)
     device = executor.describe()
     environment = {
         **device,
@@ -128,7 +158,7 @@ def build_service(settings: Settings) -> Service:
     metrics.engine.set_queue_capacity(settings.queue_texts)
     policy_observer = PolicyObserver(metrics.policy)
     try:
-        store, pushes = _policy_store(settings, stored.reference)
+        store, pushes = _policy_store(settings, stored.reference, is_one_of_several=link is not None)
         policy = LivePolicy(
             Goals.of(stored.reference, assets, calibration),
             store,
@@ -177,15 +207,19 @@ def build_service(settings: Settings) -> Service:
         autopilot,
         environment,
         PolicyFollower(policy, pushes) if pushes is not None else None,
+        link,
     )
 
 
-def _policy_store(settings: Settings, model: str) -> tuple[PolicyStore, Pushes | None]:
+def _policy_store(settings: Settings, model: str, *, is_one_of_several: bool) -> tuple[PolicyStore, Pushes | None]:
     """Return where the policy is kept and, if replicas share it, what tells of their changes; else None.
 
     Raises BadInput, and OSError for a state folder that cannot be used.
     """
     url = read_key("NER_POLICY_STORE", settings.policy_store, settings.policy_store_file)
+    if not url and is_one_of_several:
+        shared = SharedStateFolder.within(settings.state_dir, model)
+        return shared, shared
     if not url:
         return StateFolder.within(settings.state_dir, model), None
     try:

@@ -18,6 +18,7 @@ from service.metrics import Metrics
 from service.models.config import ModelConfig
 from service.policy.follower import PolicyFollower
 from service.policy.live import LivePolicy
+from service.processes.link import Link
 from service.settings import Settings
 from service.text.encoder import TextEncoder
 
@@ -48,6 +49,7 @@ class Service:
     card         the model's card, in Markdown
     environment  device, dtype, executor, threads and versions, as GET /info shows them
     follower     follows the policy that replicas share; None where this server has it for itself
+    link         to the process that answers for all serving processes; None where this is the only one
     is_draining  whether SIGTERM or SIGINT has come
     """
 
@@ -63,6 +65,7 @@ class Service:
     autopilot: Autopilot
     environment: dict[str, Any] = field(default_factory=dict)
     follower: PolicyFollower | None = None
+    link: Link | None = None
     cutter: Cutter = field(default_factory=Cutter)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     is_draining: bool = False

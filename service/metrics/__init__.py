@@ -33,6 +33,7 @@ class Metrics:
         self.http = HttpMetrics(series, entity_labels)
         self.engine = EngineMetrics(series, num_layers, exit_reasons)
         self.policy = PolicyMetrics(series)
+        self.across = series.across
 
     def render(self) -> bytes:
         """Return all series in Prometheus' text format."""

@@ -27,9 +27,9 @@ class EngineMetrics:
 
     def __init__(self, series: Series, num_layers: int, exit_reasons: Iterable[str]) -> None:
         """exit_reasons: the reasons for which sequences may leave; each has its counter from the start."""
-        self._running = series.gauge("ner_requests_running", "Requests whose first sequence has started")
-        self._waiting = series.gauge("ner_requests_waiting", "Requests admitted that have not started")
-        self._capacity = series.gauge("ner_queue_capacity", "Most texts that may wait and run")
+        self._running = series.gauge("ner_requests_running", "Requests whose first sequence has started", "sum")
+        self._waiting = series.gauge("ner_requests_waiting", "Requests admitted that have not started", "sum")
+        self._capacity = series.gauge("ner_queue_capacity", "Most texts that may wait and run", "sum")
 
         self._exit_layer = series.histogram(
             "ner_exit_layer",
@@ -61,7 +61,7 @@ class EngineMetrics:
         )
         for source in get_args(ReuseSource):
             self._reused(source)
-        self._cache_bytes = series.gauge("ner_cache_bytes", "Memory of the answers kept for equal sentences")
+        self._cache_bytes = series.gauge("ner_cache_bytes", "Memory of the answers kept for equal sentences", "sum")
 
         self._step_sequences = series.histogram(
             "ner_step_batch_sequences", "Sequences in a step", STEP_SEQUENCES_BUCKETS
@@ -73,7 +73,7 @@ class EngineMetrics:
         self._shadow_disagreements = series.counter(
             "ner_shadow_disagreements", "Of these, the ones with other entities at full depth"
         )
-        self._up = series.gauge("ner_engine_up", "1 while the engine can make progress")
+        self._up = series.gauge("ner_engine_up", "1 while the engine can make progress", "min")
         self._step_age = series.gauge("ner_engine_last_step_age_seconds", "Age of the step that is running, else 0")
 
     def set_queue_capacity(self, texts: int) -> None:

@@ -24,7 +24,7 @@ class HttpMetrics:
         self._timed_out = series.counter("ner_requests_timed_out", "Requests whose time limit passed")
         self._left = series.counter("ner_requests_client_left", "Requests whose client left first")
 
-        self._connections = series.gauge("ner_connections", "Open connections")
+        self._connections = series.gauge("ner_connections", "Open connections", "sum")
         self._refused_connections = series.counters("ner_connections_refused", "Connections cut off", "reason")
         for reason in ("crowded", "slow", "malformed", "head_too_large"):
             self._refused_connections(reason)

@@ -30,7 +30,9 @@ class PolicyMetrics:
             for field, text in _EXPECTED.items()
         }
         self._info = series.facts("ner_exit_policy_info", "The strategy in force", "strategy", "measure")
-        self._changes = series.counters("ner_exit_policy_changes", "Changes of the policy", "source")
+        self._changes = series.counters(
+            "ner_exit_policy_changes", "Changes of the policy", "source", across="max"
+        )  # every process follows every change
         for source in ("api", "autopilot"):
             self._changes(source)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import cache, partial
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -14,28 +15,39 @@ SECONDS_BUCKETS = (
 )
 
 
+Across = Literal["sum", "max", "min"]
+
+
 class Series:
     """Makes the series of one model."""
 
     def __init__(self, registry: CollectorRegistry, model_name: str) -> None:
         self.registry = registry
         self.model_name = model_name
+        self.across: dict[str, Across] = {}
+        """How the series of several processes are put together, by family, where they do not add up."""
 
     def counter(self, name: str, text: str) -> Counter:
         """Return one counter; `text` is its help text, here and below."""
         return self.counters(name, text)()
 
-    def counters(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:
-        """Return a function from the labels' values to their counter, which it makes when it is first asked for."""
+    def counters(self, name: str, text: str, *labels: str, across: Across = "sum") -> Callable[..., Counter]:
+        """Return a function from the labels' values to their counter, which it makes when it is first asked for.
+
+        across: how the counters of several processes are put together, here and below
+        """
+        self.across[name] = across
         family = Counter(name, text, ("model_name", *labels), registry=self.registry)
         return cache(partial(family.labels, self.model_name))  # labels have few values
 
-    def gauge(self, name: str, text: str) -> Gauge:
+    def gauge(self, name: str, text: str, across: Across = "max") -> Gauge:
         """Return one gauge, at 0."""
+        self.across[name] = across
         return Gauge(name, text, ("model_name",), registry=self.registry).labels(self.model_name)
 
     def facts(self, name: str, text: str, *labels: str) -> Gauge:
         """Return a gauge that states facts in its labels; the caller gives it `model_name`, too, and the value 1."""
+        self.across[name] = "max"
         return Gauge(name, text, ("model_name", *labels), registry=self.registry)
 
     def histogram(self, name: str, text: str, buckets: Iterable[float]) -> Histogram:

@@ -9,7 +9,7 @@ import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol, Self, get_args
 from urllib.parse import quote
 
 from service.errors import BadInput, ServiceError
@@ -77,7 +77,7 @@ class StateFolder:
         self._model = model
 
     @classmethod
-    def within(cls, state_dir: Path, model: str) -> StateFolder:
+    def within(cls, state_dir: Path, model: str) -> Self:
         """Return the store of a model in a server's state folder, where every model has a folder of its own.
 
         Earlier versions kept one file for all models: it is moved to the folder of the model that it names, or of
