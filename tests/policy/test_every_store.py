@@ -12,6 +12,7 @@ from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.policy.goals import Goals, Objective
 from service.policy.live import LivePolicy
+from service.policy.shared_folder import SharedStateFolder
 from service.policy.store import PolicyStore, StateFolder
 from service.policy.versions import HistoryEntry
 from tests.policy.live_ import change, minutes, record
@@ -22,11 +23,13 @@ SECOND = HistoryEntry(2, "later", "api", "Åda ✓", FIRST.after, record(Budgete
 Open = Callable[[], PolicyStore]
 
 
-@pytest.fixture(params=["folder", pytest.param("redis", marks=needs_redis)])
+@pytest.fixture(params=["folder", "shared folder", pytest.param("redis", marks=needs_redis)])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     """Opens one and the same store, as one process after another does."""
     if request.param == "folder":
         return lambda: StateFolder(tmp_path, "tiny@1")
+    if request.param == "shared folder":
+        return lambda: SharedStateFolder(tmp_path, "tiny@1")
     replicas: Replicas = request.getfixturevalue("replicas")
     return replicas.store
 
