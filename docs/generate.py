@@ -23,6 +23,7 @@ UNITS = {
     "texts": "texts",
     "tokens": "word pieces",
     "connections": "connections",
+    "processes": "processes",
     "threads": "threads",
     "ms": "milliseconds",
     "s": "seconds",
@@ -42,7 +43,7 @@ OTHER_VARIABLES = {
     "LOAD_PEAK_RATE": "Compose, `--profile load`: requests a second at the dinner hour, 60 by default",
     "TORCH_INDEX_URL": "`make` and image builds: where PyTorch comes from; its CPU build by default",
     "NER_E2E_REQUIRE_DOCKER": "`make e2e`: with 1, a machine without a Docker engine is a failure",
-    "WEB_CONCURRENCY": "a start with more than 1 is refused: one process serves one model on one device",
+    "WEB_CONCURRENCY": "a start with more than 1 is refused: see `NER_PROCESSES`",
 }
 """Variables that are not read by Settings: who reads each one, and what for."""
 

@@ -209,9 +209,10 @@ def test_the_control_law_is_pure() -> None:
     }
 
 
-def test_only_the_command_line_and_the_api_read_settings() -> None:
+def test_only_the_command_line_and_what_starts_the_api_read_settings() -> None:
     readers = {module for module, targets in imports().items() if any(is_in(t, "service.settings") for t in targets)}
-    assert {name for name in readers if name != "service.__main__" and not is_in(name, "service.api")} == set()
+    starts = ("service.__main__", "service.api", "service.processes")
+    assert {name for name in readers if not any(is_in(name, start) for start in starts)} == set()
 
 
 def test_the_command_that_asks_knows_the_server_by_its_client_alone() -> None:

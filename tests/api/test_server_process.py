@@ -337,7 +337,7 @@ def test_several_workers_are_refused_in_one_line(starts: Starts) -> None:
     assert code == 2
     (line,) = log.splitlines()
     assert line.startswith("error: WEB_CONCURRENCY is '2'")
-    assert "other ports" in line
+    assert "set NER_PROCESSES" in line
 
 
 @pytest.fixture
