@@ -74,7 +74,7 @@ def serve_by_several(
         def serve(own: list[socket.socket]) -> None:
             close_but(own)
             service = build_service(share, _of_own_threads(share, loaded), Link(path))
-            server = Server(service, process_started, on_ready=partial(os.write, ready, b"."))
+            server = Server(service, process_started, on_ready=lambda: _tell(ready))
             run_server(server, service, own)
 
         def gather() -> None:
@@ -115,6 +115,10 @@ def _listening(addresses: Sequence[tuple[int, tuple[object, ...]]]) -> list[sock
         one.bind(address)
         bound.append(one)
     return bound
+
+
+def _tell(pipe: int) -> None:
+    os.write(pipe, b".")
 
 
 class _Announcement:
