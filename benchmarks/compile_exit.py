@@ -24,7 +24,7 @@ ALIGNED = ("*bf16", "*fp32", "*i32")  # the others lie end to end in one array
 # types of a kernel's parameters, in their order
 PROJECT = "*bf16 *i64 *i64 *i64 *bf16 *bf16 *fp32 *fp32 *fp32 *fp32 *fp32 i32 i32"
 SCORE = "*fp32 *fp32 *fp32 *fp32 *i64 *i64 *i32 *fp32 *fp32 *fp32 i32 i32 i32 i32"
-FINISH = "*fp32 *i32 *fp32 *i64 *i64 *i64 *i64 *fp32 i32 i32"
+FINISH = "*fp32 *i32 *fp32 *i64 *i64 *fp32 i32 i32"
 
 
 def kernels(rank: int, reach: int) -> dict[str, tuple[str, str, dict[str, int]]]:

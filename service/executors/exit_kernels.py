@@ -180,7 +180,7 @@ def score(
 
 @triton.jit(
     do_not_specialize=["tiles", "tiles_of_last"],
-    do_not_specialize_on_alignment=["word_starts", "cell_starts", "first_word", "last_word"],
+    do_not_specialize_on_alignment=["word_starts", "cell_starts"],
 )
 def finish(
     parts,  # as `score` leaves it
@@ -188,8 +188,6 @@ def finish(
     best_log_prob,
     word_starts,  # (sequences + 1,) int64
     cell_starts,  # (sequences + 1,) int64
-    first_word,  # (cells,) int64, counted within the sequence
-    last_word,  # (cells,) int64
     found,  # result: (sequences, 6) figures of SUMMARY, (sequences,) numbers of candidates, (words, 4) candidates
     tiles,  # of a sequence in `parts`
     tiles_of_last,
@@ -225,12 +223,32 @@ def finish(
         place = position + tl.cumsum(one, axis=0) - 1
         has_room = is_candidate & (place < count)
         row = rows + place * FLOATS_OF_A_CANDIDATE
-        tl.store(row, tl.load(first_word + origin + cell, mask=has_room, other=0).to(tl.float32), mask=has_room)
-        tl.store(row + 1, tl.load(last_word + origin + cell, mask=has_room, other=0).to(tl.float32), mask=has_room)
+        first = _first_word(cell, count)
+        tl.store(row, first.to(tl.float32), mask=has_room)
+        tl.store(row + 1, (cell - _cells_before(first, count) + first).to(tl.float32), mask=has_room)
         tl.store(row + 2, label.to(tl.float32), mask=has_room)
         tl.store(row + 3, tl.load(best_log_prob + origin + cell, mask=has_room, other=0.0), mask=has_room)
         position += tl.sum(one, axis=0)
     tl.store(found + sequences * 6 + sequence, position.to(tl.float32))
+
+
+@triton.jit
+def _cells_before(first, count):
+    """How many cells lie before those of a first word."""
+    return first * count - first * (first - 1) // 2
+
+
+@triton.jit
+def _first_word(cell, count):
+    """The first word of a cell: the root of `_cells_before`, which rounding may miss by one.
+
+    Up to 2,047 words what the square root is taken of is exact in float32.
+    """
+    ends = (2 * count + 1).to(tl.float32)
+    root = tl.sqrt(tl.maximum(ends * ends - 8.0 * cell.to(tl.float32), 0.0))
+    first = ((ends - root) * 0.5).to(tl.int32)
+    first = tl.where(_cells_before(first, count) > cell, first - 1, first)
+    return tl.where(_cells_before(first + 1, count) <= cell, first + 1, first)
 
 
 @triton.jit

@@ -66,6 +66,8 @@ def test_without_a_gpu_it_names_what_was_not_run_the_most_important_first(
     shapes = {(size, batch, pieces) for size in ("base", "minilm") for batch in (1, 64) for pieces in (32, 128)}
     for what in ("engine", "layers and exits", *PEERS):
         assert {(row["size"], row["batch"], row["pieces"]) for row in told if row["what"] == what} == shapes
+    names = [row["what"] for row in told]
+    assert names.index(PEERS[2]) < names.index("kernels") < names.index("layers and exits")
     assert told[-1] == {"what": "tests"}
 
 
@@ -83,6 +85,11 @@ def test_a_rehearsal_goes_through_all_of_it_but_what_needs_a_card(
     assert not any("not run" in row for row in rows)
     (engine, _) = (row for row in rows if row["what"] == "engine")
     assert engine["full depth"]["texts_per_s"] > 0 and engine["leaving after layer 2"]["median_ms"] > 0
+    assert all(row["full depth"]["top"] == [] for row in rows if row["what"] == "kernels")  # no card, no kernel
+
+
+def test_the_graphs_of_an_executor_are_counted() -> None:
+    assert gpu.of_graphs(EagerExecutor(tiny_model(), torch.device("cpu"))) == {}
 
 
 def test_both_sides_of_the_agreement_run_the_same_model() -> None:
