@@ -39,8 +39,8 @@ import numpy as np
 import torch
 
 from benchmarks.engines import PolicyInForce, draw_texts, load, policies_of, start_engine
-from benchmarks.gpu_kernels import kernel_by_kernel
 from benchmarks.exit_cost import VOCABULARY, measure, random_model, random_sequence
+from benchmarks.gpu_kernels import kernel_by_kernel
 from service.engine.engine import Engine
 from service.engine.sequence import Request
 from service.executors.choose import make_executor

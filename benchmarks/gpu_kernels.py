@@ -1,4 +1,4 @@
-"""What a GPU does in some work, kernel by kernel, and what the host asks of it for that; `benchmarks.gpu` writes it down."""
+"""What a GPU does in some work, kernel by kernel, and what the host asks of it; `benchmarks.gpu` writes it down."""
 
 from __future__ import annotations
 

@@ -87,22 +87,18 @@ def laid_out(kind: Kind, inputs: Sequence[SequenceInput], before: Sequence[IntAr
     _bound(places["cu_seqlens"].view(np.int32)[: kind.bucket.sequences + 1], lengths)
     _bound(places["word_starts"], words)
     _bound(places["cell_starts"], list(map(num_cells, words)))
-    columns: dict[str, Sequence[IntArray]] = {"before": before, "after": [after]}
+    rows, starts = len(after), np.cumsum(lengths) - lengths
+    places["after"][:rows] = after
     if kind.first == 1:
-        columns |= {
-            "piece_ids": [one.piece_ids for one in inputs],
-            "shape_ids": [one.shape_ids for one in inputs],
-            "positions": [np.arange(length) for length in lengths],
-        }
+        np.concatenate([one.piece_ids for one in inputs], out=places["piece_ids"][:rows])
+        np.concatenate([one.shape_ids for one in inputs], out=places["shape_ids"][:rows])
+        places["positions"][:rows] = np.arange(rows) - np.repeat(starts, lengths)
+    else:
+        np.concatenate(before, out=places["before"][:rows])
     if kind.with_exit:
-        starts = list(accumulate(lengths, initial=0))
-        columns |= {
-            "first_piece": [one.first_piece + start for one, start in zip(inputs, starts, strict=False)],
-            "last_piece": [one.last_piece + start for one, start in zip(inputs, starts, strict=False)],
-        }
-    for name in kind.columns:
-        parts = columns[name]
-        np.concatenate(parts, out=places[name][: sum(map(len, parts))])
+        shift = np.repeat(starts, words)
+        places["first_piece"][: len(shift)] = np.concatenate([one.first_piece for one in inputs]) + shift
+        places["last_piece"][: len(shift)] = np.concatenate([one.last_piece for one in inputs]) + shift
     return told
 
 

@@ -103,19 +103,21 @@ class Gpu:
         there[: len(told)].copy_(torch.from_numpy(told).pin_memory(), non_blocking=True)
 
     def record(self, work: Work) -> Work:
-        """Record what some work asks of the device as a CUDA graph, without doing it; -> what replays it.
+        """Record what some work asks of the device as a CUDA graph; -> what replays it.
 
-        Raises RuntimeError where the work cannot be recorded. It must have been done before: what is compiled, loaded
-        and reserved on the first call cannot be while a graph is recorded.
+        The work is done once before, which must change nothing: what a thread and a stream compile, load and reserve on
+        their first call cannot be while a graph is recorded. Raises RuntimeError where the work cannot be recorded.
         """
-        graph = torch.cuda.CUDAGraph()
-        self._aside.wait_stream(torch.cuda.current_stream(self.device))
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        self._aside.wait_stream(here)
         with torch.cuda.stream(self._aside):
+            work()
             graph.capture_begin(pool=self._of_graphs, capture_error_mode="thread_local")
             try:
                 work()
             finally:
                 graph.capture_end()
+        here.wait_stream(self._aside)
         return graph.replay
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, active: Ragged, rows: Ragged) -> Tensor:

@@ -1,7 +1,8 @@
 """An exit on a GPU in three kernels, written in Triton: `project`, `score` and `finish`, in this order.
 
 `triton_exit` lays out what they read and write, and launches them. No tile depends on the number of rows, sequences or
-words of a step, and nothing is added up in an order that does, so a sequence has the same bits in every batch.
+words of a step, and nothing is added up in an order that does, so a sequence has the same bits in every batch. There may
+be sequences without words, of which nothing is found, so that a step can be filled up.
 
 Triton compiles a kernel anew for numbers that are 1 or a multiple of 16, and for addresses that are aligned. What
 differs from step to step is excepted from that: counts, and the arrays of int64, which lie end to end in one.
@@ -76,7 +77,7 @@ def project(
         tl.store(projected + word * RANK + rank[None, :], projection, mask=is_word[:, None])
         tl.store(linear + word * LABELS + label[None, :], scores, mask=is_word[:, None])
         context += tl.sum(tl.where(is_word[:, None], of_context, 0.0), axis=0)
-    context = context / count + tl.load(constant + side * columns + RANK + rank)
+    context = context / tl.maximum(count, 1) + tl.load(constant + side * columns + RANK + rank)
     tl.debug_barrier()  # what one thread wrote to `projected`, others read
     for begin in range(0, count, ROWS):
         row = begin + tl.arange(0, ROWS)
@@ -209,7 +210,7 @@ def finish(
             sums += part.to(tl.float64)
             largest = tl.maximum(largest, part)
     is_mean, is_sum = (figure == 1) | (figure == 2), figure == 3
-    means = (sums / cells.to(tl.float64)).to(tl.float32)
+    means = (sums / tl.maximum(cells, 1).to(tl.float64)).to(tl.float32)
     figures = tl.where(is_mean, means, tl.where(is_sum, sums.to(tl.float32), largest))
     tl.store(found + sequence * 6 + figure, figures, mask=figure < 6)
     rows = found + sequences * 7 + start * FLOATS_OF_A_CANDIDATE

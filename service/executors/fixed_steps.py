@@ -44,7 +44,8 @@ class Memory(Protocol):
 
     fixed   reserves memory for good: its shape and kind, with no values yet
     fill    copies numbers from the host to the beginning of such memory; the host does not wait
-    record  takes work down as a graph, without doing it; -> what replays it. Raises RuntimeError where that fails
+    record  takes work down as a graph; -> what replays it. It may do the work meanwhile, which changes nothing where it
+            was done before. Raises RuntimeError where it cannot be recorded
     send    copies to new memory
     """
 

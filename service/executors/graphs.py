@@ -1,7 +1,6 @@
 """Runs work by replaying its recording: as it is when it is met first, recorded the second time, then replayed.
 
-What is met once is not worth recording, and its first run is the warm-up that a recording needs: kernels are compiled
-and libraries have their memory. What is recorded, and how, is for the caller to say.
+What is met once is not worth recording. What is recorded, and how, is for the caller to say.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Graphs:
     """Recordings of work, by key."""
 
     def __init__(self, record: Callable[[Work], Work]) -> None:
-        """record: takes work down without doing it; -> what does it. Where it raises RuntimeError, nothing is lost."""
+        """record: takes work down; -> what does it. It may do it meanwhile, and raise RuntimeError."""
         self._record = record
         self._seen: set[Hashable] = set()
         self._replays: OrderedDict[Hashable, Work] = OrderedDict()
@@ -40,7 +39,10 @@ class Graphs:
         self.has_failed = False  # then nothing is recorded any more
 
     def run(self, key: Hashable, work: Work) -> None:
-        """Do some work. Under the same key it is the same work every time, on the same memory."""
+        """Do some work. Under the same key it is the same work every time, on the same memory.
+
+        It may be done twice: it reads nothing that it has written.
+        """
         replay = self._recording(key, work)
         if replay is None:
             self._seen.add(key)

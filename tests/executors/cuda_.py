@@ -70,6 +70,7 @@ class StandIn:
 
     def record(self, work: Work) -> Work:
         self.recorded += 1
+        work()
         return work
 
     def _forget_results(self) -> None:
@@ -138,6 +139,13 @@ class ExitsByPyTorch:
         if found.table is not None:
             found.table[: len(table)] = table
         return found
+
+
+def forget(executor: CudaExecutor) -> None:
+    """Fill all rows of the pool that no state has with NaN."""
+    assert executor.fixed_steps is not None
+    pool = executor.fixed_steps.pool
+    pool.rows[torch.from_numpy(pool.free).to(pool.rows.device)] = torch.nan
 
 
 def on_stand_in(

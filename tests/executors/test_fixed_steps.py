@@ -20,20 +20,13 @@ from service.models.multi_exit import MultiExitModel
 from service.stepping.advance import run
 from service.stepping.passage import Passage
 from service.text.types import SequenceInput
-from tests.executors.cuda_ import ExitsByPyTorch, StandIn, on_recording_stand_in, on_stand_in
+from tests.executors.cuda_ import ExitsByPyTorch, StandIn, forget, on_recording_stand_in, on_stand_in
 from tests.executors.executors_ import CONFIGS, readings_of, shared_model
 from tests.models_ import eager, random_sequences, tiny_model
 
 INPUTS = random_sequences((5, 1, 17, 9, 9, 2))
 CLOSE = 0.03  # of log-probabilities: products of bfloat16 over other numbers of rows are rounded otherwise
 KINDS = ["as shipped", "reach 1, first pieces", "no reach", "low rank", "ALBERT", "RoBERTa", "DistilBERT"]
-
-
-def forget(executor: CudaExecutor) -> None:
-    """Fill all rows of the pool that no state has with NaN."""
-    assert executor.fixed_steps is not None
-    pool = executor.fixed_steps.pool
-    pool.rows[torch.from_numpy(pool.free)] = torch.nan
 
 
 def sure_model() -> MultiExitModel:
