@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from service.executors import triton_exit
+from service.executors import triton_exit, triton_norm
 from service.executors.buckets import ROWS
 from service.executors.executor import State
 from service.executors.fixed_steps import Done, Exits, FixedSteps
@@ -44,6 +44,7 @@ from service.spans.types import FloatArray, IntArray
 from service.text.types import SequenceInput
 
 Attend = Callable[[Tensor, Tensor, Tensor, Ragged, Ragged], Tensor]
+AddNorm = Callable[..., Tensor]
 _OLDEST = (8, 0)  # compute capability that PyTorch's flash attention needs
 _CPU = torch.device("cpu")
 
@@ -69,8 +70,9 @@ class Gpu:
 
         self.device, self.name = device, torch.cuda.get_device_name(device)
         self._varlen_attn = in_one_split(varlen_attn)
+        self.add_norm: AddNorm = triton_norm.add_norm  # for models whose exits are kernels
         self._arrived = torch.cuda.Event()
-        self._aside = torch.cuda.Stream(device)  # what goes there while a graph is recorded is not done
+        self._aside = torch.cuda.Stream(device)  # where graphs are recorded
         self._of_graphs = torch.cuda.graph_pool_handle()  # memory that all graphs work in: one is replayed at a time
 
     def exits_of(self, model: MultiExitModel) -> Exits | None:
@@ -112,12 +114,13 @@ class Gpu:
         self._aside.wait_stream(here)
         with torch.cuda.stream(self._aside):
             work()
+        here.wait_stream(self._aside)
+        with torch.cuda.stream(self._aside):
             graph.capture_begin(pool=self._of_graphs, capture_error_mode="thread_local")
             try:
                 work()
             finally:
                 graph.capture_end()
-        here.wait_stream(self._aside)
         return graph.replay
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, active: Ragged, rows: Ragged) -> Tensor:
@@ -159,6 +162,8 @@ class CudaExecutor(PyTorchExecutor):
         for layer in model.encoder.layers:
             padded = cast("SelfAttention", layer.attention)
             layer.attention = _PackedAttention(padded, model.config.encoder.num_heads, gpu.attend)
+            if self._exits is not None:
+                layer.add_norm = gpu.add_norm
         model.to(gpu.device)
         model.encoder.layers.to(dtype)
         super().__init__(model, dtype)

@@ -1,8 +1,8 @@
 """An exit on a GPU in three kernels, written in Triton: `project`, `score` and `finish`, in this order.
 
 `triton_exit` lays out what they read and write, and launches them. No tile depends on the number of rows, sequences or
-words of a step, and nothing is added up in an order that does, so a sequence has the same bits in every batch. There may
-be sequences without words, of which nothing is found, so that a step can be filled up.
+words of a step, and nothing is added up in an order that does, so a sequence has the same bits in every batch. Of
+sequences without words, by which a step is filled up, nothing is found.
 
 Triton compiles a kernel anew for numbers that are 1 or a multiple of 16, and for addresses that are aligned. What
 differs from step to step is excepted from that: counts, and the arrays of int64, which lie end to end in one.

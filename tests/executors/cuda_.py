@@ -19,6 +19,7 @@ from service.executors.fixed_steps import Exits
 from service.executors.graphs import Work
 from service.executors.triton_exit import Found
 from service.exits.reading import Reading
+from service.models.encoder import add_norm
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, Ragged
 from service.spans.types import FloatArray, IntArray
@@ -36,8 +37,11 @@ class StandIn:
 
     name = "stand-in"
 
-    def __init__(self, exits: Callable[[MultiExitModel], Exits] | None = None) -> None:
+    def __init__(
+        self, exits: Callable[[MultiExitModel], Exits] | None = None, add_norm: Callable[..., Tensor] = add_norm
+    ) -> None:
         """exits: makes those of a model; None: they have no kernels, so that steps are launched kernel by kernel."""
+        self.add_norm = add_norm
         self.device = torch.device("cpu")
         self.sent = self.fetched = self.recorded = 0
         self._exits = exits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -102,6 +103,12 @@ def test_everybody_leaves_after_the_layer_that_is_said() -> None:
     executor = EagerExecutor(tiny_model(), torch.device("cpu"))
     passages = [Passage(one, policy) for one in random_sequences((5, 1, 9))]
     assert [passage.layer for passage in run(executor, passages)] == [2] * 3
+
+
+def test_no_benchmark_hides_a_module_of_the_standard_library() -> None:
+    """Whoever runs one as a file has its folder searched first: PyTorch's profiler would import ours as `profile`."""
+    names = {file.stem for file in Path(gpu.__file__).parent.glob("*.py")}
+    assert "gpu" in names and not names & sys.stdlib_module_names
 
 
 def test_the_tests_that_it_runs_are_there_and_its_largest_batch_is_one_step() -> None:

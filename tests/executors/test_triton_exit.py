@@ -17,10 +17,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from service.executors import triton_norm
 from service.executors.cuda import CudaExecutor, Gpu
 from service.executors.triton_exit import FIRST, LAST, Found, TritonExit, reason_against
 from service.exits.reading import Reading
 from service.models.config import ExitConfig, ModelConfig
+from service.models.encoder import add_norm
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, pack
 from service.spans.table import SUMMARY, cell_words, num_cells
@@ -155,7 +157,7 @@ def device() -> Gpu | StandIn:
     """The GPU where there is one: Triton compiles there, and a compiled kernel cannot read the CPU's memory."""
     if DEVICE.type == "cuda":
         return Gpu(DEVICE)
-    return StandIn(lambda model: TritonExit(model, DEVICE))
+    return StandIn(lambda model: TritonExit(model, DEVICE), triton_norm.add_norm)
 
 
 @needs_triton
@@ -196,6 +198,24 @@ for name in ("project", "score", "finish"):
     assert all(is_free == "True" for name, _, is_free in rows if name in integers)
 
 
+@needs_triton
+@pytest.mark.parametrize("with_gain", [True, False])
+@pytest.mark.parametrize("width", [48, 768])
+def test_a_residual_and_its_norm_are_what_float64_makes_of_them(width: int, with_gain: bool) -> None:
+    norm = torch.nn.LayerNorm(width, eps=1e-12, device=DEVICE, dtype=torch.bfloat16).requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    draw = [torch.randn(size, generator=generator).bfloat16().to(DEVICE) for size in (width, width, (5, width))]
+    norm.weight.copy_(draw[0])
+    norm.bias.copy_(draw[1])
+    one, other = draw[2], 3 * draw[2].flip(0) + 1
+    found = triton_norm.add_norm(one, other, norm, with_gain=with_gain)
+    expected = add_norm(one.double(), other.double(), norm.double(), with_gain=with_gain)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=1e-4)
+    alone = triton_norm.add_norm(one[1:2], other[1:2], norm.bfloat16(), with_gain=with_gain)
+    assert torch.equal(alone, found[1:2])
+
+
 def with_exits(**fields: int | str) -> ModelConfig:
     return kernel_config(exits=replace(ExitConfig(rank=32), **fields))
 
@@ -216,5 +236,7 @@ def test_every_kernel_compiles_for_an_h100_without_spilling_registers() -> None:
     command = [sys.executable, "-m", "benchmarks.compile_exit", "--capability", "90"]
     told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300).stdout
     rows = [json.loads(line) for line in told.splitlines()]
-    assert [row["kernel"] for row in rows] == ["project", "score", "score with its table", "finish"]
-    assert [row["spill_bytes"] for row in rows] == [0] * 4
+    assert [row["kernel"] for row in rows] == [
+        *("project", "score", "score with its table", "finish", "add_norm", "add_norm without its gain")
+    ]
+    assert [row["spill_bytes"] for row in rows] == [0] * 6
