@@ -1,4 +1,4 @@
-"""Compiles the kernels of an exit for a GPU that need not be here, and tells registers, spills and shared memory.
+"""Compiles the kernels of exits and layers for a GPU that need not be here: registers, spills and shared memory.
 
     python -m benchmarks.compile_exit
 
@@ -16,15 +16,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from service.executors.triton_exit import CELLS, DEPTH, FIRST, LAST, ROWS, WARPS
+from service.executors import triton_norm
+from service.executors.triton_exit import CELLS, DEPTH, FIRST, LAST, ROWS
+from service.executors.triton_exit import WARPS as WARPS_OF_EXITS
 from service.models.config import ExitConfig
 
+WIDTH, BLOCK = 768, 1_024  # of BERT-base
 LABELS = 16  # as a side of a tile: all models with up to 16
+WARPS = {**WARPS_OF_EXITS, "add_norm": triton_norm.WARPS}
 ALIGNED = ("*bf16", "*fp32", "*i32")  # the others lie end to end in one array
 # types of a kernel's parameters, in their order
 PROJECT = "*bf16 *i64 *i64 *i64 *bf16 *bf16 *fp32 *fp32 *fp32 *fp32 *fp32 i32 i32"
 SCORE = "*fp32 *fp32 *fp32 *fp32 *i64 *i64 *i32 *fp32 *fp32 *fp32 i32 i32 i32 i32"
-FINISH = "*fp32 *i32 *fp32 *i64 *i64 *i64 *i64 *fp32 i32 i32"
+NORM = "*bf16 *bf16 *bf16 *bf16 *bf16 fp32"
+FINISH = "*fp32 *i32 *fp32 *i64 *i64 *fp32 i32 i32"
 
 
 def kernels(rank: int, reach: int) -> dict[str, tuple[str, str, dict[str, int]]]:
@@ -36,6 +41,8 @@ def kernels(rank: int, reach: int) -> dict[str, tuple[str, str, dict[str, int]]]
         "score": ("score", SCORE, {**score, "WITH_TABLE": False}),
         "score with its table": ("score", SCORE, {**score, "WITH_TABLE": True}),
         "finish": ("finish", FINISH, {"FIRST": FIRST, "LAST": LAST, "CELLS": CELLS}),
+        "add_norm": ("add_norm", NORM, {"WIDTH": WIDTH, "BLOCK": BLOCK, "WITH_GAIN": True}),
+        "add_norm without its gain": ("add_norm", NORM, {"WIDTH": WIDTH, "BLOCK": BLOCK, "WITH_GAIN": False}),
     }
 
 
@@ -45,9 +52,9 @@ def compile_kernel(name: str, types: str, constants: dict[str, int], capability:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from service.executors import exit_kernels
+    from service.executors import exit_kernels, norm_kernel
 
-    kernel = getattr(exit_kernels, name)
+    kernel = getattr(norm_kernel if name == "add_norm" else exit_kernels, name)
     given = types.split()
     signature = dict(zip(kernel.arg_names, [*given, *("constexpr" for _ in constants)], strict=True))
     aligned = {(place,): [["tt.divisibility", 16]] for place, kind in enumerate(given) if kind in ALIGNED}

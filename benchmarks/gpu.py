@@ -10,7 +10,10 @@ depth, and with everybody leaving after layer 2 by a learned rule that is made t
 classifier of Transformers in bfloat16 with SDPA: as it is, in a CUDA graph, and compiled with mode reduce-overhead. All
 copy what they are asked to the device, and what they find back. Times are medians.
 
-Then come layers and exits alone, a trained model if one is named, and the tests that need a GPU. A result is a line of
+After the two shapes that matter most, one peer is compiled, and PyTorch's profiler looks at ours kernel by kernel; then
+come the other shapes, layers and exits alone, a trained model if one is named, the other compiled peers, and the tests
+that need a GPU. Of the CUDA graphs it tells how often a step was replayed, what recording them took, and how much
+memory of the card is gone. A result is a line of
 JSON, written as soon as it is known; what fails is a line with its error, and the next goes on; what the budget has no
 room for is a line that says "not run". Without a GPU nothing is measured; `--rehearse` goes through it on a CPU with
 tiny models: its times say nothing, and a CUDA graph fails there.
@@ -26,7 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,9 +40,11 @@ import torch
 
 from benchmarks.engines import PolicyInForce, draw_texts, load, policies_of, start_engine
 from benchmarks.exit_cost import VOCABULARY, measure, random_model, random_sequence
+from benchmarks.gpu_kernels import kernel_by_kernel
 from service.engine.engine import Engine
 from service.engine.sequence import Request
 from service.executors.choose import make_executor
+from service.executors.cuda import CudaExecutor
 from service.executors.executor import Executor
 from service.exits.operating_points import PRESETS
 from service.exits.policies.full_depth import FullDepth
@@ -58,6 +63,7 @@ STEP_PIECES = 8_192  # the largest batch is one step
 LABELS = 5  # label 0 included
 TRIES, TRY_S = 100, 2.0  # of a measurement: whichever is reached first
 PEERS = ("transformers bf16 sdpa", "the same in a CUDA graph", "torch.compile reduce-overhead")
+FIRST_SHAPES = 2  # after which one peer is compiled and kernels are told
 EXPECTED_S = {"compile": 45.0, "tests": 60.0, "trained": 60.0}  # that a measurement may take; others: some seconds
 USUAL_S = 10.0
 
@@ -73,6 +79,7 @@ class Size:
     width: int
 
 
+Shape = tuple[Size, int, int]  # size, texts of a batch, pieces of a text
 BASE, MINILM, TINY = Size("base", 12, 768), Size("minilm", 6, 384), Size("tiny", 3, 384)
 SHAPES = (  # the most important first: size, batch, pieces
     *((BASE, 1, 32), (BASE, 64, 128), (BASE, 64, 32), (MINILM, 1, 32), (MINILM, 64, 128)),
@@ -178,13 +185,37 @@ def through_engine(setup: Setup, size: Size, batch: int, pieces: int) -> Row:
     in_force = PolicyInForce(FullDepth())
     executor = setup.executor_of(size)
     engine = start_engine(executor, in_force)
+    before = of_graphs(executor)
     try:
         full = with_rate(timed(lambda: ask(engine, texts), setup.wait), batch)
         in_force.policy = leaving_after(LEAVES_AFTER, size.layers)
         early = with_rate(timed(lambda: ask(engine, texts), setup.wait), batch)
     finally:
         engine.close()
-    return {"full depth": full, f"leaving after layer {LEAVES_AFTER}": early, **executor.describe()}
+    graphs = {name: value - before[name] for name, value in of_graphs(executor).items()}
+    return {"full depth": full, f"leaving after layer {LEAVES_AFTER}": early, "graphs": graphs, **executor.describe()}
+
+
+def of_graphs(executor: Executor) -> dict[str, float]:
+    """Return how often steps were replayed, launched and recorded, seconds of recording, and MiB used on the card."""
+    if not isinstance(executor, CudaExecutor) or executor.fixed_steps is None:
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    return {**asdict(executor.fixed_steps.graphs.counts), "used_mib": (total - free) / 2**20}
+
+
+def kernels(setup: Setup, size: Size, batch: int, pieces: int) -> Row:
+    """Tell the kernels of texts through the engine at full depth, and of those that leave early."""
+    texts = tuple(EncodedText("", (random_sequence(pieces),)) for _ in range(batch))
+    in_force = PolicyInForce(FullDepth())
+    engine = start_engine(setup.executor_of(size), in_force)
+    try:
+        full = kernel_by_kernel(lambda: ask(engine, texts), setup.wait)
+        in_force.policy = leaving_after(LEAVES_AFTER, size.layers)
+        early = kernel_by_kernel(lambda: ask(engine, texts), setup.wait)
+    finally:
+        engine.close()
+    return {"full depth": full, f"leaving after layer {LEAVES_AFTER}": early}
 
 
 def transformer(setup: Setup, size: Size) -> torch.nn.Module:
@@ -221,7 +252,10 @@ def peer(setup: Setup, name: str, size: Size, batch: int, pieces: int) -> Row:
         def run() -> object:
             return model(input_ids=ids.to(setup.device, non_blocking=True)).logits.argmax(dim=2).cpu()
 
-    return with_rate(timed(run, setup.wait), batch)
+    found = with_rate(timed(run, setup.wait), batch)
+    if name == PEERS[2]:
+        setup.executors.clear()  # it has freed cuBLAS's workspaces, which graphs that were recorded before still use
+    return found
 
 
 def _in_graph(model: torch.nn.Module, ids: torch.Tensor, setup: Setup) -> Callable[[], object]:
@@ -297,26 +331,45 @@ def tests() -> Row:
     return {"tests": "passed"}
 
 
+def told_of(shape: Shape) -> Row:
+    """Return a shape as results tell it."""
+    size, batch, pieces = shape
+    return {"size": size.name, "batch": batch, "pieces": pieces}
+
+
+def beside_peers(setup: Setup, shape: Shape) -> Iterator[Measurement]:
+    """Yield the engine in a shape, and the peers that need not be compiled."""
+    yield Measurement({"what": "engine", **told_of(shape)}, partial(through_engine, setup, *shape))
+    for name in PEERS[:2]:
+        yield Measurement({"what": name, **told_of(shape)}, partial(peer, setup, name, *shape))
+
+
+def compiled(setup: Setup, shape: Shape) -> Measurement:
+    """Return the peer that is compiled, in a shape."""
+    work = partial(peer, setup, PEERS[2], *shape)
+    return Measurement({"what": PEERS[2], **told_of(shape)}, work, EXPECTED_S["compile"])
+
+
 def plan(setup: Setup, options: argparse.Namespace) -> Iterator[Measurement]:
     """Yield all measurements, the most important first."""
     shapes = ((TINY, 1, 16), (TINY, 2, 16)) if options.rehearse else SHAPES
     sizes = list(dict.fromkeys(size for size, _, _ in shapes))
     for size in sizes[:1]:
         yield Measurement({"what": "agreement", "size": size.name}, partial(agreement, setup, size))
+    for shape in shapes[:FIRST_SHAPES]:
+        yield from beside_peers(setup, shape)
+    yield compiled(setup, shapes[0])
+    for shape in shapes[:FIRST_SHAPES]:
+        yield Measurement({"what": "kernels", **told_of(shape)}, partial(kernels, setup, *shape))
+    for shape in shapes[FIRST_SHAPES:]:
+        yield from beside_peers(setup, shape)
     for shape in shapes:
-        told = {"size": shape[0].name, "batch": shape[1], "pieces": shape[2]}
-        yield Measurement({"what": "engine", **told}, partial(through_engine, setup, *shape))
-        for name in PEERS[:2]:
-            yield Measurement({"what": name, **told}, partial(peer, setup, name, *shape))
-    for shape in shapes:
-        told = {"size": shape[0].name, "batch": shape[1], "pieces": shape[2]}
-        yield Measurement({"what": "layers and exits", **told}, partial(layers_and_exits, setup, *shape))
+        yield Measurement({"what": "layers and exits", **told_of(shape)}, partial(layers_and_exits, setup, *shape))
     if options.model:
         work = partial(trained, setup, options.model, options.file, options.store)
         yield Measurement({"what": "trained", "model": options.model}, work, EXPECTED_S["trained"])
-    for shape in shapes:
-        told = {"what": PEERS[2], "size": shape[0].name, "batch": shape[1], "pieces": shape[2]}
-        yield Measurement(told, partial(peer, setup, PEERS[2], *shape), EXPECTED_S["compile"])
+    for shape in shapes[1:]:
+        yield compiled(setup, shape)
     if not options.rehearse:
         yield Measurement({"what": "tests"}, tests, EXPECTED_S["tests"])
 

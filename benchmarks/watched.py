@@ -15,6 +15,7 @@ class Watched:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self.config, self.max_step_pieces = executor.config, executor.max_step_pieces
+        self.max_step_layers = executor.max_step_layers
         self.wait, self.describe, self.close = executor.wait, executor.describe, executor.close
         self.busy_s = 0.0
 

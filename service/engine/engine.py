@@ -49,7 +49,7 @@ class EngineObserver(Protocol):
     """Receives the engine's events; the server passes them on to metrics, live policy and autopilot."""
 
     def step_done(self, layer: int, sequences: int, pieces: int, seconds: float) -> None:
-        """Take note that `layer` ran over so many sequences and pieces, in `seconds`."""
+        """Take note that `layer` ran over so many sequences and pieces, in `seconds`, its share of the step's."""
 
     def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
         """Take note that a sequence has left and its spans are decoded."""
@@ -276,11 +276,13 @@ class Engine:
         self._leave([sequence for sequence in moved if sequence.exit_reason is not None])
         self._hand_over()
         seconds, self._step_started = self.step_age_s(), None
-        if step.sequences:
-            self._tell(self._observer.step_done, step.layer, len(step.sequences), step.pieces, seconds)
+        last = max((sequence.layer for sequence in moved), default=step.layer)  # of a step that ran several layers
+        for layer in range(step.layer, last + 1 if step.sequences else step.layer):
+            seconds_each = seconds / (last - step.layer + 1)
+            self._tell(self._observer.step_done, layer, len(step.sequences), step.pieces, seconds_each)
 
     def _run_shadow(self) -> None:
-        """Run one layer of one shadow. If that fails, only the statistics lose a shadow run."""
+        """Run one step of one shadow. If that fails, only the statistics lose a shadow run."""
         self._step_started = self._clock()
         try:
             self._shadows.run_layer(self._stepper)

@@ -14,7 +14,10 @@ FULL_SHARE = 0.75  # of the budget: a batch that loses a few sequences at every 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A layer to run, and the sequences to run it over, which all stand before it. `pieces` counts those that move."""
+    """A layer to run, and the sequences to run it over, which all stand before it. `pieces` counts those that move.
+
+    An executor may go on through layers whose exits none of the sequences needs, see `service.stepping.advance`.
+    """
 
     layer: int
     sequences: tuple[Sequence, ...]

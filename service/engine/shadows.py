@@ -1,9 +1,10 @@
 """Shadow runs: some sequences that left early go on to full depth in idle time, to see whether leaving cost them.
 
 Nobody waits for a shadow. It continues where its sequence left, after the answer, and takes over the sequence's state
-on the device; if words of it halted one by one, it starts anew. It runs a layer at a time, and only while no request
-has a step to run; so it delays a request by one layer at most. Only a few shadows are kept: in a peak, new ones replace
-the oldest. So quiet times are sampled more than busy ones, and the findings hold for the texts of quiet times.
+on the device; if words of it halted one by one, it starts anew. It runs a step at a time, and only while no request
+has a step to run; so it delays a request by one step at most: a layer, or on a GPU all that are left. Only a few are
+kept: in a peak, new ones replace the oldest. So quiet times are sampled more than busy ones, and the findings hold for
+the texts of quiet times.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Shadows:
         self._waiting.append(Shadow(left.goes_on_under(FullDepth()), captured, _entities(left.spans)))
 
     def run_layer(self, stepper: Stepper) -> None:
-        """Run the next layer of the oldest shadow. If the stepper raises, drop the shadow and raise the error."""
+        """Run the next step of the oldest shadow. If the stepper raises, drop the shadow and raise the error."""
         shadow = self._waiting.popleft()
         stepper.advance([shadow.passage])
         if shadow.passage.exit_reason is None:

@@ -1,9 +1,11 @@
 """The executor for GPUs: the encoder in bfloat16 on packed sequences, exits in float32, one copy to the host a step.
 
-Nobody has run it on a GPU yet; its tests run it on the CPU with a stand-in for `Gpu`. Attention gives a sequence the
-same bits in any batch. The matrix products may not: cuBLAS chooses how to compute them by the number of rows. Whether
-they do is for tests/executors/test_cuda_gpu.py to tell. Exits run as kernels of `triton_exit` where these can. There
-are no CUDA graphs, see docs/gpu.md.
+Where exits run as kernels of `triton_exit`, steps are replayed as CUDA graphs, see `fixed_steps`. What has none, halted
+words, exits of another form, too large a step, is launched kernel by kernel. What was run on a card stands in
+docs/gpu.md; elsewhere tests put a stand-in in the place of `Gpu`.
+
+Attention gives a sequence the same bits in any batch. The matrix products may not: cuBLAS chooses how to compute them
+by the number of rows. Whether they do is for tests/executors/test_cuda_gpu.py to tell.
 """
 
 from __future__ import annotations
@@ -20,22 +22,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from service.executors import triton_exit
-from service.executors.pytorch import PyTorchExecutor, State, on_host
-from service.executors.triton_exit import TritonExit
+from service.executors import triton_exit, triton_norm
+from service.executors.buckets import ROWS
+from service.executors.executor import State
+from service.executors.fixed_steps import Done, Exits, FixedSteps
+from service.executors.graphs import Work
+from service.executors.pytorch import PyTorchExecutor, on_host
+from service.executors.state_pool import PooledState
+from service.executors.triton_exit import Found, TritonExit
 from service.exits.candidates import Candidates
 from service.exits.cells import Cells
 from service.exits.reading import Reading
+from service.exits.words import Flags
 from service.models.biaffine import Projections
 from service.models.config import ModelConfig
 from service.models.encoder import SelfAttention
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, Ragged, pack
-from service.spans.table import SUMMARY
-from service.spans.types import FloatArray
+from service.spans.table import SUMMARY, num_cells
+from service.spans.types import FloatArray, IntArray
 from service.text.types import SequenceInput
 
 Attend = Callable[[Tensor, Tensor, Tensor, Ragged, Ragged], Tensor]
+AddNorm = Callable[..., Tensor]
 _OLDEST = (8, 0)  # compute capability that PyTorch's flash attention needs
 _CPU = torch.device("cpu")
 
@@ -54,19 +63,25 @@ def reason_against(config: ModelConfig, device: torch.device) -> str | None:
 
 
 class Gpu:
-    """What the executor needs of a CUDA device; tests put a stand-in on the CPU in its place.
-
-    runs_kernels  whether exits may run as kernels in Triton
-    """
-
-    runs_kernels = True
+    """What the executor needs of a CUDA device; tests put a stand-in on the CPU in its place."""
 
     def __init__(self, device: torch.device) -> None:
         from torch.nn.attention.varlen import varlen_attn  # loads PyTorch's compiler, which nobody else needs
 
         self.device, self.name = device, torch.cuda.get_device_name(device)
         self._varlen_attn = in_one_split(varlen_attn)
+        self.add_norm: AddNorm = triton_norm.add_norm  # for models whose exits are kernels
         self._arrived = torch.cuda.Event()
+        self._aside = torch.cuda.Stream(device)  # where graphs are recorded
+        self._of_graphs = torch.cuda.graph_pool_handle()  # memory that all graphs work in: one is replayed at a time
+
+    def exits_of(self, model: MultiExitModel) -> Exits | None:
+        """Return a model's exits as kernels; None where there are none. The model is in float32."""
+        if triton_exit.reason_against(model.config) is not None:
+            return None
+        exits = TritonExit(model, self.device)
+        exits.compile()
+        return exits
 
     def send(self, host: Tensor) -> Tensor:
         """Copy to the device; what the device does next waits for the copy, the host does not."""
@@ -80,6 +95,33 @@ class Gpu:
         self._arrived.synchronize()
         array: FloatArray = host.numpy()
         return array
+
+    def fixed(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Reserve memory for good, with no values yet."""
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def fill(self, there: Tensor, told: IntArray) -> None:
+        """Copy numbers to the beginning of memory on the device, as `send` does."""
+        there[: len(told)].copy_(torch.from_numpy(told).pin_memory(), non_blocking=True)
+
+    def record(self, work: Work) -> Work:
+        """Record what some work asks of the device as a CUDA graph; -> what replays it.
+
+        The work is done once before, which must change nothing: what a thread and a stream compile, load and reserve on
+        their first call cannot be while a graph is recorded. Raises RuntimeError where the work cannot be recorded.
+        """
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        self._aside.wait_stream(here)
+        with torch.cuda.stream(self._aside):
+            work()
+        here.wait_stream(self._aside)
+        with torch.cuda.stream(self._aside):
+            graph.capture_begin(pool=self._of_graphs, capture_error_mode="thread_local")
+            try:
+                work()
+            finally:
+                graph.capture_end()
+        return graph.replay
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, active: Ragged, rows: Ragged) -> Tensor:
         """Let every active row attend to all rows of its sequence.
@@ -106,22 +148,49 @@ def in_one_split(varlen_attn: Callable[..., Any]) -> Callable[..., Tensor]:
 
 
 class CudaExecutor(PyTorchExecutor):
-    """Runs a copy of a MultiExitModel step by step."""
+    """Runs a copy of a MultiExitModel step by step.
+
+    fixed_steps  its steps over fixed memory, which are replayed as graphs; None for a model that has none
+    """
+
+    max_step_pieces = ROWS[-1]
 
     def __init__(self, model: MultiExitModel, gpu: Gpu, dtype: torch.dtype = torch.bfloat16) -> None:
         """model: one that `reason_against` has nothing against; dtype: of the encoder's layers."""
         model = deepcopy(model).eval()
-        self._exits: TritonExit | None = None
-        if dtype == torch.bfloat16 and gpu.runs_kernels and triton_exit.reason_against(model.config) is None:
-            self._exits = TritonExit(model, gpu.device)
-            self._exits.compile()
+        self._exits = gpu.exits_of(model) if dtype == torch.bfloat16 else None
         for layer in model.encoder.layers:
             padded = cast("SelfAttention", layer.attention)
             layer.attention = _PackedAttention(padded, model.config.encoder.num_heads, gpu.attend)
+            if self._exits is not None:
+                layer.add_norm = gpu.add_norm
         model.to(gpu.device)
         model.encoder.layers.to(dtype)
         super().__init__(model, dtype)
         self._gpu = gpu
+        self.max_step_layers = model.config.num_layers
+        self.fixed_steps = None if self._exits is None else FixedSteps(model, self._exits, gpu, dtype)
+
+    @torch.inference_mode()
+    def run_layer(
+        self,
+        layer: int,
+        inputs: Sequence[SequenceInput],
+        states: Sequence[State | None],
+        *,
+        with_exit: bool = True,
+        with_table: bool = True,
+        active: Sequence[Flags | None] | None = None,
+        through: int | None = None,
+    ) -> tuple[list[State], Reading | None]:
+        """See Executor."""
+        if self.fixed_steps is not None and active is None:
+            layers = range(layer, (layer if through is None else through) + 1)
+            done = self.fixed_steps.run(layers, inputs, states, with_exit=with_exit, with_table=with_table)
+            if done is not None:
+                return self._read_done(done, tuple(one.num_words for one in inputs))
+        wishes = {"with_exit": with_exit, "with_table": with_table}
+        return super().run_layer(layer, inputs, states, **wishes, active=active, through=through)
 
     def _pack(self, inputs: tuple[SequenceInput, ...]) -> Packed:
         """Sequences, packed on the host and sent to the GPU as one array."""
@@ -141,26 +210,41 @@ class CudaExecutor(PyTorchExecutor):
         if self._exits is None or words is not None:
             return super()._run_exit(layer, hidden, packed, before, words, with_table=with_table)
         found = self._exits.run(layer, hidden, packed, with_table=with_table)
-        count, lengths = packed.words.batch, packed.words.lengths
+        return found.table, self._reading(found, packed.words.lengths, packed.words.batch)
+
+    def _read_done(self, done: Done, num_words: tuple[int, ...]) -> tuple[list[PooledState], Reading | None]:
+        """What a step over fixed memory left there; the next one writes to it again."""
+        found = done.found
+        if found is None:
+            return done.states, None
+        if found.table is not None:
+            table = found.table.clone()
+            for state, own in zip(done.states, table.split(list(map(num_cells, num_words))), strict=True):
+                state.table = own
+            found = found._replace(table=table)
+        return done.states, self._reading(found, num_words, done.sequences)
+
+    def _reading(self, found: Found, num_words: tuple[int, ...], sequences: int) -> Reading:
+        """What an exit's kernels found; sequences: how many the summary has room for."""
+        count = len(num_words)
         host = self._gpu.fetch(found.summary)  # the device-to-host copy of a step
-        figures, counts, rows = np.split(host, [len(SUMMARY) * count, (len(SUMMARY) + 1) * count])
-        numbers, cells = tuple(map(int, counts)), rows.reshape(-1, 4)
-        if any(number > room for number, room in zip(numbers, lengths, strict=True)):
+        figures, counts, rows = np.split(host, [len(SUMMARY) * sequences, (len(SUMMARY) + 1) * sequences])
+        numbers, cells = tuple(map(int, counts[:count])), rows.reshape(-1, 4)
+        if any(number > room for number, room in zip(numbers, num_words, strict=True)):
             every = self._gpu.fetch(torch.stack([found.labels.float(), found.log_probs], dim=1))  # a second copy
             chosen = np.flatnonzero(every[:, 0])
-            candidates = Candidates.at(chosen, every[chosen].astype(np.float64), lengths)
+            candidates = Candidates.at(chosen, every[chosen].astype(np.float64), num_words)
         else:
-            starts = accumulate(lengths, initial=0)
+            starts = accumulate(num_words, initial=0)
             parts = [cells[start : start + number] for start, number in zip(starts, numbers, strict=False)]
             candidates = Candidates(numbers, np.concatenate(parts))
-        reading = Reading(
+        return Reading(
             found.table,
-            lengths,
+            num_words,
             nested=self.config.nested,
-            summary=figures.reshape(count, len(SUMMARY)).astype(np.float64),
+            summary=figures.reshape(sequences, len(SUMMARY))[:count].astype(np.float64),
             candidates=candidates,
         )
-        return found.table, reading
 
     def _read(self, table: Tensor, packed: Packed, projections: Projections | None, *, with_table: bool) -> Reading:
         """What an exit said; its summary and candidates are brought to the host in one copy.

@@ -20,10 +20,12 @@ class Executor(Protocol):
 
     config           describes the model
     max_step_pieces  how many pieces a step may have before a larger one takes no less time per piece
+    max_step_layers  how many layers a step may have: several where asking for a step costs more than a layer
     """
 
     config: ModelConfig
     max_step_pieces: int
+    max_step_layers: int
 
     def run_layer(
         self,
@@ -34,6 +36,7 @@ class Executor(Protocol):
         with_exit: bool = True,
         with_table: bool = True,
         active: Sequence[Flags | None] | None = None,
+        through: int | None = None,
     ) -> tuple[list[State], Reading | None]:
         """Run one layer, and the exit after it; -> every sequence's state after the layer, and what the exit said.
 
@@ -44,6 +47,8 @@ class Executor(Protocol):
         active      for each sequence a flag for each of its words, (words,) bool: whether the layer moves it on. The
                     others are halted: they keep their state, which the words that move go on attending to. None, for
                     one sequence or for all: every word moves, as all have to in layer 1
+        through     the last layer of a step that has several, at most max_step_layers: they run one after the other,
+                    and the exit that runs is that of the last. Every word moves through all of them. None: `layer`
 
         The exit works out anew the cells that have a word that moves. A cell of two halted words stays what it was
         after the layer before; only in a model with one exit, which reads words of all depths, every cell is new.

@@ -1,7 +1,8 @@
 """An exit on a GPU in three kernels, written in Triton: `project`, `score` and `finish`, in this order.
 
 `triton_exit` lays out what they read and write, and launches them. No tile depends on the number of rows, sequences or
-words of a step, and nothing is added up in an order that does, so a sequence has the same bits in every batch.
+words of a step, and nothing is added up in an order that does, so a sequence has the same bits in every batch. Of
+sequences without words, by which a step is filled up, nothing is found.
 
 Triton compiles a kernel anew for numbers that are 1 or a multiple of 16, and for addresses that are aligned. What
 differs from step to step is excepted from that: counts, and the arrays of int64, which lie end to end in one.
@@ -76,7 +77,7 @@ def project(
         tl.store(projected + word * RANK + rank[None, :], projection, mask=is_word[:, None])
         tl.store(linear + word * LABELS + label[None, :], scores, mask=is_word[:, None])
         context += tl.sum(tl.where(is_word[:, None], of_context, 0.0), axis=0)
-    context = context / count + tl.load(constant + side * columns + RANK + rank)
+    context = context / tl.maximum(count, 1) + tl.load(constant + side * columns + RANK + rank)
     tl.debug_barrier()  # what one thread wrote to `projected`, others read
     for begin in range(0, count, ROWS):
         row = begin + tl.arange(0, ROWS)
@@ -180,7 +181,7 @@ def score(
 
 @triton.jit(
     do_not_specialize=["tiles", "tiles_of_last"],
-    do_not_specialize_on_alignment=["word_starts", "cell_starts", "first_word", "last_word"],
+    do_not_specialize_on_alignment=["word_starts", "cell_starts"],
 )
 def finish(
     parts,  # as `score` leaves it
@@ -188,8 +189,6 @@ def finish(
     best_log_prob,
     word_starts,  # (sequences + 1,) int64
     cell_starts,  # (sequences + 1,) int64
-    first_word,  # (cells,) int64, counted within the sequence
-    last_word,  # (cells,) int64
     found,  # result: (sequences, 6) figures of SUMMARY, (sequences,) numbers of candidates, (words, 4) candidates
     tiles,  # of a sequence in `parts`
     tiles_of_last,
@@ -211,7 +210,7 @@ def finish(
             sums += part.to(tl.float64)
             largest = tl.maximum(largest, part)
     is_mean, is_sum = (figure == 1) | (figure == 2), figure == 3
-    means = (sums / cells.to(tl.float64)).to(tl.float32)
+    means = (sums / tl.maximum(cells, 1).to(tl.float64)).to(tl.float32)
     figures = tl.where(is_mean, means, tl.where(is_sum, sums.to(tl.float32), largest))
     tl.store(found + sequence * 6 + figure, figures, mask=figure < 6)
     rows = found + sequences * 7 + start * FLOATS_OF_A_CANDIDATE
@@ -225,12 +224,32 @@ def finish(
         place = position + tl.cumsum(one, axis=0) - 1
         has_room = is_candidate & (place < count)
         row = rows + place * FLOATS_OF_A_CANDIDATE
-        tl.store(row, tl.load(first_word + origin + cell, mask=has_room, other=0).to(tl.float32), mask=has_room)
-        tl.store(row + 1, tl.load(last_word + origin + cell, mask=has_room, other=0).to(tl.float32), mask=has_room)
+        first = _first_word(cell, count)
+        tl.store(row, first.to(tl.float32), mask=has_room)
+        tl.store(row + 1, (cell - _cells_before(first, count) + first).to(tl.float32), mask=has_room)
         tl.store(row + 2, label.to(tl.float32), mask=has_room)
         tl.store(row + 3, tl.load(best_log_prob + origin + cell, mask=has_room, other=0.0), mask=has_room)
         position += tl.sum(one, axis=0)
     tl.store(found + sequences * 6 + sequence, position.to(tl.float32))
+
+
+@triton.jit
+def _cells_before(first, count):
+    """How many cells lie before those of a first word."""
+    return first * count - first * (first - 1) // 2
+
+
+@triton.jit
+def _first_word(cell, count):
+    """The first word of a cell: the root of `_cells_before`, which rounding may miss by one.
+
+    Up to 2,047 words what the square root is taken of is exact in float32.
+    """
+    ends = (2 * count + 1).to(tl.float32)
+    root = tl.sqrt(tl.maximum(ends * ends - 8.0 * cell.to(tl.float32), 0.0))
+    first = ((ends - root) * 0.5).to(tl.int32)
+    first = tl.where(_cells_before(first, count) > cell, first - 1, first)
+    return tl.where(_cells_before(first + 1, count) <= cell, first + 1, first)
 
 
 @triton.jit

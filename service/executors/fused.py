@@ -97,6 +97,7 @@ class FusedExecutor:
     """
 
     max_step_pieces = 256
+    max_step_layers = 1
 
     def __init__(self, model: MultiExitModel, threads: int) -> None:
         """model: one that `reason_against` has nothing against."""
@@ -128,8 +129,12 @@ class FusedExecutor:
         with_exit: bool = True,
         with_table: bool = True,
         active: Sequence[Flags | None] | None = None,
+        through: int | None = None,
     ) -> tuple[list[State], Reading | None]:
         """See Executor."""
+        for number in range(layer, layer if through is None else through):
+            states, _ = self.run_layer(number, inputs, states, with_exit=False, with_table=False)
+        layer = layer if through is None else through
         inputs, count, memory = tuple(inputs), len(inputs), self._memory
         by_word = active if active is not None and any(flags is not None for flags in active) else None
         if inputs != self._inputs or by_word is not None or not self._moves_all:

@@ -38,6 +38,7 @@ class PyTorchExecutor(ABC):
     """Runs a MultiExitModel step by step; see Executor."""
 
     max_step_pieces = 1_024
+    max_step_layers = 1
 
     def __init__(self, model: MultiExitModel, dtype: torch.dtype) -> None:
         """model: on its device, in eval mode; dtype: of its layers."""
@@ -56,16 +57,19 @@ class PyTorchExecutor(ABC):
         with_exit: bool = True,
         with_table: bool = True,
         active: Sequence[Flags | None] | None = None,
+        through: int | None = None,
     ) -> tuple[list[State], Reading | None]:
         """See Executor. Where words are halted, the host waits to learn how many rows move."""
         packed, before = self._packed_form(tuple(inputs)), [state for state in states if state is not None]
         words = None if active is None else _flags_of(active, packed)
         hidden = torch.cat([state.rows for state in before]) if before else self._model.embed(packed).to(self._dtype)
-        hidden = self._model.run_layer(layer, hidden, packed, None if words is None else packed.active(words))
+        last = layer if through is None else through
+        for number in range(layer, last + 1):
+            hidden = self._model.run_layer(number, hidden, packed, None if words is None else packed.active(words))
         rows = hidden.split(packed.pieces.lengths)
         if not with_exit:
             return [State(own, None) for own in rows], None
-        table, reading = self._run_exit(layer, hidden, packed, before, words, with_table=with_table)
+        table, reading = self._run_exit(last, hidden, packed, before, words, with_table=with_table)
         tables = [None] * len(rows) if table is None else table.split(packed.cell_counts)
         return [State(*own) for own in zip(rows, tables, strict=True)], reading
 

@@ -116,13 +116,26 @@ class TritonExit:
         there = [part.detach().float().contiguous().to(device) for part in float32]
         return _Weights(high.contiguous().to(device), low.contiguous().to(device), *there)
 
-    def run(self, layer: int, state: Tensor, packed: Packed, *, with_table: bool) -> Found:
-        """Run the exit after a layer on the states after it, (pieces, hidden) bfloat16."""
+    def room(self, packed: Packed, *, with_table: bool) -> Found:
+        """Make room for what an exit finds in these sequences."""
+        sequences, words, cells = packed.words.batch, len(packed.first_piece), sum(packed.cell_counts)
+        summary = torch.empty((len(SUMMARY) + 1) * sequences + 4 * words, device=self._device)
+        labels, log_probs = (torch.empty(cells, dtype=kind, device=self._device) for kind in (torch.int32, torch.float))
+        table = torch.empty(cells, self._config.num_labels, device=self._device) if with_table else None
+        return Found(summary, labels, log_probs, table)
+
+    def run(self, layer: int, state: Tensor, packed: Packed, *, with_table: bool, into: Found | None = None) -> Found:
+        """Run the exit after a layer on the states after it, (pieces, hidden) bfloat16.
+
+        into: where to leave what it finds, by default in new memory. Given that, no number on the host is read but
+        those of sequences and words there is room for, and of words of the longest sequence
+        """
         from service.executors import exit_kernels
 
         weights, config, device = self._layers[layer - 1], self._config, state.device
         rank, reach, labels = config.exits.rank, config.exits.reach, config.num_labels - 1
-        sequences, words, cells = packed.words.batch, sum(packed.words.lengths), sum(packed.cell_counts)
+        found = self.room(packed, with_table=with_table) if into is None else into
+        sequences, words = packed.words.batch, len(packed.first_piece)
         last_piece = packed.last_piece if config.exits.end_piece == "last" else packed.first_piece
         of_words = torch.empty(2, 2, words, rank, device=device)  # projected, and seen
         linear = torch.empty(2, words, self._padded, device=device)
@@ -130,9 +143,8 @@ class TritonExit:
         tiles_of_last = -(-longest // LAST)
         tiles = -(-longest // FIRST) * tiles_of_last
         parts = torch.empty(sequences, tiles, FIGURES, device=device)
-        best = torch.empty(cells, dtype=torch.int32, device=device), torch.empty(cells, device=device)
-        table = torch.empty((cells, labels + 1) if with_table else (1,), device=device)
-        found = torch.empty((len(SUMMARY) + 1) * sequences + 4 * words, device=device)
+        best = found.labels, found.log_probs
+        table = best[1] if found.table is None else found.table  # without one, the kernel does not look at it
         starts, cell_starts = packed.word_starts, packed.cell_starts
         exit_kernels.project[(sequences, 2)](
             *(state, packed.first_piece, last_piece, starts, weights.high, weights.low, weights.constant),
@@ -155,10 +167,10 @@ class TritonExit:
             num_warps=WARPS["score"],
         )
         exit_kernels.finish[(sequences,)](
-            *(parts, *best, starts, cell_starts, *packed.cell_words, found, tiles, tiles_of_last),
+            *(parts, *best, starts, cell_starts, found.summary, tiles, tiles_of_last),
             FIRST=FIRST,
             LAST=LAST,
             CELLS=CELLS,
             num_warps=WARPS["finish"],
         )
-        return Found(found, *best, table if with_table else None)
+        return found

@@ -84,6 +84,12 @@ class SelfAttention(nn.Module):
         return padded.view(batch, longest, self._num_heads, width // self._num_heads).transpose(1, 2)
 
 
+def add_norm(one: Tensor, other: Tensor, norm: nn.LayerNorm, *, with_gain: bool) -> Tensor:
+    """Add two (rows, hidden), and normalise every row of the sum, with the norm's gain and bias or without them."""
+    weight, bias = (norm.weight, norm.bias) if with_gain else (None, None)
+    return functional.layer_norm(one + other, norm.normalized_shape, weight, bias, norm.eps)
+
+
 class EncoderLayer(nn.Module):
     """Attention and feed-forward, each followed by a residual and a LayerNorm."""
 
@@ -96,6 +102,7 @@ class EncoderLayer(nn.Module):
         self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(dropout)
         self._activation = _ACTIVATIONS[config.activation]
+        self.add_norm = add_norm  # an executor may have another one that does the same
 
     def forward(self, hidden: Tensor, rows: Ragged, active: Active | None = None) -> Tensor:
         """Run the layer on what it reads, (pieces, hidden); -> states of the active rows, (active pieces, hidden)."""
@@ -103,11 +110,9 @@ class EncoderLayer(nn.Module):
             (hidden, rows) if active is None else (hidden.index_select(0, active.index), active.pieces)
         )
         attended = self.attention(moving, moving_rows, hidden, rows)
-        moving = self.attention_norm(moving + self.dropout(attended))
+        moving = self.add_norm(moving, self.dropout(attended), self.attention_norm, with_gain=True)
         expanded = self._activation(self.up(moving))
-        output = moving + self.dropout(self.down(expanded))
-        norm = self.output_norm
-        return functional.layer_norm(output, norm.normalized_shape, eps=norm.eps)
+        return self.add_norm(moving, self.dropout(self.down(expanded)), self.output_norm, with_gain=False)
 
     def read(self, state: Tensor) -> Tensor:
         """Apply the layer's own gain and bias to a state, (pieces, hidden)."""

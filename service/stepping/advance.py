@@ -14,20 +14,25 @@ from service.stepping.passage import Passage
 def advance(executor: Executor, passages: Sequence[Passage]) -> None:
     """Move passages, which all stand before the same layer, through that layer; those that leave get an `exit_reason`.
 
-    The layer runs once over all passages packed together, its exit only if some passage needs it. When this raises, no
-    passage has changed, and the call may be repeated with some of them.
+    The layer runs once over all passages packed together, its exit only if some passage needs it. Where the executor
+    runs several layers in a step, passages move through all of them up to the next exit that one of them needs. When
+    this raises, no passage has changed, and the call may be repeated with some of them.
     """
     num_layers = executor.config.num_layers
-    layer = passages[0].layer + 1
-    needs_exit = [passage.needs_exit(num_layers) for passage in passages]
-    before = [passage.policy.start(passage.input) if layer == 1 else passage.words for passage in passages]
+    first = passages[0].layer + 1
+    before = [passage.policy.start(passage.input) if first == 1 else passage.words for passage in passages]
+    by_word = any(one is not None for one in before)  # then words may halt after any layer
+    most = 1 if by_word else executor.max_step_layers
+    layer = _next_exit(passages, range(first, min(first + most, num_layers + 1)), num_layers)
+    needs_exit = [passage.needs_exit(layer, num_layers) for passage in passages]
     states, current = executor.run_layer(
-        layer,
+        first,
         [passage.input for passage in passages],
         [passage.state for passage in passages],
         with_exit=any(needs_exit),
         with_table=any(passage.needs_table for passage in passages),
         active=_active(before),
+        through=layer,
     )
     of_exit = [None] * len(passages) if current is None else current.split()
     readings = [reading if needed else None for reading, needed in zip(of_exit, needs_exit, strict=True)]
@@ -37,16 +42,17 @@ def advance(executor: Executor, passages: Sequence[Passage]) -> None:
     ]
     is_last = layer == num_layers  # there no policy needs evidence to decide
     evidence = [()] * len(passages) if is_last else _evidence(passages, readings, words)
+    unseen: list[Evidence] = [()] * (layer - first)  # after layers whose exits nobody needs, where nobody leaves
     reasons = [
-        passage.policy.decide([*passage.history, seen], num_layers)
+        passage.policy.decide([*passage.history, *unseen, seen], num_layers)
         for passage, seen in zip(passages, evidence, strict=True)
     ]
     # from here on nothing can fail
     for index, passage in enumerate(passages):
         passage.state = states[index]
-        passage.readings.append(readings[index])
+        passage.readings += [*(None for _ in unseen), readings[index]]
         passage.words = words[index]
-        passage.history.append(evidence[index])
+        passage.history += [*unseen, evidence[index]]
         passage.exit_reason = reasons[index]
 
 
@@ -62,6 +68,14 @@ def run(executor: Executor, passages: Sequence[Passage]) -> Iterator[Passage]:
             else:
                 yield passage
         under_way = staying
+
+
+def _next_exit(passages: Sequence[Passage], layers: range, num_layers: int) -> int:
+    """Return the first of some layers after which a passage needs the exit; the last of them if none does before."""
+    for layer in layers[:-1]:
+        if any(passage.needs_exit(layer, num_layers) for passage in passages):
+            return layer
+    return layers[-1]
 
 
 def _active(words: Sequence[WordProgress | None]) -> list[Flags | None] | None:

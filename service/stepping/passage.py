@@ -61,9 +61,8 @@ class Passage:
         """Return the spans that the passage answers if it leaves after the latest layer."""
         return self.policy.prediction(self.seen).spans[0]
 
-    def needs_exit(self, num_layers: int) -> bool:
-        """Tell whether the exit after its next layer must be computed."""
-        layer = self.layer + 1
+    def needs_exit(self, layer: int, num_layers: int) -> bool:
+        """Tell whether the exit after a layer that is still before it must be computed."""
         is_last = layer == num_layers  # whoever comes there answers there, whatever the policy says
         return is_last or self.keeps_every_exit or self.policy.needs_exit_of(layer, num_layers, self.input)
 

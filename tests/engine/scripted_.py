@@ -159,9 +159,10 @@ class FrugalExecutor(EagerExecutor):
         with_exit: bool = True,
         with_table: bool = True,
         active: Seq[Flags | None] | None = None,
+        through: int | None = None,
     ) -> tuple[list[State], Reading | None]:
         self.asked.append((layer, len(inputs), with_exit, with_table))
-        after, reading = super().run_layer(layer, inputs, states, with_exit=with_exit, active=active)
+        after, reading = super().run_layer(layer, inputs, states, with_exit=with_exit, active=active, through=through)
         if reading is None or with_table:
             return after, reading
         (bare,) = without_tables([reading])

@@ -66,13 +66,15 @@ class TimedExecutor(EagerExecutor):
         with_exit: bool = True,
         with_table: bool = True,
         active: Sequence[Flags | None] | None = None,
+        through: int | None = None,
     ) -> tuple[list[State], Reading | None]:
         pieces = sum(one.num_pieces for one in inputs)
         kind = (layer, with_exit, with_table, pieces)
         a_piece = (FIRST_LAYER if layer == 1 else LAYER) + with_exit * (self._exit_s + with_table * TABLE)
         self._tries[kind] += 1
         self._pending_s = a_piece * pieces + 1e6 * (self._tries[kind] == self._disturbed_try)
-        return super().run_layer(layer, inputs, states, with_exit=with_exit, with_table=with_table, active=active)
+        wishes = {"with_exit": with_exit, "with_table": with_table}
+        return super().run_layer(layer, inputs, states, **wishes, active=active, through=through)
 
     def wait(self) -> None:
         self._clock.now += self._pending_s

@@ -18,6 +18,7 @@ from service.executors.executor import Executor
 from service.executors.pytorch import State
 from service.exits.reading import Reading
 from service.models.config import ModelConfig
+from service.models.multi_exit import MultiExitModel
 from service.spans.types import FloatArray
 from tests.executors.cuda_ import on_stand_in
 from tests.executors.executors_ import CONFIGS, kernel_config, readings_of, rows_of, shared_model
@@ -98,10 +99,12 @@ class Weightless(Gpu):
     """A GPU of meta tensors: they have no values, and whoever asks for one, or mixes them with others, fails."""
 
     name = "meta"
-    runs_kernels = False
 
     def __init__(self) -> None:
         self.device, self._varlen_attn = torch.device("meta"), in_one_split(varlen.varlen_attn)
+
+    def exits_of(self, model: MultiExitModel) -> None:
+        """No kernels: they would be compiled."""
 
     def send(self, host: Tensor) -> Tensor:
         return host.to(self.device)
@@ -144,7 +147,10 @@ def test_a_sequence_is_attended_to_in_one_split_wherever_pytorch_knows_splits() 
 @pytest.mark.parametrize(
     ("function", "keywords"),
     [
-        (torch.cuda.graph, {"pool", "stream"}),
+        (torch.cuda.CUDAGraph.capture_begin, {"pool", "capture_error_mode"}),
+        (torch.cuda.CUDAGraph.capture_end, set()),
+        (torch.cuda.CUDAGraph.replay, set()),
+        (torch.cuda.graph_pool_handle, set()),
         (torch.cuda.set_sync_debug_mode, {"debug_mode"}),
     ],
 )

@@ -191,6 +191,7 @@ def test_an_exit_may_run_after_a_layer_that_ran_without_one() -> None:
         for layer in (1, 2):
             states, _ = executor.run_layer(layer, SOME, states, with_exit=False, with_table=False)
         assert said(*executor.run_layer(3, SOME, states)) == expected
+        assert said(*executor.run_layer(1, SOME, [None] * 4, through=3)) == expected
 
 
 def test_a_table_that_nobody_wanted_is_not_there() -> None:

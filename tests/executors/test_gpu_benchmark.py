@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -66,6 +67,8 @@ def test_without_a_gpu_it_names_what_was_not_run_the_most_important_first(
     shapes = {(size, batch, pieces) for size in ("base", "minilm") for batch in (1, 64) for pieces in (32, 128)}
     for what in ("engine", "layers and exits", *PEERS):
         assert {(row["size"], row["batch"], row["pieces"]) for row in told if row["what"] == what} == shapes
+    names = [row["what"] for row in told]
+    assert names.index(PEERS[2]) < names.index("kernels") < names.index("layers and exits")
     assert told[-1] == {"what": "tests"}
 
 
@@ -83,6 +86,11 @@ def test_a_rehearsal_goes_through_all_of_it_but_what_needs_a_card(
     assert not any("not run" in row for row in rows)
     (engine, _) = (row for row in rows if row["what"] == "engine")
     assert engine["full depth"]["texts_per_s"] > 0 and engine["leaving after layer 2"]["median_ms"] > 0
+    assert all(row["full depth"]["top"] == [] for row in rows if row["what"] == "kernels")  # no card, no kernel
+
+
+def test_the_graphs_of_an_executor_are_counted() -> None:
+    assert gpu.of_graphs(EagerExecutor(tiny_model(), torch.device("cpu"))) == {}
 
 
 def test_both_sides_of_the_agreement_run_the_same_model() -> None:
@@ -95,6 +103,12 @@ def test_everybody_leaves_after_the_layer_that_is_said() -> None:
     executor = EagerExecutor(tiny_model(), torch.device("cpu"))
     passages = [Passage(one, policy) for one in random_sequences((5, 1, 9))]
     assert [passage.layer for passage in run(executor, passages)] == [2] * 3
+
+
+def test_no_benchmark_hides_a_module_of_the_standard_library() -> None:
+    """Whoever runs one as a file has its folder searched first: PyTorch's profiler would import ours as `profile`."""
+    names = {file.stem for file in Path(gpu.__file__).parent.glob("*.py")}
+    assert "gpu" in names and not names & sys.stdlib_module_names
 
 
 def test_the_tests_that_it_runs_are_there_and_its_largest_batch_is_one_step() -> None:

@@ -17,10 +17,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from service.executors import triton_norm
 from service.executors.cuda import CudaExecutor, Gpu
 from service.executors.triton_exit import FIRST, LAST, Found, TritonExit, reason_against
 from service.exits.reading import Reading
 from service.models.config import ExitConfig, ModelConfig
+from service.models.encoder import add_norm
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, pack
 from service.spans.table import SUMMARY, cell_words, num_cells
@@ -155,21 +157,20 @@ def device() -> Gpu | StandIn:
     """The GPU where there is one: Triton compiles there, and a compiled kernel cannot read the CPU's memory."""
     if DEVICE.type == "cuda":
         return Gpu(DEVICE)
-    gpu = StandIn()
-    gpu.runs_kernels = True
-    return gpu
+    return StandIn(lambda model: TritonExit(model, DEVICE), triton_norm.add_norm)
 
 
 @needs_triton
 @pytest.mark.parametrize("bias", [-3.0, 9.0], ids=["few candidates", "more than words"])
 def test_the_executor_says_by_kernels_what_the_eager_one_does(bias: float) -> None:
-    model = kernel_model(CONFIGS["as shipped"])
+    model = kernel_model(kernel_config(num_layers=1))
     for exit_ in model.exits:
         exit_.get_parameter("bias").fill_(bias)
     inputs = INPUTS[:2]
-    for found, expected in zip(
-        readings_of(CudaExecutor(model, device()), inputs), readings_of(eager(model), inputs), strict=True
-    ):
+    executor = CudaExecutor(model, device())  # which fills the step up to 4 sequences of 64 pieces
+    readings_of(executor, inputs)
+    for found, expected in zip(readings_of(executor, inputs), readings_of(eager(model), inputs), strict=True):
+        assert executor.fixed_steps is not None and executor.fixed_steps.graphs.counts.replayed
         table = found.table.cpu()
         torch.testing.assert_close(table, expected.table, rtol=0, atol=0.15)
         own = Reading(table, found.num_words, nested=found.nested)  # the same table, worked out as eager does
@@ -190,11 +191,29 @@ for name in ("project", "score", "finish"):
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     rows = [line.split() for line in told.stdout.splitlines()]
-    integers = {"first_piece", "last_piece", "word_starts", "cell_starts", "first_word", "last_word"}
+    integers = {"first_piece", "last_piece", "word_starts", "cell_starts"}
     counts = {"words", "labels", "buckets", "tiles", "tiles_of_last"}
     assert integers | counts <= {name for name, *_ in rows}
     assert all(is_free == "True" for name, is_free, _ in rows if name in counts)
     assert all(is_free == "True" for name, _, is_free in rows if name in integers)
+
+
+@needs_triton
+@pytest.mark.parametrize("with_gain", [True, False])
+@pytest.mark.parametrize("width", [48, 768])
+def test_a_residual_and_its_norm_are_what_float64_makes_of_them(width: int, with_gain: bool) -> None:
+    norm = torch.nn.LayerNorm(width, eps=1e-12, device=DEVICE, dtype=torch.bfloat16).requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    draw = [torch.randn(size, generator=generator).bfloat16().to(DEVICE) for size in (width, width, (5, width))]
+    norm.weight.copy_(draw[0])
+    norm.bias.copy_(draw[1])
+    one, other = draw[2], 3 * draw[2].flip(0) + 1
+    found = triton_norm.add_norm(one, other, norm, with_gain=with_gain)
+    expected = add_norm(one.double(), other.double(), norm.double(), with_gain=with_gain)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=1e-4)
+    alone = triton_norm.add_norm(one[1:2], other[1:2], norm.bfloat16(), with_gain=with_gain)
+    assert torch.equal(alone, found[1:2])
 
 
 def with_exits(**fields: int | str) -> ModelConfig:
@@ -217,5 +236,7 @@ def test_every_kernel_compiles_for_an_h100_without_spilling_registers() -> None:
     command = [sys.executable, "-m", "benchmarks.compile_exit", "--capability", "90"]
     told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300).stdout
     rows = [json.loads(line) for line in told.splitlines()]
-    assert [row["kernel"] for row in rows] == ["project", "score", "score with its table", "finish"]
-    assert [row["spill_bytes"] for row in rows] == [0] * 4
+    assert [row["kernel"] for row in rows] == [
+        *("project", "score", "score with its table", "finish", "add_norm", "add_norm without its gain")
+    ]
+    assert [row["spill_bytes"] for row in rows] == [0] * 6

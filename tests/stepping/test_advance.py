@@ -331,6 +331,51 @@ def test_only_exits_that_the_policy_needs_are_computed(policy: ExitPolicy, monke
 
 
 @every_policy
+def test_layers_up_to_the_next_exit_that_is_needed_are_one_step_where_the_executor_likes_that(
+    policy: ExitPolicy,
+) -> None:
+    asking_once = FrugalExecutor(shared_model())
+    asking_once.max_step_layers = 4
+    plain, found = (serve(request_of(*INPUTS, policy=policy), executor=one) for one in (None, asking_once))
+    assert outcome(found) == outcome(plain)
+    for one, other in zip(found, plain, strict=True):
+        assert (one.exit_reason, one.history) == (other.exit_reason, [pytest.approx(row) for row in other.history])
+        assert [reading is None for reading in one.readings] == [reading is None for reading in other.readings]
+    needed = [layer for layer in range(1, 5) if policy.needs_exit(layer, 4)]
+    begun = [layer + 1 for layer in (0, *needed[:-1])]
+    assert [layer for layer, *_ in asking_once.asked] == begun[: len(asking_once.asked)]
+
+
+def test_who_needs_an_exit_is_waited_for_by_everybody_in_the_step() -> None:
+    executor = FrugalExecutor(shared_model())
+    executor.max_step_layers = 4
+    policies = [FullDepth(), Budgeted(3), FullDepth()]
+    passages = [Passage(own, policy) for own, policy in zip(INPUTS, policies, strict=False)]
+    advance(executor, passages)
+    assert [passage.layer for passage in passages] == [3] * 3
+    assert [passage.exit_reason is None for passage in passages] == [True, False, True]
+    assert [len(passage.seen) for passage in passages] == [0, 1, 0]
+
+
+def test_an_executor_is_not_asked_for_more_layers_than_it_likes() -> None:
+    executor = FrugalExecutor(shared_model())
+    executor.max_step_layers = 3
+    passage = Passage(INPUTS[0], FullDepth())
+    for expected in (3, 4):
+        advance(executor, [passage])
+        assert passage.layer == expected
+    assert executor.asked == [(1, 1, False, False), (4, 1, True, False)]
+
+
+def test_the_observer_is_told_of_every_layer_of_a_step() -> None:
+    observer, executor = Recorder(), FrugalExecutor(shared_model())
+    executor.max_step_layers = 4
+    answer(make_engine(ModelStepper(executor), observer=observer), request_of(*INPUTS, policy=FullDepth()))
+    pieces = sum(own.num_pieces for own in INPUTS)
+    assert [step[:3] for step in observer.steps] == [(layer, len(INPUTS), pieces) for layer in range(1, 5)]
+
+
+@every_policy
 def test_a_policy_leaves_and_answers_the_same_where_nobody_keeps_a_table_in_vain(policy: ExitPolicy) -> None:
     frugal = FrugalExecutor(shared_model())
     plain, bare = (serve(request_of(*INPUTS, policy=policy), executor=one) for one in (None, frugal))
