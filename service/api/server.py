@@ -58,6 +58,10 @@ SWITCH_INTERVAL_S = (
     0.001  # of threads that want the interpreter: the one for health waits for several switches a request
 )
 
+NO_EXITS = (
+    "{name} is a token classifier of Transformers as it is: every sentence runs to full depth, and no policy or goal "
+    "makes it faster. For a model with exits: python -m service distil CHECKPOINT --texts TEXTS --output runs/mine"
+)
 WARM_UP_TEXTS = ("Warm up.", "Ada Lovelace worked with Charles Babbage in London. " * 4)
 
 
@@ -117,6 +121,9 @@ def build_service(settings: Settings) -> Service:
         calibration = Calibration.from_json(stored.operating_points, assets)
         environment["calibration"] = dict(calibration.provenance)
         _compare(calibration.provenance, device)
+    if not config.has_early_exits:
+        environment["note"] = NO_EXITS.format(name=stored.reference)
+        log.warning("no early exits", extra={"data": {"advice": environment["note"]}})
     metrics = Metrics(
         stored.reference,
         num_layers=config.num_layers,
