@@ -76,7 +76,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if family is None:
         raise ModelRefused(f"{folder} holds a {theirs['model_type']!r} model; known families are {sorted(FAMILIES)}")
     config = family.config(theirs)
-    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+    try:
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+    except Exception as error:  # Transformers and the tokenizers library raise nothing narrower
+        raise ModelRefused(f"{folder} has a tokenizer that cannot be read: {error}") from error
     weights = _read(folder)
     encoder = encoder_weights(family, config, weights)
     if not any(str(name).endswith(_CLASSIFIER) for name in theirs.get("architectures") or ()):

@@ -52,8 +52,8 @@ class TokenClassifier:
 
     @property
     def name(self) -> str:
-        """The folder's name, with what a model's name may not have left out."""
-        return re.sub(r"[^A-Za-z0-9._+-]+", "-", self.folder.resolve().name).strip("-._+")[:64] or "checkpoint"
+        """The folder's name, as a model may have it."""
+        return name_of(self.folder) or VERSION
 
     @property
     def knows_words(self) -> bool:
@@ -89,6 +89,11 @@ class TokenClassifier:
             model = MultiExitModel(config, exits=exits)
         load_encoder_weights(model.encoder, self.checkpoint.weights, assign=True)
         return model.requires_grad_(False).eval()
+
+
+def name_of(folder: Path) -> str:
+    """Return a folder's name without what a model's name may not have; that may be empty."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", folder.resolve().name).strip("-._+")[:64]
 
 
 def _check(checkpoint: Checkpoint) -> None:

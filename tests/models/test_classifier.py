@@ -197,6 +197,13 @@ def test_a_checkpoint_that_cannot_be_served_is_refused_by_name(
         load_model(folder)
 
 
+def test_a_tokenizer_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
+    folder = save_classifier(tmp_path / "theirs")
+    (folder / "tokenizer.json").write_text('{"model": 7}', encoding="utf-8")
+    with pytest.raises(ModelRefused, match="theirs has a tokenizer that cannot be read"):
+        load_model(folder)
+
+
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
