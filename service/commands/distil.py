@@ -31,6 +31,8 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--layers", type=int, default=0, help="keep so many of the teacher's layers, evenly; all")
     parser.add_argument(
         "--words",
+        nargs="?",
+        const="words",
         choices=("words", "pieces"),
         help="what the rows of the span table are; words, unless these cut too many of the teacher's entities",
     )

@@ -47,14 +47,14 @@ class Agreement:
 class Report:
     """Holds what a distilled model is worth.
 
-    model           name@version
+    model                 name@version
     aggregation_strategy  of the teacher's pipeline
-    train_texts     how many labelled texts it was trained on
-    teacher, gold   agreement with the teacher's labels, and with gold ones where there are some
-    milliseconds    for a text, one at a time, from text to entities, in this process: of the teacher's pipeline
-                    ("teacher"), of the model at full depth, and of its presets
-    measured_on     executor, device and threads of the model
-    curve           by number of training texts: agreement of every exit with the teacher
+    train_texts           how many labelled texts it was trained on
+    teacher, gold         agreement with the teacher's labels, and with gold ones where there are some
+    milliseconds          for a text, one at a time, from text to entities, in this process: of the teacher's pipeline
+                          ("teacher"), of the model at full depth, and of its presets
+    measured_on           executor, device and threads of the model
+    curve                 by number of training texts: agreement of every exit with the teacher
     """
 
     model: str

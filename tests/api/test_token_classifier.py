@@ -66,6 +66,13 @@ def test_no_policy_and_no_goal_makes_it_leave_early(client: TestClient) -> None:
         assert refused.status_code == 422 and refused.json()["error"], change
 
 
+def test_every_other_strategy_is_listed_with_what_the_model_lacks_for_it(client: TestClient) -> None:
+    strategies = {item["strategy"]: item for item in client.get("/exit-policy/strategies").json()}
+    assert strategies["full_depth"]["lacks"] is None
+    assert "this model has one alone" in strategies["vee"]["lacks"]
+    assert client.get("/").status_code == 200
+
+
 def test_metrics_count_its_sentences(client: TestClient) -> None:
     name = "ner_sequences_total"
 

@@ -22,7 +22,9 @@ from service.models.tag_exit import LEAST_SCORE, TagExit, found_spans, span_prob
 from service.models.tags import TagScheme
 from service.spans.decode import decode
 from service.spans.table import cell_index
-from tests.models.classifiers_ import BIO, SCHEMES, save_classifier, texts_of
+from service.spans.types import Entity
+from tests.executors.cuda_ import on_stand_in
+from tests.models.classifiers_ import BIO, SCHEMES, TEXTS, save_classifier, texts_of
 from tests.models_ import eager, random_sequences, save_tiny_model
 
 Found = list[tuple[int, int, str, float]]
@@ -145,6 +147,19 @@ def test_where_tags_are_sure_the_distribution_says_what_the_pipeline_finds() -> 
     is_sure = soft.max(dim=1).values > 0.9
     assert torch.equal(soft.argmax(dim=1)[is_sure], hard.argmax(dim=1)[is_sure])
     assert (hard.argmax(dim=1)[is_sure] > 0).sum() > 3
+
+
+def test_the_executor_for_gpus_finds_the_same(tmp_path: Path) -> None:
+    stored = load_model(save_classifier(tmp_path / "theirs", "electra"))
+    texts = stored.text_encoder.encode_batch(TEXTS)
+    executors = (eager(stored.model), on_stand_in(stored.model, torch.float32)[0])
+    ours, on_gpu = (entities_at_every_exit(executor, stored.text_encoder, texts)[-1] for executor in executors)
+    assert [[entity_key(e) for e in found] for found in ours] == [[entity_key(e) for e in found] for found in on_gpu]
+    assert sum(map(len, ours)) > 3
+
+
+def entity_key(entity: Entity) -> tuple[int, int, str]:
+    return entity.start, entity.end, entity.label
 
 
 def test_only_full_depth_can_be_asked_of_a_token_classifier(tmp_path: Path) -> None:
