@@ -133,8 +133,10 @@ What each is worth is in [results](results.md); for those by which words halt on
 |---|---|---|
 {table}
 
-A model trained under a hash has one exit for all layers, and supports only {under_hash}. What else a strategy
-needs stands in its section; on a model that lacks it, `PATCH /exit-policy` answers 422 and says so.
+A model trained under a hash has one exit for all layers, and supports only {under_hash}. A token classifier of
+Transformers that is [served as it is](your-own-model.md#a-checkpoint-you-already-have) has none before the last layer,
+and supports only `full_depth`. What else a strategy needs stands in its section; on a model that lacks it,
+`PATCH /exit-policy` answers 422 and says so.
 `conll2003-minilm-tokee` is trained for `tokee` and `de3`, and for long texts:
 `NER_MODEL=conll2003-minilm-tokee make serve`.
 

@@ -12,7 +12,7 @@ from service.models.multi_exit import MultiExitModel
 def assets_of(model: MultiExitModel) -> ModelAssets:
     """Return a model's depth, exits and what its training stored for strategies; calibration adds the learned rule."""
     config = model.config
-    assets = ModelAssets(config.num_layers, has_one_exit=config.hash is not None)
+    assets = ModelAssets(config.num_layers, has_one_exit=config.hash is not None or not config.has_early_exits)
     if config.halting:
         assets = assets.with_asset(HaltingTraining())
     if config.prototypes:

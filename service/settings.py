@@ -39,7 +39,10 @@ class Settings(BaseSettings):
     )
     root_path: str = Field("", description="path prefix that a reverse proxy strips, so that links on our pages hold")
 
-    model: str = Field("conll2003-minilm", description="a name in the store, name@version, or a model folder")
+    model: str = Field(
+        "conll2003-minilm",
+        description="a name in the store, name@version, a model folder, or that of a Transformers token classifier",
+    )
     model_store: Path = Field(_PROJECT / "model_store", description="folder of models by name and version")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     executor: Literal["auto", "cuda", "eager", "fused"] = Field(

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PURE = ("text", "spans", "exits", "models", "promise")
 BY_HAND = ("api", "commands", "__main__", "errors")  # they put everything together, or are known to everybody
 COMPILERS = ("numba", "llvmlite")
-ONLINE, OFFLINE = ("engine", "policy", "autopilot", "api"), ("training", "evaluation", "data")
+ONLINE, OFFLINE = ("engine", "policy", "autopilot", "api"), ("training", "distillation", "evaluation", "data")
 NOT_IN_PURE = (
     *("service.settings", "service.metrics", "service.api", "service.engine", "service.training"),
     *("service.evaluation", "service.data", "service.logs", "logging", "fastapi", "prometheus_client", "threading"),
@@ -25,7 +25,7 @@ NOT_IN_PURE = (
 )
 NOT_WHILE_SERVING = (
     *("transformers", "matplotlib", "tqdm", "httpx2", "ner_client", "redis"),
-    *("service.training", "service.evaluation", "service.data", "service.client"),
+    *("service.training", "service.distillation", "service.evaluation", "service.data", "service.client"),
 )
 
 
@@ -219,7 +219,7 @@ def test_the_command_that_asks_knows_the_server_by_its_client_alone() -> None:
     known = ("service.client", "service.errors")
     targets = {target for module in of("service.client") for target in imports()[module] if is_in(target, "service")}
     assert [target for target in targets if not any(is_in(target, name) for name in known)] == []
-    assert importers("service.client") == {"service.commands.ask"}
+    assert importers("service.client") == {"service.commands.ask", "service.commands.distil"}
     assert not [name for name in reach("service.client") if is_in(name, "torch") or is_in(name, "httpx2")]
 
 

@@ -63,6 +63,11 @@ SWITCH_INTERVAL_S = (
     0.001  # of threads that want the interpreter: the one for health waits for several switches a request
 )
 
+NO_EXITS = (
+    "{name} is a token classifier of Transformers as it is: every sentence runs to full depth, and no policy or goal "
+    "makes it faster. For a model with exits: python -m service distil CHECKPOINT --texts TEXTS --output runs/mine"
+)
+
 
 class Loaded(NamedTuple):
     """A model, and what runs it."""
@@ -148,6 +153,9 @@ def build_service(settings: Settings, loaded: Loaded | None = None, link: Link |
         calibration = Calibration.from_json(stored.operating_points, assets)
         environment["calibration"] = dict(calibration.provenance)
         _compare(calibration.provenance, device)
+    if not config.has_early_exits:
+        environment["note"] = NO_EXITS.format(name=stored.reference)
+        log.warning("no early exits", extra={"data": {"advice": environment["note"]}})
     metrics = Metrics(
         stored.reference,
         num_layers=config.num_layers,

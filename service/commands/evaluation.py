@@ -36,7 +36,7 @@ def _add_evaluate(commands: Commands) -> None:
     )
     parser.add_argument("--no-split", action="store_true", help="take every text as one sentence")
     parser.add_argument("--json", type=Path, help="write the result here as well")
-    _add_executor(parser)
+    add_executor(parser)
     parser.set_defaults(run=_evaluate)
 
 
@@ -45,14 +45,16 @@ def _evaluate(options: argparse.Namespace) -> None:
     from service.evaluation.tables import format_evaluation
 
     stored, split = _stored(options), not options.no_split
+    if not stored.config.has_early_exits and not options.exit_policy:
+        options.exit_policy = '{"strategy": "full_depth"}'  # there is no other exit to score
     document: dict[str, Any] = {"model": stored.reference, "file": options.file.name}
     if options.exit_policy:
         policy = _policy(stored, options.exit_policy)
-        found = evaluate_exit_policy(stored, options.file, policy, _executor(options), split=split)
+        found = evaluate_exit_policy(stored, options.file, policy, executor_of(options), split=split)
         document["exit_policy"] = found.to_json()
         print(json.dumps(document["exit_policy"]))
     else:
-        result = evaluate_exits(stored, options.file, _executor(options), split=split)
+        result = evaluate_exits(stored, options.file, executor_of(options), split=split)
         document |= result.to_json()
         print(format_evaluation(stored.reference, options.file.name, result))
     if options.json:
@@ -64,7 +66,7 @@ def _add_trace(commands: Commands) -> None:
     _add_model(parser)
     parser.add_argument("file", type=Path, help="a .conll or .jsonl file")
     parser.add_argument("--output", type=Path, required=True, help="the trace file to write (safetensors)")
-    _add_executor(parser)
+    add_executor(parser)
     parser.set_defaults(run=_trace)
 
 
@@ -72,7 +74,7 @@ def _trace(options: argparse.Namespace) -> None:
     from service.evaluation.pipelines import trace_file
     from service.evaluation.trace import save_trace
 
-    save_trace(options.output, trace_file(_stored(options), options.file, _executor(options)))
+    save_trace(options.output, trace_file(_stored(options), options.file, executor_of(options)))
     print(options.output)
 
 
@@ -100,7 +102,7 @@ def _add_calibrate(commands: Commands) -> None:
     )
     _add_model(parser)
     parser.add_argument("file", type=Path, help="a .conll or .jsonl file that the model was not trained on")
-    _add_executor(parser)
+    add_executor(parser)
     parser.set_defaults(run=_calibrate)
 
 
@@ -109,7 +111,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     from service.evaluation.tables import format_operating_points
 
     stored = _stored(options)
-    print(format_operating_points(stored.reference, calibrate_model(stored, options.file, _executor(options))))
+    print(format_operating_points(stored.reference, calibrate_model(stored, options.file, executor_of(options))))
 
 
 def _add_report(commands: Commands) -> None:
@@ -119,7 +121,7 @@ def _add_report(commands: Commands) -> None:
     )
     parser.add_argument("--output", type=Path, default=Path("docs"), help="results.md and its figures are written here")
     parser.add_argument("--store", type=Path, default=Path("model_store"), help="the model store")
-    _add_executor(parser)
+    add_executor(parser)
     parser.set_defaults(run=_report)
 
 
@@ -127,7 +129,7 @@ def _report(options: argparse.Namespace) -> None:
     from service.evaluation.pipelines import report_on
 
     compared = [_compared(argument) for argument in options.models]
-    print(report_on(compared, options.output, options.store, _executor(options)))
+    print(report_on(compared, options.output, options.store, executor_of(options)))
 
 
 def _compared(argument: str) -> Compared:
@@ -151,13 +153,15 @@ def _stored(options: argparse.Namespace) -> StoredModel:
     return load_model(find_model(options.model, options.store))
 
 
-def _add_executor(parser: argparse.ArgumentParser) -> None:
+def add_executor(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which executor runs a model, and on what."""
     parser.add_argument("--executor", default="auto", help="auto, cuda, eager or fused; auto as the server chooses")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, default=0, help="of a CPU; 0: as many as the cgroup's quota allows")
 
 
-def _executor(options: argparse.Namespace) -> ExecutorChoice:
+def executor_of(options: argparse.Namespace) -> ExecutorChoice:
+    """Return what the options of `add_executor` say."""
     from service.evaluation.pipelines import ExecutorChoice
 
     return ExecutorChoice(options.executor, options.device, options.threads)

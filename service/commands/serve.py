@@ -8,7 +8,7 @@ import os
 from service.commands import Commands
 
 _OPTIONS = {
-    "model": "a name in the store, name@version, or a model folder",
+    "model": "a name in the store, name@version, a model folder, or that of a Transformers token classifier",
     "host": "address to listen on",
     "port": "port to listen on; 0 takes a free one",
 }

@@ -31,7 +31,11 @@ def add_to(commands: Commands) -> None:
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="override a recipe field (TOML)"
     )
     parser.add_argument(
-        "--teacher", type=Path, action="append", default=[], help="a finished model to distil from; several: their mean"
+        "--teacher",
+        type=Path,
+        action="append",
+        default=[],
+        help="a finished model, or a token classifier of Transformers, to distil from; several: their mean",
     )
     parser.add_argument("--max-sentences", type=int, help="use only the first sentences of every file")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -44,7 +48,7 @@ def _train(options: argparse.Namespace) -> None:
     from service.training.recipe import find_recipe, read_recipe
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    overrides = _overrides(options.set)
+    overrides = overrides_of(options.set)
     use_threads(0)
     folder = train(
         read_recipe(find_recipe(options.recipe), overrides),
@@ -78,7 +82,8 @@ def _gather(options: argparse.Namespace) -> None:
     print(gather(read_recipe(find_recipe(options.recipe)), options.data, options.split, options.most, options.output))
 
 
-def _overrides(assignments: Sequence[str]) -> dict[str, Any]:
+def overrides_of(assignments: Sequence[str]) -> dict[str, Any]:
+    """Return the recipe fields that `--set` gives. Raises BadInput for what is no TOML."""
     try:
         return tomllib.loads("\n".join(assignments))
     except tomllib.TOMLDecodeError as error:

@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from service.errors import DataRefused
 from service.spans.score import WHOLE, Annotation
 from service.spans.types import Entity
 
 WordSpan = tuple[int, int, str]  # first word, end (exclusive), label
-Sentence = tuple[list[str], list[WordSpan], list[tuple[int, int]], frozenset[str] | None, str]  # for example_of_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def read_examples(path: Path) -> list[Example]:
     if not path.is_file():
         raise DataRefused(f"{path} does not exist; expected a data file, below the folder given by --data")
     try:
-        examples = [example_of_words(*sentence) for sentence in reader(path)]
+        examples = list(reader(path))
     except UnicodeDecodeError as error:
         raise DataRefused(f"{path} is not UTF-8 ({error}); convert it first") from error
     if not examples:
@@ -85,8 +85,8 @@ def example_of_words(
 _COLUMN = re.compile(r"[^ \t\r\n]+")  # not \S: a word may hold a no-break space
 
 
-def read_conll(path: Path) -> Iterator[Sentence]:
-    """Read CoNLL columns; yield the words and spans of every sentence. Raises DataRefused for a malformed line.
+def read_conll(path: Path) -> Iterator[Example]:
+    """Read CoNLL columns; yield every sentence. Raises DataRefused for a malformed line.
 
     In a line the word is first and its tag last, with tabs or blanks between; an empty line ends a sentence. Tags may
     be IOB1, IOB2 or BIOES (B, I, E, S; also L and U, as in BILOU): an entity begins at B or S, at a change of label,
@@ -100,7 +100,7 @@ def read_conll(path: Path) -> Iterator[Sentence]:
             columns = _COLUMN.findall(line)
             if not columns or columns[0] == "-DOCSTART-":
                 if words:
-                    yield words, _spans_of_tags(tags), [], None, ""
+                    yield example_of_words(words, _spans_of_tags(tags))
                 words, tags = [], []
                 continue
             if len(columns) < 2:
@@ -109,7 +109,7 @@ def read_conll(path: Path) -> Iterator[Sentence]:
             words.append(columns[0])
             tags.append(columns[-1])
     if words:
-        yield words, _spans_of_tags(tags), [], None, ""
+        yield example_of_words(words, _spans_of_tags(tags))
 
 
 _TAG_PREFIXES = frozenset("BIESLU")
@@ -137,12 +137,13 @@ def _spans_of_tags(tags: Sequence[str]) -> list[WordSpan]:
     return spans
 
 
-def read_jsonl(path: Path) -> Iterator[Sentence]:
-    """Read one JSON object per line; yield its words and spans. Raises DataRefused for a malformed line.
+def read_jsonl(path: Path) -> Iterator[Example]:
+    """Read one JSON object per line; yield the texts. Raises DataRefused for a malformed line.
 
     An object is {"tokens": [str, ...], "entities": [[first, after the last, label], ...]}; entities may be nested.
-    Where not all is annotated, it has "ignored": [[first, after the last], ...] too, and "annotated": [label, ...];
-    "source" names the corpus it is from, where a file has texts of several.
+    Or it is {"text": str, "entities": [{"start": ..., "end": ..., "label": ...}, ...]}, by character, as `ask --file`
+    writes it and `POST /ner` answers. Where not all is annotated, it has "ignored": [[first, after the last], ...] too,
+    and "annotated": [label, ...]; "source" names the corpus it is from, where a file has texts of several.
     """
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
@@ -150,31 +151,64 @@ def read_jsonl(path: Path) -> Iterator[Sentence]:
                 continue
             try:
                 record = json.loads(line)
-                words, entities = record["tokens"], record["entities"]
-                spans = [(first, last, label) for first, last, label in entities]
-                ignored = [(first, last) for first, last in record.get("ignored", [])]
-                labels, source = record.get("annotated"), record.get("source", "")
+                example = _of_characters(record) if "text" in record else _of_words(record)
             except (ValueError, KeyError, TypeError) as error:
                 expected = '{"tokens": [...], "entities": [[first, after the last, label], ...]}'
-                raise DataRefused(f"{path}:{number}: expected {expected}: {error!r}") from error
-            _check_record(words, [*spans, *((first, last, "ignored") for first, last in ignored)], path, number)
-            if not (labels is None or (isinstance(labels, list) and all(isinstance(label, str) for label in labels))):
-                raise DataRefused(f"{path}:{number}: annotated is {labels!r}; expected a list of labels")
-            if not isinstance(source, str):
-                raise DataRefused(f"{path}:{number}: source is {source!r}; expected a name")
-            if words:
-                yield words, spans, ignored, None if labels is None else frozenset(labels), source
+                raise DataRefused(f"{path}:{number}: expected {expected}, or a text: {error!r}") from error
+            except DataRefused as error:
+                raise DataRefused(f"{path}:{number}: {error}") from error
+            if example.text:
+                yield example
 
 
-def _check_record(words: object, spans: Sequence[tuple[object, object, object]], path: Path, number: int) -> None:
+def _of_words(record: Mapping[str, Any]) -> Example:
+    words, entities = record["tokens"], record["entities"]
+    spans = [(first, last, label) for first, last, label in entities]
+    ignored = [(first, last) for first, last in record.get("ignored", [])]
+    labels, source = _rest(record)
+    _check_words(words, [*spans, *((first, last, "ignored") for first, last in ignored)])
+    return example_of_words(words, spans, ignored, labels, source)
+
+
+def _of_characters(record: Mapping[str, Any]) -> Example:
+    text = record["text"]
+    if not isinstance(text, str):
+        raise DataRefused(f"text is {text!r}; expected a string")
+    entities = tuple(Entity(entity["start"], entity["end"], entity["label"]) for entity in record["entities"])
+    ignored = tuple((start, end) for start, end in record.get("ignored", []))
+    labels, source = _rest(record)
+    _check_spans(
+        [*((e.start, e.end, e.label) for e in entities), *((*stretch, "ignored") for stretch in ignored)],
+        len(text),
+        "characters",
+    )
+    annotation = Annotation(labels, ignored) if labels is not None or ignored else WHOLE
+    return Example(text, entities, annotation, source)
+
+
+def _rest(record: Mapping[str, Any]) -> tuple[frozenset[str] | None, str]:
+    """Return which labels are annotated (None: all), and the name of the corpus."""
+    labels, source = record.get("annotated"), record.get("source", "")
+    if not (labels is None or (isinstance(labels, list) and all(isinstance(label, str) for label in labels))):
+        raise DataRefused(f"annotated is {labels!r}; expected a list of labels")
+    if not isinstance(source, str):
+        raise DataRefused(f"source is {source!r}; expected a name")
+    return None if labels is None else frozenset(labels), source
+
+
+def _check_words(words: object, spans: Sequence[tuple[object, object, object]]) -> None:
     if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
-        raise DataRefused(f"{path}:{number}: tokens must be a list of strings that are not empty")
+        raise DataRefused("tokens must be a list of strings that are not empty")
+    _check_spans(spans, len(words), "tokens")
+
+
+def _check_spans(spans: Sequence[tuple[object, object, object]], length: int, unit: str) -> None:
     for first, last, label in spans:
-        if not (isinstance(first, int) and isinstance(last, int) and 0 <= first < last <= len(words)):
-            raise DataRefused(f"{path}:{number}: entity [{first}, {last}] lies outside the {len(words)} tokens")
+        if not (isinstance(first, int) and isinstance(last, int) and 0 <= first < last <= length):
+            raise DataRefused(f"entity [{first}, {last}] lies outside the {length} {unit}")
         if not (isinstance(label, str) and label):
-            raise DataRefused(f"{path}:{number}: the label {label!r} is not a string")
+            raise DataRefused(f"the label {label!r} is not a string")
 
 
-Reader = Callable[[Path], Iterator[Sentence]]
+Reader = Callable[[Path], Iterator[Example]]
 READERS: Mapping[str, Reader] = {".conll": read_conll, ".txt": read_conll, ".jsonl": read_jsonl}

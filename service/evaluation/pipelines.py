@@ -88,6 +88,7 @@ def evaluate_exit_policy(
 
 def trace_file(stored: StoredModel, file: Path, choice: ExecutorChoice) -> Trace:
     """Run an annotated file to full depth, and keep what every exit says."""
+    _check_early_exits(stored)
     examples = read_examples(file)
     with choice.running(stored) as executor:
         return trace(stored, examples, file.name, executor)
@@ -117,8 +118,9 @@ def replay_trace(traced: Trace, policy: ExitPolicy) -> PolicyResult:
 def calibrate_model(stored: StoredModel, file: Path, choice: ExecutorChoice) -> Calibration:
     """Sweep every strategy on dev data, time them here, and write the operating points into the model's folder.
 
-    Raises BadInput for a model with a hash.
+    Raises BadInput for a model with a hash, and for a token classifier, which has no early exits.
     """
+    _check_early_exits(stored)
     if stored.config.hash is not None:
         raise BadInput(
             f"{stored.reference} was trained under a hash, which leaves nothing to calibrate: use it as it is"
@@ -135,6 +137,14 @@ def calibrate_model(stored: StoredModel, file: Path, choice: ExecutorChoice) -> 
         calibration = calibrate(traced, meter, provenance, runs)
     write_operating_points(stored.folder, calibration.to_json())
     return calibration
+
+
+def _check_early_exits(stored: StoredModel) -> None:
+    if not stored.config.has_early_exits:
+        raise BadInput(
+            f"{stored.folder} is a token classifier of Transformers, which has no exits to compare; "
+            f"`python -m service distil` makes a model that has some"
+        )
 
 
 def report_on(compared: Sequence[Compared], output: Path, store: Path, choice: ExecutorChoice) -> Path:

@@ -64,6 +64,8 @@ def reason_against(config: ModelConfig) -> str | None:
         return f"its activation is {encoder.activation}"
     if exits.form == "full":
         return "its exits have full rank"
+    if exits.form == "tags":
+        return "it has the head of a token classifier, and no exits"
     sizes = {"hidden_size": width, "intermediate_size": encoder.intermediate_size, "exits.rank": exits.rank}
     for name, size in sizes.items():
         if size % PANEL:

@@ -13,7 +13,8 @@ class ModelAssets:
     """Holds what a strategy may need of a model.
 
     num_layers    of the encoder
-    has_one_exit  whether one exit serves all layers, as in a model trained under a hash; else every layer has its own
+    has_one_exit  whether one exit serves all layers, as in a model trained under a hash, or there is none before the
+                  last layer, as in a token classifier served as it is; else every layer has its own
     assets        what only some strategies need, such as the weights of a rule; at most one of each type
     """
 

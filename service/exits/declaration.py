@@ -68,7 +68,7 @@ class Need:
 
 EXIT_AFTER_EVERY_LAYER = Need(
     lambda model: not model.has_one_exit,
-    "an exit after every layer, and this model, trained under a hash, has one for all",
+    "an exit after every layer, and this model has one alone",
 )
 
 

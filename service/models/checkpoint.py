@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,43 @@ from service.models.backbones import FAMILIES
 from service.models.backbones.family import Family
 from service.models.config import EncoderConfig
 from service.models.encoder import Encoder
+from service.models.folder import read_json
 
+_CLASSIFIER = "ForTokenClassification"  # how the names of such architectures end
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A pretrained encoder: its shape, its weights under `Encoder`'s names (float32), its tokenizer."""
+    """A pretrained encoder: its shape, its weights under `Encoder`'s names (float32), its tokenizer.
+
+    tags  of a token classifier, the names of its outputs, in order (id2label); else empty
+    head  of a token classifier, the `weight`, (tags, hidden), and `bias`, (tags,), of its last layer, float32
+    """
 
     config: EncoderConfig
     weights: Mapping[str, Tensor]
     tokenizer: Tokenizer
+    tags: tuple[str, ...] = ()
+    head: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def of_layers(self, count: int) -> Checkpoint:
+        """Return a checkpoint with `count` of the layers, evenly chosen, the last one among them; 0: all.
+
+        Six of twelve are every second one. It is an encoder alone: a head was trained on all layers. Raises
+        ModelRefused for more layers than there are.
+        """
+        total = self.config.num_layers
+        if count in (0, total):
+            return self
+        if not 0 < count < total:
+            raise ModelRefused(f"{count} layers are wanted of a checkpoint that has {total}")
+        kept = [0] if self.config.shared_layers else [(index + 1) * total // count - 1 for index in range(count)]
+        weights = {name: tensor for name, tensor in self.weights.items() if not name.startswith("layers.")}
+        for ours, theirs in enumerate(kept):
+            of_layer = {name: t for name, t in self.weights.items() if name.startswith(f"layers.{theirs}.")}
+            weights |= {name.replace(f"layers.{theirs}.", f"layers.{ours}.", 1): t for name, t in of_layer.items()}
+        return Checkpoint(replace(self.config, num_layers=count), weights, self.tokenizer)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -50,8 +76,39 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if family is None:
         raise ModelRefused(f"{folder} holds a {theirs['model_type']!r} model; known families are {sorted(FAMILIES)}")
     config = family.config(theirs)
-    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer
-    return Checkpoint(config, encoder_weights(family, config, _read(folder)), tokenizer)
+    try:
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+    except Exception as error:  # Transformers and the tokenizers library raise nothing narrower
+        raise ModelRefused(f"{folder} has a tokenizer that cannot be read: {error}") from error
+    weights = _read(folder)
+    encoder = encoder_weights(family, config, weights)
+    if not any(str(name).endswith(_CLASSIFIER) for name in theirs.get("architectures") or ()):
+        return Checkpoint(config, encoder, tokenizer)
+    tags = tuple(str(name) for _, name in sorted(theirs["id2label"].items()))
+    return Checkpoint(config, encoder, tokenizer, tags, _head(folder, weights, (len(tags), config.hidden_size)))
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Say whether a folder looks like a Transformers checkpoint; a model of this service has no `model_type`."""
+    if not (folder / "config.json").is_file():
+        return False
+    return "model_type" in read_json(folder, "config.json")
+
+
+def _head(folder: Path, weights: Mapping[str, Tensor], shape: tuple[int, int]) -> dict[str, Tensor]:
+    """Return the last layer of a token classifier. Raises ModelRefused where it is not one linear layer of this shape.
+
+    shape: (tags, hidden)
+    """
+    found = {kind: weights.get(f"classifier.{kind}") for kind in ("weight", "bias")}
+    expected = {"weight": shape, "bias": shape[:1]}
+    given = {kind: None if tensor is None else tuple(tensor.shape) for kind, tensor in found.items()}
+    if given != expected:
+        raise ModelRefused(
+            f"{folder} has a classifier of shapes {given}; expected {expected}, by the id2label and the width in its "
+            "config.json"
+        )
+    return {kind: tensor.float() for kind, tensor in found.items() if tensor is not None}
 
 
 def _read(folder: Path) -> dict[str, Tensor]:
@@ -100,10 +157,13 @@ def _plain_name(family: Family, name: str) -> str:
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
-def load_encoder_weights(encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
-    """Put checkpoint weights into `encoder`; what a checkpoint never has (word shapes) stays as initialised."""
+def load_encoder_weights(encoder: Encoder, weights: Mapping[str, Tensor], *, assign: bool = False) -> None:
+    """Put checkpoint weights into `encoder`; what a checkpoint never has (word shapes) stays as initialised.
+
+    assign: take the very tensors in place of the encoder's own, which then may be on the device "meta"
+    """
     try:
-        missing, unexpected = encoder.load_state_dict(dict(weights), strict=False)
+        missing, unexpected = encoder.load_state_dict(dict(weights), strict=False, assign=assign)
     except RuntimeError as error:  # PyTorch's list of the weights whose shape differs
         raise ModelRefused(f"the checkpoint's weights do not fit its config: {error}") from error
     missing = [name for name in missing if not name.startswith("embeddings.shapes.")]

@@ -15,6 +15,7 @@ from service.text.words import TableUnit
 ExitForm = Literal["full", "low_rank", "contextual"]
 EndPiece = Literal["first", "last"]
 Activation = Literal["gelu", "gelu_tanh", "relu"]
+Tags = Literal["tags"]
 Hash = Literal["random", "random_consistent", "frequency", "mutual_information", "clustered", "tag_entropy"]
 
 
@@ -49,7 +50,8 @@ class ExitConfig:
 
     form           "full": U as in Eq. 1 of VEE-BERT; "low_rank": both words projected to `rank`, then bilinear;
                    "contextual" (ours): low rank, each projection joined by one of the mean over the sequence's words
-                   and passed through a GELU, which shows a shallow exit the sentence its layers have not mixed in yet
+                   and passed through a GELU, which shows a shallow exit the sentence its layers have not mixed in yet;
+                   "tags": no such classifier, but the head of a token classifier after the last layer (see `tag_exit`)
     rank           of the projections
     end_piece      which piece of a span's last word stands for it; its first word is always read at its first piece.
                    "first" is the paper's reading; "last" (ours) shows the exit both ends of a span's spelling
@@ -58,7 +60,7 @@ class ExitConfig:
     width_buckets  a learned bias for spans of 1, 2, ..., width_buckets and more words (ours; 0 leaves it out)
     """
 
-    form: ExitForm = "contextual"
+    form: ExitForm | Tags = "contextual"
     rank: int = 64
     end_piece: EndPiece = "last"
     reach: int = 2
@@ -91,6 +93,11 @@ class ModelConfig:
     hash: Hash | None = None
     buckets: int = 0
     prototypes: bool = False
+
+    @property
+    def has_early_exits(self) -> bool:
+        """Whether a sequence may leave before the last layer; a token classifier served as it is lets none."""
+        return self.exits.form != "tags"
 
     @property
     def num_exits(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -27,7 +27,10 @@ class DropoutRates:
 class MultiExitModel(nn.Module):
     """`embed`, `run_layer`, `exit_table`: the steps that training, replay and serving share."""
 
-    def __init__(self, config: ModelConfig, dropout: DropoutRates | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, dropout: DropoutRates | None = None, exits: Sequence[nn.Module] | None = None
+    ) -> None:
+        """exits: modules that score spans as BiaffineExit does, in its place; None: such exits, as the config says."""
         super().__init__()
         rates = dropout or DropoutRates()
         self.config = config
@@ -35,8 +38,11 @@ class MultiExitModel(nn.Module):
             config.encoder, word_shapes=config.word_shapes, dropout=rates.hidden, attention_dropout=rates.attention
         )
         self.exits = nn.ModuleList(
-            BiaffineExit(config.encoder.hidden_size, config.num_labels, config.exits, rates.exits)
-            for _ in range(config.num_exits)
+            exits
+            or [
+                BiaffineExit(config.encoder.hidden_size, config.num_labels, config.exits, rates.exits)
+                for _ in range(config.num_exits)
+            ]
         )
         if config.hash is not None:  # the layer after which a piece's word may halt, see the strategy hashee
             self.register_buffer("piece_layers", torch.zeros(config.encoder.vocab_size, dtype=torch.uint8))

@@ -18,6 +18,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from service.errors import ModelRefused
+from service.models.checkpoint import is_checkpoint
+from service.models.classifier import TokenClassifier
 from service.models.config import ModelConfig
 from service.models.folder import check_file, read_json, read_text
 from service.models.multi_exit import MultiExitModel
@@ -33,6 +35,12 @@ CONFIG, WEIGHTS, TOKENIZER, CARD, CHECKSUMS, OPERATING_POINTS = (
 )
 MAX_PARAMETERS = 1_000_000_000
 _SAMPLE = "A sentence, of 2 words: Ωhm's 漢."
+_CARD_OF_A_CLASSIFIER = """# {name}
+
+A token classifier of Transformers as it is ({labels}), with its own head after the last of {layers} layers. It has no
+exits before, so no sentence leaves early; `python -m service distil` makes a model that has, from texts without labels.
+What it was trained on, and what its licence allows, is said where it came from.
+"""
 _REQUIRED = (CONFIG, WEIGHTS, TOKENIZER, CARD)
 
 
@@ -40,6 +48,7 @@ _REQUIRED = (CONFIG, WEIGHTS, TOKENIZER, CARD)
 class StoredModel:
     """A model read from disk, in eval mode on the CPU, in float32.
 
+    folder           it was read from: a model folder, or a Transformers checkpoint
     weights_sha256   of the weights file
     operating_points the calibration as JSON, None for a model that has not been calibrated
     """
@@ -130,7 +139,12 @@ def write_checksums(folder: Path) -> None:
 
 
 def load_model(folder: Path) -> StoredModel:
-    """Read and check a model folder, which may come from anywhere. Raises ModelRefused naming what is amiss."""
+    """Read and check a model folder, which may come from anywhere. Raises ModelRefused naming what is amiss.
+
+    The folder of a Transformers token classifier gives a model that runs to full depth, with the classifier's own head.
+    """
+    if not (folder / CHECKSUMS).exists() and is_checkpoint(folder):
+        return _load_classifier(folder)
     config = read_config(folder)
     with torch.device("meta"):
         model = MultiExitModel(config)
@@ -149,6 +163,15 @@ def load_model(folder: Path) -> StoredModel:
     text_encoder = TextEncoder(tokenizer, config.text, config.labels, config.nested)
     card = read_text(folder, CARD)
     return StoredModel(config, model, text_encoder, card, folder, weights_sha256, operating_points)
+
+
+def _load_classifier(folder: Path) -> StoredModel:
+    classifier = TokenClassifier.read(folder)
+    model = classifier.model()
+    config, tokenizer = model.config, classifier.checkpoint.tokenizer
+    text_encoder = TextEncoder(tokenizer, config.text, config.labels, config.nested)
+    card = _CARD_OF_A_CLASSIFIER.format(name=config.name, labels=", ".join(config.labels), layers=config.num_layers)
+    return StoredModel(config, model, text_encoder, card, folder, _sha256(folder / WEIGHTS), None)
 
 
 def _most_bytes(expected: Mapping[str, Tensor], config: ModelConfig) -> int:

@@ -13,6 +13,7 @@ from service.exits.disagreement import Disagreement
 from service.exits.operating_points import GOALS as CALIBRATED_GOALS
 from service.exits.operating_points import Calibration
 from service.exits.parameters import Number
+from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.hashee import HashEE
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
@@ -108,7 +109,8 @@ class Goals:
         """Return the policy that is in force before the first change."""
         if self.calibration is not None:
             return self._policy_for("preset", "balanced")
-        name = Vee.strategy if Vee.strategy in self.catalog.strategies else HashEE.strategy
+        supported = self.catalog.strategies
+        name = next(kind.strategy for kind in (Vee, HashEE, FullDepth) if kind.strategy in supported)
         return self.catalog.policy({"strategy": name})
 
     def for_one_request(self, current: ExitPolicy, changes: Mapping[str, Any]) -> ExitPolicy:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import random
 import re
+import reprlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from service.data.readers import Example, WordSpan, example_of_words
+from service.errors import DataRefused
 from service.training.phrases import COMMON_TITLES, FORMS, INITIAL_STOPS, KEYS, MARKS, PHRASES, SYMBOLS, TITLES
 from service.training.recipe import Augmentation
 
@@ -37,14 +39,23 @@ class Tokens:
 
     @classmethod
     def of(cls, example: Example) -> Tokens:
-        """Cut an example at its blanks, between which readers put its words."""
+        """Cut an example at its blanks, between which readers put its words. Raises DataRefused if that cuts no entity.
+
+        A text that was read by character may have such entities.
+        """
         words = example.text.split(" ")
         starts, ends, position = {}, {}, 0
         for index, word in enumerate(words):
             starts[position], ends[position + len(word)] = index, index + 1
             position += len(word) + 1
-        spans = tuple((starts[e.start], ends[e.end], e.label) for e in example.entities)
-        ignored = tuple((starts[start], ends[end]) for start, end in example.annotation.ignored)
+        try:
+            spans = tuple((starts[e.start], ends[e.end], e.label) for e in example.entities)
+            ignored = tuple((starts[start], ends[end]) for start, end in example.annotation.ignored)
+        except KeyError as error:
+            raise DataRefused(
+                f"{reprlib.repr(example.text)} has an entity that does not end at a blank; "
+                'augmentation, several corpora and gather need texts as words ("tokens")'
+            ) from error
         return cls(tuple(words), spans, ignored, example.annotation.labels)
 
     def example(self) -> Example:

@@ -57,13 +57,14 @@ def train(
     device         where the model is trained
     command        the command line, for the model's card
     max_sentences  the most texts to read from each data file, for trying things out; None: all
-    teachers       folders of finished models whose last exits all exits are distilled from; none: from the last exit
+    teachers       folders of finished models whose last exits all exits are distilled from, and of token classifiers
+                   of Transformers; none: from the last exit
 
     A run with the output of an earlier one goes on after its last finished epoch and ends with the same weights as an
     uninterrupted run (on as many threads). Raises BadInput if the earlier one had another recipe, encoder or data, and
     for teachers that see other cells or labels, or where words halt.
     """
-    start = Start.read(encoder)
+    start = Start.read(encoder, recipe.layers)
     corpora, dev, tests = (
         {corpus.name: corpus.read(data / file(corpus))[:max_sentences] for corpus in recipe.sources}
         for file in (attrgetter("train"), attrgetter("dev"), attrgetter("test"))

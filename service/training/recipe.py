@@ -60,7 +60,7 @@ _RANGES: tuple[tuple[tuple[str, ...], float, float], ...] = (
     (tuple(f"augmentation.{f.name}" for f in fields(Augmentation)), 0, 1),
     (("case_noise",), 0, 0.5),  # as much again is shown in capitals
     (("distillation", "weight_decay", "encoder_rate", "exit_rate", "distance_weight", "flood"), 0, math.inf),
-    (("width_buckets", "exit_reach", "overlap_pieces", "joined_words", "dev_texts", "seed"), 0, math.inf),
+    (("width_buckets", "exit_reach", "overlap_pieces", "joined_words", "dev_texts", "layers", "seed"), 0, math.inf),
     (("epochs", "early_stopping_patience", "batch_pieces", "exit_rank", "buckets"), 1, math.inf),
     (("window_pieces",), 3, math.inf),
 )
@@ -80,6 +80,7 @@ class Recipe:
     case_noise        share of training sequences shown in lower case, and again as many in capitals (word shapes only)
     piece_masking     share of pieces replaced by the tokenizer's mask piece
     frozen_pieces     keep the word-piece embeddings as pretrained, so that those of names never shown stay comparable
+    layers            keep so many of the encoder's layers, evenly, the last one among them (0: all)
     average_decay     decay of the moving average of the weights, which is evaluated and saved (0: no average)
     rate_decay        factor on the encoder's rate per layer from the top down (1: one rate)
     joined_words      also show texts that are joined from neighbours, of up to so many words (0: do not)
@@ -127,6 +128,7 @@ class Recipe:
     case_noise: float = 0.0
     piece_masking: float = 0.0
     frozen_pieces: bool = False
+    layers: int = 0
     average_decay: float = 0.999
     joined_words: int = 0
     flood: float = 0.0

@@ -34,13 +34,18 @@ class Start:
     model: MultiExitModel | None = None
 
     @classmethod
-    def read(cls, folder: Path) -> Start:
-        """Read the folder of a Transformers checkpoint or of a model of this service."""
+    def read(cls, folder: Path, layers: int = 0) -> Start:
+        """Read the folder of a Transformers checkpoint or of a model of this service.
+
+        layers: how many of a checkpoint's are kept; 0: all. Raises BadInput where they are asked of a model.
+        """
         if (folder / CHECKSUMS).is_file():
+            if layers:
+                raise BadInput(f"{folder} is a model of this service, whose exits need every layer: leave out layers")
             stored = load_model(folder)
             tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
             return cls(stored.config.encoder, tokenizer, {}, stored.model)
-        checkpoint = load_checkpoint(folder)
+        checkpoint = load_checkpoint(folder).of_layers(layers)
         return cls(checkpoint.config, checkpoint.tokenizer, checkpoint.weights)
 
     def put_into(self, model: MultiExitModel) -> None:

@@ -1,4 +1,4 @@
-"""Holds the teachers of a training: finished models, from whose last exits the exits of the student are distilled."""
+"""Holds the teachers of a training, from which all exits are distilled: finished models, and token classifiers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from service.errors import BadInput
+from service.models.checkpoint import is_checkpoint
+from service.models.classifier import TokenClassifier
 from service.models.config import ModelConfig
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed
-from service.models.store import load_model
+from service.models.store import CHECKSUMS, load_model
 
 
 class Teachers:
@@ -27,9 +29,16 @@ class Teachers:
 
     @classmethod
     def read(cls, folders: Sequence[Path], student: ModelConfig, device: torch.device) -> Teachers:
-        """Read model folders. Raises BadInput for a model that sees other cells or labels than the student."""
+        """Read model folders, and folders of Transformers token classifiers, whose tags give soft tables.
+
+        Raises BadInput for a model that sees other cells or labels than the student. A token classifier may know more
+        labels; what it finds of them is no entity.
+        """
         models = []
         for folder in folders:
+            if not (folder / CHECKSUMS).is_file() and is_checkpoint(folder):
+                models.append(_classifier(folder, student))
+                continue
             stored = load_model(folder)
             for name in ("labels", "nested", "text", "word_shapes"):
                 given, wanted = getattr(stored.config, name), getattr(student, name)
@@ -48,3 +57,16 @@ class Teachers:
                 state = model.run_layer(layer, state, packed)
             tables.append(model.exit_table(last, state, packed).exp())
         return torch.stack(tables).mean(dim=0)
+
+
+def _classifier(folder: Path, student: ModelConfig) -> MultiExitModel:
+    """Read a token classifier whose tables have the student's labels and cells."""
+    classifier = TokenClassifier.read(folder)
+    theirs, ours = classifier.checkpoint.config.vocab_size, student.encoder.vocab_size
+    if theirs != ours:
+        raise BadInput(
+            f"the teacher {folder} has {theirs} pieces, the model to train has {ours}; expected one tokenizer"
+        )
+    if student.nested:
+        raise BadInput(f"the teacher {folder} finds flat entities, and the model to train nested ones")
+    return classifier.model(labels=student.labels, text=student.text, soft=True)

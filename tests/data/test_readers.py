@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from service.data.readers import Example, WordSpan, _spans_of_tags, read_examples
 from service.errors import DataRefused
+from service.spans.score import Annotation
 from service.spans.types import Entity
 
 WORDS = ["Zoe", "Bell", "met", "Omar", "Diaz", "Rosa", "in", "New", "Town"]
@@ -166,6 +167,13 @@ def test_a_line_of_one_column_is_refused_with_its_line(tmp_path: Path) -> None:
         ('{"tokens": ["Zoe", 7], "entities": []}', "tokens must be"),
         ('{"tokens": "Zoe", "entities": []}', "tokens must be"),
         ('{"tokens": {"Zoe": 1}, "entities": [[0, 1, "PER"]]}', "tokens must be"),
+        ('{"text": "Zoe"}', "KeyError"),
+        ('{"text": 7, "entities": []}', "text is 7; expected a string"),
+        ('{"text": "Zoe", "entities": [[0, 3, "PER"]]}', "TypeError"),
+        ('{"text": "Zoe", "entities": [{"start": 0, "end": 4, "label": "PER"}]}', "[0, 4] lies outside the 3 char"),
+        ('{"text": "Zoe", "entities": [{"start": 0, "end": 3, "label": ""}]}', "label '' is not"),
+        ('{"text": "Zoe", "entities": [], "ignored": [[2, 1]]}', "[2, 1] lies outside"),
+        ('{"text": "Zoe", "entities": [], "source": 7}', "source is 7; expected a name"),
     ],
 )
 def test_a_malformed_record_is_refused_with_its_line(line: str, complaint: str, tmp_path: Path) -> None:
@@ -174,6 +182,24 @@ def test_a_malformed_record_is_refused_with_its_line(line: str, complaint: str, 
         read_examples(path)
     assert str(refusal.value).startswith(f"{path}:3: ")
     assert complaint in str(refusal.value)
+
+
+def test_a_record_may_hold_a_text_as_it_is_with_its_entities_by_character(tmp_path: Path) -> None:
+    record = {
+        "line": 1,
+        "text": "Zoe's\tin  Oslo.",
+        "entities": [
+            {"start": 0, "end": 3, "text": "Zoe", "label": "PER", "score": 0.9},
+            {"start": 10, "end": 14, "text": "Oslo", "label": "LOC", "score": 0.8},
+        ],
+        "ignored": [[5, 9]],
+        "annotated": ["LOC", "PER"],
+        "source": "mine",
+    }
+    (example,) = read_examples(write(tmp_path, json.dumps(record), "data.jsonl"))
+    annotation = Annotation(frozenset(("LOC", "PER")), ((5, 9),))
+    entities = (Entity(0, 3, "PER"), Entity(10, 14, "LOC"))
+    assert example == Example(record["text"], entities, annotation, "mine")
 
 
 @pytest.mark.parametrize("name", ["data.csv", "data", "data.CONLL"])

@@ -25,6 +25,7 @@ AGAINST = {
     "its embeddings have another width than its layers": NARROW,
     "its activation is gelu_tanh": kernel_config(activation="gelu_tanh"),
     "its exits have full rank": kernel_config(exits=ExitConfig(form="full", reach=0)),
+    "it has the head of a token classifier, and no exits": kernel_config(exits=ExitConfig(form="tags", reach=0)),
     "its hidden_size is 48, not a multiple of 32": kernel_config(width=48, num_heads=3),
     "its intermediate_size is 100, not a multiple of 32": kernel_config(intermediate_size=100),
     "its exits.rank is 48, not a multiple of 32": kernel_config(exits=ExitConfig(rank=48)),

@@ -55,4 +55,9 @@ class InfoOut(TypedDict):
             dict[str, Any], Field(description="of a calibrated model: what its operating points were measured on")
         ]
     ]
+    note: NotRequired[
+        Annotated[
+            str, Field(description="of a token classifier of Transformers: that it has no exits, and how it gets some")
+        ]
+    ]
     limits: LimitsOut
