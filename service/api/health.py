@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from service.api.state import Service
+from service.promise.estimates import Estimate
 
 
 def liveness(service: Service) -> tuple[str, bool]:
@@ -28,4 +29,28 @@ def render_metrics(service: Service) -> bytes:
         speedup_layers=service.config.num_layers / observed if observed else None,
         disagreement_bound=disagreement.interval[1] if disagreement.runs else None,
     )
+    _show_promise(service)
     return service.metrics.render()
+
+
+def _show_promise(service: Service) -> None:
+    metrics, samples, standing = service.metrics.promise, service.samples, service.levels.standing()
+    if samples is not None:
+        metrics.set_sampling(
+            probability=samples.probability,
+            buffer_bytes=samples.used_bytes,
+            uncovered=samples.counts.uncovered,
+        )
+    state = service.policy.describe()
+    metrics.set_promise(
+        max_disagreement=standing.certified.goal.max_disagreement if standing else None,
+        certified=len(standing.certified.levels) if standing else 0,
+        served_is_certified=state.is_certified,
+    )
+    found = service.levels.measured().get(state.in_force.policy)
+    metrics.set_disagreement(_disagreement(found.estimate) if found and found.estimate.samples else None)
+
+
+def _disagreement(estimate: Estimate) -> tuple[float, float]:
+    lower, upper = estimate.agreement_interval
+    return 1 - upper, 1 - lower

@@ -31,7 +31,7 @@ class PolicyMetrics:
         }
         self._info = series.facts("ner_exit_policy_info", "The strategy in force", "strategy", "measure")
         self._changes = series.counters("ner_exit_policy_changes", "Changes of the policy", "source")
-        for source in ("api", "autopilot"):
+        for source in ("api", "autopilot", "promise"):
             self._changes(source)
 
         self._store = series.gauge(

@@ -32,7 +32,12 @@ class Series:
 
     def gauge(self, name: str, text: str) -> Gauge:
         """Return one gauge, at 0."""
-        return Gauge(name, text, ("model_name",), registry=self.registry).labels(self.model_name)
+        return self.gauges(name, text)()
+
+    def gauges(self, name: str, text: str, *labels: str) -> Callable[..., Gauge]:
+        """Return a function from the labels' values to their gauge, as `counters` does."""
+        family = Gauge(name, text, ("model_name", *labels), registry=self.registry)
+        return cache(partial(family.labels, self.model_name))
 
     def facts(self, name: str, text: str, *labels: str) -> Gauge:
         """Return a gauge that states facts in its labels; the caller gives it `model_name`, too, and the value 1."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from service.engine.engine import Engine, EngineLimits, EngineObserver
+from service.engine.samples import SampleRuns
 from service.engine.sequence import Request, Sequence
 from service.engine.shadows import Shadows
 from service.executors.eager import EagerExecutor
@@ -221,6 +222,7 @@ def make_engine(
     clock: Callable[[], float] = lambda: 0.0,
     rule: ExitRule | None = None,
     shadows: Shadows | None = None,
+    samples: SampleRuns | None = None,
     prepare: Callable[[], None] = lambda: None,
 ) -> Engine:
     """An engine that has not started; a request's own changes name a whole policy. rule: of learned policies."""
@@ -232,6 +234,7 @@ def make_engine(
         limits=limits,
         observer=observer or Recorder(),
         shadows=shadows,
+        samples=samples,
         prepare=prepare,
         clock=clock,
     )
