@@ -1,4 +1,4 @@
-"""The keeper of a promise: what it serves, when it moves, who wins. Time passes only when told, but in the last test."""
+"""The keeper of a promise: what it serves, when it moves, who wins. Time passes only when told, but at the end."""
 
 from __future__ import annotations
 
