@@ -312,14 +312,17 @@ def who_decides() -> Row:
         "Agreement with full depth",
         "1 - F1 of the answers against full depth's: 95 % bounds on this traffic since the start, of the policy in "
         "force, and what is promised. Nothing where it is not measured.",
-        Query(series("ner_promise_disagreement_bound"), "{{bound}} {{instance}}"),
-        Query(series("ner_promise_max_disagreement"), "promised {{instance}}"),
+        Query(
+            f"{series('ner_promise_disagreement_bound')} or "
+            f'label_replace({series("ner_promise_max_disagreement")}, "bound", "promised", "", "")',
+            "{{bound}} {{instance}}",
+        ),
         unit="percentunit",
     )
     certified = over_time(
         "Certified levels",
-        "Operating points that are certified for what is promised, the safest first; at 0 full depth alone. And alarms, "
-        "each a proof that the level in force had broken the promise.",
+        "Operating points that are certified for what is promised, the safest first; at 0 full depth alone. And "
+        "alarms, each a proof that the level in force had broken the promise.",
         Query(series("ner_promise_certified_levels"), "certified {{instance}}"),
         Query(lately("ner_promise_alarms_total"), "alarms, 5 minutes"),
         unit="none",

@@ -36,7 +36,7 @@ from service.exits.operating_points import Calibration
 from service.exits.policies import EXIT_REASONS
 from service.exits.policies.full_depth import FullDepth
 from service.levels.keeper import PromiseKeeper
-from service.levels.traffic import TrafficLevels
+from service.levels.on_traffic import TrafficLevels
 from service.logs import start_logging
 from service.metrics import Metrics
 from service.metrics.engine import EngineMetrics

@@ -16,7 +16,7 @@ from service.engine.cutter import Cutter
 from service.engine.engine import Engine
 from service.engine.samples import SampleRuns
 from service.levels.keeper import PromiseKeeper
-from service.levels.traffic import TrafficLevels
+from service.levels.on_traffic import TrafficLevels
 from service.metrics import Metrics
 from service.models.config import ModelConfig
 from service.policy.follower import PolicyFollower

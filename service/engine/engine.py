@@ -99,7 +99,8 @@ class Engine:
         self._clock = clock
         self._shadows = shadows or Shadows()
         self._samples = samples
-        self._idle: list[IdleWork] = [work for work in (self._shadows, samples) if work is not None]
+        # samples first: none may be dropped, and shadows may
+        self._idle: list[IdleWork] = [work for work in (samples, self._shadows) if work is not None]
         self._admission = Admission(limits.queue_texts, limits.queue_pieces)
         self.forecast = Forecast(clock)  # kept by whoever submits requests; here it says who cannot make it any more
         self._scheduler = Scheduler(stepper.num_layers, limits.max_step_pieces)

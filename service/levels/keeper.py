@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from service.errors import PolicyConflict
 from service.exits.policy import ExitPolicy
-from service.levels.traffic import Standing, TrafficLevels
+from service.levels.on_traffic import Standing, TrafficLevels
 from service.policy.live import LivePolicy
 from service.policy.thread import PolicyThread
 

@@ -195,7 +195,8 @@ class Goals:
         if self.calibration is None:
             raise BadInput(self._needs_calibration("autopilot"))
         if objective.certified:
-            points = replace(self.calibration, points=self._points_to_certify()).ladder(objective.max_f1_loss)
+            tested = replace(self.calibration, points=self._points_to_certify()).ladder(objective.max_f1_loss)
+            points = tuple(point for point in tested if point.speedup_latency > 1)
         else:
             points = self.calibration.ladder(objective.max_f1_loss)
         policies = [self.catalog.policy(point.parameters) for point in points]

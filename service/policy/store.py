@@ -217,6 +217,8 @@ def _read_record(record: object) -> PolicyRecord:
         raise BadInput("the history has a policy that is no object")
     objective, promise = record.get("autopilot"), record.get("promise")
     parameters = {name: value for name, value in record.items() if name not in ("autopilot", "promise")}
-    if not isinstance(objective, dict | None) or not isinstance(promise, dict | None):
-        raise BadInput("the history has an objective of the autopilot, or a promise, that is no object")
+    if not isinstance(objective, dict | None):
+        raise BadInput("the history has an objective of the autopilot that is no object")
+    if not isinstance(promise, dict | None):
+        raise BadInput("the history has a promise that is no object")
     return PolicyRecord(parameters, objective, promise)

@@ -13,7 +13,7 @@ from service.exits.operating_points import Calibration
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.sentee import Sentee
 from service.exits.reading import Reading
-from service.levels.traffic import TrafficLevels
+from service.levels.on_traffic import TrafficLevels
 from tests.exits.calibrations_ import FULL_DEPTH_F1, point
 
 NUM_LAYERS = 4

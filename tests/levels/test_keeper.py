@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,53 +11,17 @@ import pytest
 
 from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
-from service.exits.policy import ExitPolicy
 from service.levels import keeper as keeper_module
-from service.levels.keeper import LEAST_GAP_S, PromiseKeeper
-from service.levels.traffic import Standing, TrafficLevels
-from service.policy.live import LivePolicy
+from service.levels.keeper import LEAST_GAP_S
 from service.policy.promised import Certified, PromiseGoal
 from tests.api.servers_ import wait_until
-from tests.engine.scripted_ import Clock
-from tests.levels.promised_ import FASTEST, LEVELS, MIDDLE, NOON, PROMISING, SAFE
+from tests.levels.promised_ import FASTEST, LEVELS, MIDDLE, PROMISING, SAFE
+from tests.levels.watch_ import Watch
 from tests.policy.live_ import change, start
 
 WISH = {"max_disagreement": 0.02, "confidence": 0.9}
 GOAL = PromiseGoal(0.02, 0.9)
 FULL = FullDepth()
-
-
-class ScriptedLevels(TrafficLevels):
-    """Certifies what a test says, for whatever goal is tested."""
-
-    def __init__(self) -> None:
-        super().__init__(LEVELS, LEVELS, 4, now=lambda: NOON)
-        self.certified: tuple[ExitPolicy, ...] = ()
-        self.alarms = 0
-        self.goals: list[PromiseGoal | None] = []
-
-    def test(self, goal: PromiseGoal | None) -> Standing | None:
-        self.goals.append(goal)
-        return None if goal is None else Standing(Certified(goal, self.certified), "noon", 123, self.alarms)
-
-
-@dataclass
-class Watch:
-    """A keeper, the live policy that it moves, and what is certified."""
-
-    live: LivePolicy
-    levels: ScriptedLevels = field(default_factory=ScriptedLevels)
-    clock: Clock = field(default_factory=Clock)
-
-    def __post_init__(self) -> None:
-        self.keeper = PromiseKeeper(self.live, self.levels, self.clock)
-
-    def look(self, *certified: ExitPolicy, after_s: float = 0.1) -> ExitPolicy:
-        """Let time pass, and look with these levels certified; -> the policy in force."""
-        self.clock.now += after_s
-        self.levels.certified = certified
-        self.keeper.look()
-        return self.live.current.policy
 
 
 @pytest.fixture

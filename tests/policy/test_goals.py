@@ -62,8 +62,11 @@ def test_a_first_objective_says_what_p95_and_what_loss(missing: str) -> None:
         ({"max_f1_loss": [1]}, "autopilot.max_f1_loss is [1]"),
         ({"max_disagreement": 1.1}, "autopilot.max_disagreement is 1.1; expected a number from 0 to 1"),
         ({"max_disagreement": -0.1}, "autopilot.max_disagreement is -0.1"),
-        ({"level": 2}, "autopilot.level cannot be set; it has ['p95_ms', 'max_f1_loss', 'max_disagreement']"),
-        ({"p99_ms": 2}, "autopilot has no p99_ms; it has ['p95_ms', 'max_f1_loss', 'max_disagreement']"),
+        (
+            {"level": 2},
+            "autopilot.level cannot be set; it has ['p95_ms', 'max_f1_loss', 'max_disagreement', 'certified']",
+        ),
+        ({"p99_ms": 2}, "autopilot has no p99_ms; it has ['p95_ms', 'max_f1_loss', 'max_disagreement', 'certified']"),
         (7, "autopilot is 7; expected an object such as"),
         (True, "or null to switch it off"),
     ],

@@ -84,6 +84,7 @@ def test_a_file_of_another_model_is_refused_until_it_is_set_aside(tmp_path: Path
         ("before", "vee", "a policy that is no object"),
         ("after", [], "a policy that is no object"),
         ("after", {"strategy": "vee", "autopilot": 100}, "an objective of the autopilot that is no object"),
+        ("after", {"strategy": "vee", "promise": 0.02}, "a promise that is no object"),
         ("version", 3, "not in order"),
         ("version", True, "expected integers of at least 1"),
         ("version", 0, "expected integers of at least 1"),

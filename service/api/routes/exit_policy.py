@@ -30,7 +30,7 @@ from service.api.state import Service, service_of
 from service.errors import BadInput
 from service.exits.disagreement import Disagreement
 from service.exits.operating_points import OperatingPoint
-from service.levels.traffic import Measured
+from service.levels.on_traffic import Measured
 from service.policy.versions import HISTORY_LENGTH, HistoryEntry, PolicyState
 from service.promise.estimates import Estimate
 
@@ -153,8 +153,8 @@ def _levels(service: Service) -> dict[str, Any]:
     return {
         "sampling": {
             "since": service.levels.since,
-            "samples": samples.counts.run,
-            "waiting": samples.counts.drawn - samples.counts.run,
+            "samples": (done := service.levels.samples),
+            "waiting": samples.counts.drawn - done,
             "sentences": samples.counts.offered,
             "uncovered": samples.counts.uncovered,
             "probability": samples.probability,

@@ -90,6 +90,11 @@ class TrafficLevels:
         if is_alarm:
             self._on_alarm()
 
+    @property
+    def samples(self) -> int:
+        """How many samples have been taken so far."""
+        return self._estimates.samples
+
     def test(self, goal: PromiseGoal | None) -> Standing | None:
         """Test for a goal from now on, None for none, and return how far that is. The same goal as before goes on.
 

@@ -9,7 +9,7 @@ import pytest
 from service.engine.samples import SampleRun
 from service.exits.policies.tokee import Tokee
 from service.exits.policy import ExitPolicy
-from service.levels.traffic import Standing, TrafficLevels
+from service.levels.on_traffic import Standing, TrafficLevels
 from service.policy.promised import PromiseGoal
 from tests.levels.promised_ import (
     FASTEST,
