@@ -245,7 +245,7 @@ def how_fast() -> Row:
 
 
 def who_decides() -> Row:
-    """Return the row on the policy in force, the autopilot, and the shadow runs that check both."""
+    """Return the row on the policy in force, the autopilot, the promise, and the runs that check them."""
     parameters = figure(
         "Parameters in force",
         "Version, tau and patience of the policy in force; GET /exit-policy has all of it, /exit-policy/history who "
@@ -308,6 +308,33 @@ def who_decides() -> Row:
         Query(per_second("ner_shadow_runs_total"), "runs"),
         unit="ops",
     )
+    agreement = over_time(
+        "Agreement with full depth",
+        "1 - F1 of the answers against full depth's: 95 % bounds on this traffic since the start, of the policy in "
+        "force, and what is promised. Nothing where it is not measured.",
+        Query(
+            f"{series('ner_promise_disagreement_bound')} or "
+            f'label_replace({series("ner_promise_max_disagreement")}, "bound", "promised", "", "")',
+            "{{bound}} {{instance}}",
+        ),
+        unit="percentunit",
+    )
+    certified = over_time(
+        "Certified levels",
+        "Operating points that are certified for what is promised, the safest first; at 0 full depth alone. And "
+        "alarms, each a proof that the level in force had broken the promise.",
+        Query(series("ner_promise_certified_levels"), "certified {{instance}}"),
+        Query(lately("ner_promise_alarms_total"), "alarms, 5 minutes"),
+        unit="none",
+    )
+    samples = over_time(
+        "Samples",
+        "Sentences run to full depth to measure and certify; and the probability with which the next one is drawn, "
+        "which falls while they pile up.",
+        Query(per_second("ner_promise_samples_total"), "samples"),
+        Query(series("ner_promise_sample_probability"), "probability {{instance}}"),
+        unit="ops",
+    )
     return Row(
         "Who decides",
         [
@@ -318,6 +345,9 @@ def who_decides() -> Row:
             Cell(moves, 4, 7),
             Cell(with_limit(shadow, "bound.*"), 8, 7),
             Cell(runs, 4, 7),
+            Cell(with_limit(agreement, "promised.*"), 8, 7),
+            Cell(stepped(coloured(certified, {"alarms.*": RED})), 8, 7),
+            Cell(on_the_right(samples, "probability.*", "percentunit"), 8, 7),
             Cell(stepped(on_the_right(store, "version.*", "none")), 24, 5),
         ],
     )

@@ -113,6 +113,20 @@ class Settings(BaseSettings):
         description="share of early leavers that run on to full depth in idle time, to see whether leaving cost them",
     )
 
+    sample_fraction: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of all sentences that run to full depth in idle time, to measure and certify every "
+        "operating point; unset: as NER_SHADOW_FRACTION; less while samples pile up, 0 for none",
+    )
+    sample_bytes: int = Field(
+        10_000_000,
+        ge=10_000,
+        description="most bytes of word pieces that wait to be run as samples; when half of them are taken, fewer "
+        "sentences are sampled",
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the least that is logged; changes of the policy and draining are info"
     )
@@ -146,6 +160,11 @@ class Settings(BaseSettings):
         "", repr=False, description="guards changes; if unset, one is generated and kept in the state folder, mode 0600"
     )
     admin_key_file: str = Field("", description="a file that has the admin key, likewise")
+
+    @property
+    def sampled_fraction(self) -> float:
+        """The share of all sentences that is sampled."""
+        return self.shadow_fraction if self.sample_fraction is None else self.sample_fraction
 
 
 def read_settings() -> Settings:

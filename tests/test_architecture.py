@@ -185,9 +185,9 @@ def test_engine_policy_autopilot_and_stepping_know_no_http_and_no_metrics(packag
     assert arrows(package, "service.api", "service.metrics", "fastapi", "starlette", "uvicorn", "pydantic") == []
 
 
-def test_the_live_policy_knows_exits_and_files_and_no_more() -> None:
+def test_the_live_policy_knows_exits_promises_and_files_and_no_more() -> None:
     targets = {target for module in of("service.policy") for target in imports()[module] if is_in(target, "service")}
-    assert {target.split(".")[1] for target in targets} <= {"policy", "exits", "errors", "files"}
+    assert {target.split(".")[1] for target in targets} <= {"policy", "exits", "promise", "errors", "files"}
 
 
 def test_the_engine_knows_of_the_live_policy_only_what_a_request_captures() -> None:

@@ -38,6 +38,7 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.engine.start()
+        service.keeper.start()
         service.autopilot.start()
         if service.follower is not None:
             service.follower.start()
@@ -49,6 +50,7 @@ def create_app(service: Service) -> FastAPI:
         if service.follower is not None:
             service.follower.close()
         service.autopilot.close()
+        service.keeper.close()
         service.cutter.close()
         service.engine.close()
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from service.api.state import Service
 from service.processes.families import snapshot
+from service.promise.estimates import Estimate
 
 
 class Wellbeing(Protocol):
@@ -82,3 +83,27 @@ def update_metrics(service: Service) -> None:
         speedup_layers=service.config.num_layers / observed if observed else None,
         disagreement_bound=disagreement.interval[1] if disagreement.runs else None,
     )
+    _show_promise(service)
+
+
+def _show_promise(service: Service) -> None:
+    metrics, samples, standing = service.metrics.promise, service.samples, service.levels.standing()
+    if samples is not None:
+        metrics.set_sampling(
+            probability=samples.probability,
+            buffer_bytes=samples.used_bytes,
+            uncovered=samples.counts.uncovered,
+        )
+    state = service.policy.describe()
+    metrics.set_promise(
+        max_disagreement=standing.certified.goal.max_disagreement if standing else None,
+        certified=len(standing.certified.levels) if standing else 0,
+        served_is_certified=state.is_certified,
+    )
+    found = service.levels.measured().get(state.in_force.policy)
+    metrics.set_disagreement(_disagreement(found.estimate) if found and found.estimate.samples else None)
+
+
+def _disagreement(estimate: Estimate) -> tuple[float, float]:
+    lower, upper = estimate.agreement_interval
+    return 1 - upper, 1 - lower

@@ -29,6 +29,7 @@ from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
 from service.engine.engine import Engine, EngineLimits
 from service.engine.reuse import AnswerCache, Reuse, ReuseSource
+from service.engine.samples import SampleRuns
 from service.engine.sequence import Sequence
 from service.engine.shadows import Shadows
 from service.errors import BadInput, EngineFailed
@@ -37,6 +38,8 @@ from service.executors.executor import Executor
 from service.exits.operating_points import Calibration
 from service.exits.policies import EXIT_REASONS
 from service.exits.policies.full_depth import FullDepth
+from service.levels.keeper import PromiseKeeper
+from service.levels.on_traffic import TrafficLevels
 from service.logs import start_logging
 from service.metrics import Metrics
 from service.metrics.engine import EngineMetrics
@@ -50,6 +53,7 @@ from service.policy.lock import StateLock
 from service.policy.shared_folder import SharedStateFolder
 from service.policy.store import PolicyStore, StateFolder
 from service.processes.link import Link
+from service.promise.sampling import SamplingDesign
 from service.settings import Settings, read_settings
 from service.stepping.advance import run
 from service.stepping.inspection import inspect
@@ -168,7 +172,7 @@ def build_service(settings: Settings, loaded: Loaded | None = None, link: Link |
     try:
         store, pushes = _policy_store(settings, stored.reference, is_one_of_several=link is not None)
         policy = LivePolicy(
-            Goals.of(stored.reference, assets, calibration),
+            Goals.of(stored.reference, assets, calibration, is_sampled=settings.sampled_fraction > 0),
             store,
             now=lambda: datetime.now(UTC),
             on_change=policy_observer.policy_changed,
@@ -190,17 +194,30 @@ def build_service(settings: Settings, loaded: Loaded | None = None, link: Link |
 
     traffic = Traffic(time.monotonic)
     observer = _Observer(metrics.engine, policy, traffic)
-    shadows = Shadows(settings.shadow_fraction, observer.shadow_done)
+    levels = TrafficLevels(
+        [policy.catalog.policy(point.parameters) for point in policy.operating_points()],
+        policy.levels_to_certify(),
+        config.num_layers,
+        now=lambda: datetime.now(UTC),
+        on_sample=metrics.promise.sample_run,
+        on_alarm=metrics.promise.alarm_raised,
+    )
+    samples = None
+    if settings.sampled_fraction and policy.levels_to_certify():
+        design = SamplingDesign(settings.sampled_fraction, settings.sample_bytes, config.text.window_pieces)
+        samples = SampleRuns(design, levels.add)
     engine = Engine(
         ModelStepper(executor),
         policy=policy,
         limits=limits,
         observer=observer,
-        shadows=shadows,
+        shadows=Shadows(settings.shadow_fraction, observer.shadow_done),
+        samples=samples,
         reuse=Reuse(AnswerCache(settings.cache_bytes) if settings.cache_bytes else None),
         prepare=prepare,
     )
     autopilot = Autopilot(policy, traffic, engine.load, time.monotonic)
+    keeper = PromiseKeeper(policy, levels, time.monotonic)
     keys = Keys(read_key("NER_API_KEY", settings.api_key, settings.api_key_file), admin_key)
     return Service(
         settings,
@@ -213,6 +230,9 @@ def build_service(settings: Settings, loaded: Loaded | None = None, link: Link |
         keys,
         traffic,
         autopilot,
+        levels,
+        samples,
+        keeper,
         environment,
         PolicyFollower(policy, pushes) if pushes is not None else None,
         link,

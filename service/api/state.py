@@ -14,6 +14,9 @@ from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
 from service.engine.cutter import Cutter
 from service.engine.engine import Engine
+from service.engine.samples import SampleRuns
+from service.levels.keeper import PromiseKeeper
+from service.levels.on_traffic import TrafficLevels
 from service.metrics import Metrics
 from service.models.config import ModelConfig
 from service.policy.follower import PolicyFollower
@@ -47,6 +50,9 @@ class Service:
     """Everything that a running service consists of.
 
     card         the model's card, in Markdown
+    levels       what samples of the traffic say of every operating point
+    samples      the samples that wait; None where nothing is sampled
+    keeper       keeps what is promised
     environment  device, dtype, executor, threads and versions, as GET /info shows them
     follower     follows the policy that replicas share; None where this server has it for itself
     link         to the process that answers for all serving processes; None where this is the only one
@@ -63,6 +69,9 @@ class Service:
     keys: Keys
     traffic: Traffic
     autopilot: Autopilot
+    levels: TrafficLevels
+    samples: SampleRuns | None
+    keeper: PromiseKeeper
     environment: dict[str, Any] = field(default_factory=dict)
     follower: PolicyFollower | None = None
     link: Link | None = None

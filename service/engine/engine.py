@@ -15,7 +15,9 @@ from typing import Any, Protocol
 
 from service.engine.admission import Admission, EngineLoad
 from service.engine.forecast import Forecast
+from service.engine.idle import IdleWork
 from service.engine.reuse import Reuse, ReuseSource
+from service.engine.samples import SampleRuns
 from service.engine.scheduler import Scheduler, Step
 from service.engine.sequence import Request, Sequence
 from service.engine.settling import settle
@@ -75,8 +77,8 @@ class Engine:
     """Runs admitted requests on a worker thread, and settles their futures, those of a step all at once.
 
     A step is three lines: schedule, run, settle. An exception in a step fails only the request that causes it. The
-    policy that is in force when a request's first sequence starts decides the whole request. A shadow runs only while
-    no request has a step to run.
+    policy that is in force when a request's first sequence starts decides the whole request. Shadows and samples run
+    only while no request has a step to run.
     """
 
     def __init__(
@@ -87,13 +89,15 @@ class Engine:
         limits: EngineLimits,
         observer: EngineObserver,
         shadows: Shadows | None = None,
+        samples: SampleRuns | None = None,
         reuse: Reuse | None = None,
         prepare: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`start` has the worker's thread run `prepare` before anything else.
 
-        Without `shadows`, no shadow runs; without `reuse`, every sequence runs, also if an equal one is under way.
+        Without `shadows`, no shadow runs; nor does any sample without `samples`. Without `reuse`, every sequence runs,
+        also if an equal one is under way.
         """
         self._stepper = stepper
         self._policy = policy
@@ -101,6 +105,9 @@ class Engine:
         self._observer = observer
         self._clock = clock
         self._shadows = shadows or Shadows()
+        self._samples = samples
+        # samples first: none may be dropped, and shadows may
+        self._idle: list[IdleWork] = [work for work in (samples, self._shadows) if work is not None]
         self._reuse = reuse or Reuse(is_on=False)
         self._admission = Admission(limits.queue_texts, limits.queue_pieces)
         self.forecast = Forecast(clock)  # kept by whoever submits requests; here it says who cannot make it any more
@@ -223,7 +230,7 @@ class Engine:
         while True:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._newcomers or self._scheduler.has_work or self._is_closing or self._shadows.has_work
+                    lambda: self._newcomers or self._scheduler.has_work or self._is_closing or self._idle_work()
                 )
                 for request in self._newcomers:
                     self._scheduler.add(request.sequences)
@@ -232,8 +239,8 @@ class Engine:
                     return
             if self._scheduler.has_work:
                 self._step()
-            elif self._shadows.has_work:
-                self._run_shadow()
+            elif work := self._idle_work():
+                self._run_idle(work)
 
     def _step(self) -> None:
         step = self._schedule()
@@ -281,13 +288,16 @@ class Engine:
             seconds_each = seconds / (last - step.layer + 1)
             self._tell(self._observer.step_done, layer, len(step.sequences), step.pieces, seconds_each)
 
-    def _run_shadow(self) -> None:
-        """Run one step of one shadow. If that fails, only the statistics lose a shadow run."""
+    def _idle_work(self) -> IdleWork | None:
+        return next((work for work in self._idle if work.has_work), None)
+
+    def _run_idle(self, work: IdleWork) -> None:
+        """Run one layer of a shadow or a sample. If that fails, only the statistics are the worse for it."""
         self._step_started = self._clock()
         try:
-            self._shadows.run_layer(self._stepper)
+            work.run_layer(self._stepper)
         except Exception:
-            log.warning("a shadow run failed and was dropped", exc_info=True)
+            log.warning("a run in idle time failed and was dropped", exc_info=True)
         self._step_started = None
 
     def _in_parts(self, sequences: Seq[Sequence], do: Callable[[Seq[Sequence]], object]) -> list[Sequence]:
@@ -347,6 +357,9 @@ class Engine:
             return
         for sequence in request.sequences:
             sequence.policy = captured.policy
+        if self._samples is not None and not captured.is_override:
+            for sequence in request.sequences:
+                self._samples.offer(sequence.input)
         self._admission.start(request, captured, self._clock())
 
     def _leave(self, sequences: Seq[Sequence]) -> None:

@@ -9,11 +9,12 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, 
 from service.metrics.engine import EngineMetrics
 from service.metrics.http import HttpMetrics
 from service.metrics.policy import PolicyMetrics
+from service.metrics.promise import PromiseMetrics
 from service.metrics.series import Series
 
 
 class Metrics:
-    """All series of one server, in one registry: of HTTP, of the engine, of the exit policy, and of the process."""
+    """All series of one server, in one registry: of HTTP, engine, exit policy and promises, and of the process."""
 
     def __init__(
         self,
@@ -33,6 +34,7 @@ class Metrics:
         self.http = HttpMetrics(series, entity_labels)
         self.engine = EngineMetrics(series, num_layers, exit_reasons)
         self.policy = PolicyMetrics(series)
+        self.promise = PromiseMetrics(series)
         self.across = series.across
 
     def render(self) -> bytes:

@@ -33,7 +33,7 @@ class PolicyMetrics:
         self._changes = series.counters(
             "ner_exit_policy_changes", "Changes of the policy", "source", across="max"
         )  # every process follows every change
-        for source in ("api", "autopilot"):
+        for source in ("api", "autopilot", "promise"):
             self._changes(source)
 
         self._store = series.gauge(

@@ -42,8 +42,13 @@ class Series:
 
     def gauge(self, name: str, text: str, across: Across = "max") -> Gauge:
         """Return one gauge, at 0."""
+        return self.gauges(name, text, across=across)()
+
+    def gauges(self, name: str, text: str, *labels: str, across: Across = "max") -> Callable[..., Gauge]:
+        """Return a function from the labels' values to their gauge, as `counters` does."""
         self.across[name] = across
-        return Gauge(name, text, ("model_name",), registry=self.registry).labels(self.model_name)
+        family = Gauge(name, text, ("model_name", *labels), registry=self.registry)
+        return cache(partial(family.labels, self.model_name))
 
     def facts(self, name: str, text: str, *labels: str) -> Gauge:
         """Return a gauge that states facts in its labels; the caller gives it `model_name`, too, and the value 1."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from service.errors import BadInput
@@ -11,15 +12,18 @@ from service.exits.assets import ModelAssets
 from service.exits.catalog import PolicyCatalog
 from service.exits.disagreement import Disagreement
 from service.exits.operating_points import GOALS as CALIBRATED_GOALS
-from service.exits.operating_points import Calibration
+from service.exits.operating_points import Calibration, OperatingPoint
 from service.exits.parameters import Number
+from service.exits.policies import STRATEGIES
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.hashee import HashEE
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
+from service.policy.promised import PromiseGoal
 
 GOALS = (*CALIBRATED_GOALS, "rollback_to")
-READ_ONLY = ("version", "updated_at", "updated_by", "expected", "observed")
+OF_PROMISE = ("max_disagreement", "confidence")
+READ_ONLY = ("version", "updated_at", "updated_by", "expected", "observed", "promise")
 _OF_AUTOPILOT = {
     "p95_ms": Number(lowest=1.0, highest=60_000.0, meaning="milliseconds from request to answer"),
     "max_f1_loss": Number(lowest=-100.0, highest=100.0, meaning="F1 x 100 below full depth"),
@@ -27,6 +31,7 @@ _OF_AUTOPILOT = {
 }
 READ_ONLY_OF_AUTOPILOT = ("level", "highest_level")
 EXAMPLE = '{"p95_ms": 100, "max_f1_loss": 1.0}'
+EXAMPLE_CERTIFIED = '{"p95_ms": 100, "max_f1_loss": 1.0, "max_disagreement": 0.02, "certified": true}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +40,30 @@ class Objective:
 
     p95_ms            95th percentile of the time from a request's arrival to its answer, in milliseconds
     max_f1_loss       F1 x 100 below full depth, as calibration measured it: no point that loses more is ever used
-    max_disagreement  share of early leavers, in [0, 1], whose entities may differ from full depth's; None: any share
+    max_disagreement  share of early leavers, in [0, 1], whose entities may differ from full depth's; None: any share.
+                      With `certified`, it is what is promised: see PromiseGoal
+    certified         whether levels may be used only while they are certified, and full depth otherwise
     """
 
     p95_ms: float
     max_f1_loss: float
     max_disagreement: float | None = None
+    certified: bool = False
 
     def __post_init__(self) -> None:
+        if type(self.certified) is not bool:
+            raise BadInput(f"autopilot.certified is {self.certified!r}; expected true or false")
         for name, allowed in _OF_AUTOPILOT.items():
             if (value := getattr(self, name)) is not None or name != "max_disagreement":
                 allowed.check(f"autopilot.{name}", value)
+        if self.certified and self.max_disagreement is None:
+            raise BadInput(f"autopilot.certified needs max_disagreement, which is promised; as in {EXAMPLE_CERTIFIED}")
+        _ = self.promise  # raises BadInput for what cannot be promised
+
+    @property
+    def promise(self) -> PromiseGoal | None:
+        """What a level must be certified for; None if none need be."""
+        return PromiseGoal(self.max_disagreement) if self.certified and self.max_disagreement is not None else None
 
     @classmethod
     def merged(cls, current: Objective | None, changes: object) -> Objective:
@@ -78,13 +96,18 @@ class Ladder:
         """Return the level of a policy, or None if it is not one of the levels."""
         return self.policies.index(policy) if policy in self.policies else None
 
-    def highest_level(self, found: Callable[[ExitPolicy], Disagreement]) -> int:
-        """Return the fastest level that may be used; `found` returns what shadow runs found of a level's policy.
+    def highest_level(self, found: Callable[[ExitPolicy], Disagreement], certified: Collection[ExitPolicy] = ()) -> int:
+        """Return the fastest level that may be used.
 
-        That is the last level, or the level below the first one that is proven to be over `max_disagreement` (level 0
+        found      returns what shadow runs found of a level's policy
+        certified  the policies that are certified for the promise of the objective
+        Where levels must be certified, it is the last one that is; level 0 is full depth, which needs no proof. Else
+        it is the last level, or the level below the first one that is proven to be over `max_disagreement` (level 0
         if that is level 0). A level is proven to be over the limit if its *lower* bound is. The upper bound proves
         nothing of a level that was hardly used: it starts at 1, so all levels would be closed when the next peak comes.
         """
+        if self.objective.certified:
+            return max([0, *(level for level, policy in enumerate(self.policies) if policy in certified)])
         limit = self.objective.max_disagreement
         for level, policy in enumerate(self.policies if limit is not None else ()):
             if found(policy).interval[0] > limit:  # type: ignore[operator]
@@ -94,16 +117,24 @@ class Ladder:
 
 @dataclass(frozen=True, slots=True)
 class Goals:
-    """What one model (name@version) can be asked for; calibration is None for a model that was not calibrated."""
+    """What one model (name@version) can be asked for.
+
+    calibration  None for a model that was not calibrated
+    is_sampled   whether the traffic is sampled, without which nothing can be certified
+    """
 
     model: str
     catalog: PolicyCatalog
     calibration: Calibration | None
+    is_sampled: bool = True
 
     @classmethod
-    def of(cls, model: str, assets: ModelAssets, calibration: Calibration | None = None) -> Goals:
+    def of(
+        cls, model: str, assets: ModelAssets, calibration: Calibration | None = None, *, is_sampled: bool = True
+    ) -> Goals:
         """Return the goals of a model, given its assets for the strategies."""
-        return cls(model, calibration.catalog(assets) if calibration else PolicyCatalog(assets), calibration)
+        catalog = calibration.catalog(assets) if calibration else PolicyCatalog(assets)
+        return cls(model, catalog, calibration, is_sampled)
 
     def default(self) -> ExitPolicy:
         """Return the policy that is in force before the first change."""
@@ -115,7 +146,7 @@ class Goals:
 
     def for_one_request(self, current: ExitPolicy, changes: Mapping[str, Any]) -> ExitPolicy:
         """Return `current` with one request's changes: parameters, or one calibrated goal. Raises BadInput."""
-        for name in ("rollback_to", "autopilot"):
+        for name in ("rollback_to", "autopilot", *OF_PROMISE):
             if name in changes:
                 raise BadInput(f"exit_policy.{name} cannot be set for one request; parameters or one goal can")
         return self.changed(current, changes, {}) if changes else current
@@ -156,15 +187,74 @@ class Goals:
         if changes["autopilot"] is None:
             return current, None
         ladder = self.ladder(Objective.merged(objective, changes["autopilot"]))
+        if ladder.objective.certified:
+            self._check_sampled()
         return current if current in ladder.policies else ladder.policies[0], ladder
 
     def ladder(self, objective: Objective) -> Ladder:
         """Return the levels that an objective allows. Raises BadInput if there are none."""
         if self.calibration is None:
             raise BadInput(self._needs_calibration("autopilot"))
-        points = self.calibration.ladder(objective.max_f1_loss)
-        policies = tuple(self.catalog.policy(point.parameters) for point in points)
-        return Ladder(objective, policies, tuple(point.speedup_latency for point in points))
+        if objective.certified:
+            tested = replace(self.calibration, points=self._points_to_certify()).ladder(objective.max_f1_loss)
+            points = tuple(point for point in tested if point.speedup_latency > 1)
+        else:
+            points = self.calibration.ladder(objective.max_f1_loss)
+        policies = [self.catalog.policy(point.parameters) for point in points]
+        speeds = [point.speedup_latency for point in points]
+        if objective.certified:
+            policies, speeds = [self.full_depth(), *policies], [1.0, *speeds]
+        return Ladder(objective, tuple(policies), tuple(speeds))
+
+    def promised(self, current: PromiseGoal | None, changes: Mapping[str, Any]) -> PromiseGoal | None:
+        """Return the promise that a change asks for, merged with the one in force; None if it ends that one.
+
+        Raises BadInput.
+        """
+        if (by_word := STRATEGIES.get(str(changes.get("strategy")))) and not by_word.is_replayable:
+            raise BadInput(
+                f"strategy is {by_word.strategy!r}, whose words halt one by one; a run to full depth does not tell "
+                "what it would have answered, so nothing can be certified of it: leave it out, and the service chooses "
+                "among its operating points by sentence"
+            )
+        if others := sorted(changes.keys() - set(OF_PROMISE)):
+            raise BadInput(
+                f"given {others} beside {sorted(changes.keys() & set(OF_PROMISE))}; a promise stands alone, since the "
+                "service chooses the parameters itself"
+            )
+        if changes.get("max_disagreement", 0) is None:
+            return None
+        goal = PromiseGoal.merged(current, changes)
+        self._points_to_certify()
+        self._check_sampled()
+        return goal
+
+    def full_depth(self) -> ExitPolicy:
+        """Return the policy by which nobody leaves early: it keeps any promise."""
+        return self.catalog.policy({"strategy": FullDepth.strategy})
+
+    def levels_to_certify(self) -> tuple[ExitPolicy, ...]:
+        """Return the operating points that are tested for a promise, the safest first; none if nothing can be."""
+        points = _points_of_one_kind(self.calibration, self.catalog) if self.calibration else ()
+        return tuple(self.catalog.policy(point.parameters) for point in points)
+
+    def _points_to_certify(self) -> tuple[OperatingPoint, ...]:
+        """Return their points. Raises BadInput if there are none."""
+        if self.calibration is None:
+            raise BadInput(self._needs_calibration("a promise of agreement"))
+        if not (points := _points_of_one_kind(self.calibration, self.catalog)):
+            raise BadInput(
+                f"model {self.model} has no operating points of a strategy by sentence; where words halt one by one, a "
+                "run to full depth tells nothing of them, so nothing can be certified: choose a policy by hand"
+            )
+        return points
+
+    def _check_sampled(self) -> None:
+        if not self.is_sampled:
+            raise BadInput(
+                "a promise of agreement is proven on samples of the traffic, and NER_SAMPLE_FRACTION is 0, or unset "
+                "while NER_SHADOW_FRACTION is 0; start the server with a share to sample, such as 0.01"
+            )
 
     def _policy_for(self, goal: str, wish: object) -> ExitPolicy:
         if self.calibration is None:
@@ -176,3 +266,18 @@ class Goals:
             f"{wish} needs calibrated operating points, which model {self.model} has not; "
             "set the strategy's parameters, such as tau and patience, instead"
         )
+
+
+def _points_of_one_kind(calibration: Calibration, catalog: PolicyCatalog) -> tuple[OperatingPoint, ...]:
+    """Return the largest part of the front whose policies see the same and only decide differently, the safest first.
+
+    Such as points of the learned rule with one deepest exit: there a faster point leaves nowhere later than a safer
+    one, so hardly any traffic turns the order round. Among equally large parts, it is that of the preset `balanced`.
+    """
+    kinds: dict[Hashable, list[OperatingPoint]] = defaultdict(list)
+    for point in calibration.points:
+        policy = catalog.policy(point.parameters)
+        if policy.is_replayable:
+            kinds[policy.kind(catalog.model.num_layers)].append(point)
+    chosen = max(kinds.values(), key=lambda kind: (len(kind), any(p.preset == "balanced" for p in kind)), default=[])
+    return tuple(sorted(chosen, key=lambda point: -point.average_exit_layer))

@@ -16,12 +16,14 @@ from service.exits.disagreement import Disagreement
 from service.exits.operating_points import OperatingPoint
 from service.exits.policy import ExitPolicy
 from service.policy.captured import CapturedPolicy
-from service.policy.goals import Goals, Ladder, Objective
+from service.policy.goals import OF_PROMISE, Goals, Ladder, Objective
 from service.policy.observed import Counts
+from service.policy.promised import Certified, PromiseGoal
 from service.policy.store import PolicyStore, PolicyStoreDown, StateUnusable, StoreMovedOn
 from service.policy.versions import (
     HIGHEST_VERSION,
     HISTORY_LENGTH,
+    OWN_MOVES,
     HistoryEntry,
     PolicyRecord,
     PolicyState,
@@ -43,7 +45,8 @@ class LivePolicy:
     Where replicas share the store, `follow` brings this one and the store to the same version, the higher of the two,
     and a change begins with that. Nothing else waits for the store, and the version in force never goes back: while the
     store is down, or has something that cannot be used here, the policy in force stays and changes are refused. A move
-    of the autopilot is then no version but a matter of this replica: it has a queue of its own.
+    of the autopilot, or of what keeps a promise, is then no version but a matter of this replica: it has a queue and
+    samples of its own.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class LivePolicy:
         self._lock = threading.Lock()  # guards the fields below, and never waits for the store
         self._history: tuple[HistoryEntry, ...] = ()  # oldest first
         self._counts = Counts()
+        self._certified: Certified | None = None
         self._shadows_since = 0  # the version that a person made last, or the one found at start
         self._current = self._start_among_others()
         on_change(self._current)
@@ -119,7 +123,20 @@ class LivePolicy:
         """Return the fastest level that the autopilot may use just now; None while it is off."""
         with self._lock:
             ladder = self._current.ladder
-            return ladder.highest_level(self._counts.disagreement) if ladder else None
+            return self._highest_level(ladder, self._counts) if ladder else None
+
+    def set_certified(self, certified: Certified | None) -> None:
+        """Take note of the levels that are certified from now on; None if nothing is tested."""
+        with self._lock:
+            self._certified = certified
+
+    def levels_to_certify(self) -> tuple[ExitPolicy, ...]:
+        """Return the operating points that are tested for a promise, the safest first; none if nothing can be."""
+        return self._goals.levels_to_certify()
+
+    def full_depth(self) -> ExitPolicy:
+        """Return the policy that keeps any promise."""
+        return self._goals.full_depth()
 
     def disagreement(self) -> Disagreement:
         """Return what shadow runs found of the policy in force."""
@@ -151,16 +168,16 @@ class LivePolicy:
         if_versions: Collection[int] | None = None,
         dry_run: bool = False,
     ) -> PolicyState:
-        """Change the policy in force by parameters, one goal or the autopilot's objective; return the state after that.
+        """Change the policy in force by parameters, a goal, a promise or the autopilot's objective; return the state.
 
-        On a dry run, and when it raises, nothing changes. Every change switches the autopilot off, except the
-        autopilot's own and the one that sets its objective.
+        On a dry run, and when it raises, nothing changes. Every change switches the autopilot off and ends a promise,
+        except moves of their own and the one that sets the objective, or the promise.
 
         Raises PolicyConflict if the version in force is none of `if_versions`, BadInput for changes that do not fit,
         EngineFailed if the change cannot be saved, and PolicyStoreDown if the store that replicas share is away.
         """
-        if source == "autopilot" and self._store.is_shared:
-            return self._move_here(changes, if_versions)
+        if source in OWN_MOVES and self._store.is_shared:
+            return self._move_here(changes, source, changed_by, if_versions)
         meets = self._store.is_shared and not dry_run
         if meets and self._store_fault is not None:  # `follow` finds out when that is over; nobody else waits for it
             raise _refused(self._store_fault)
@@ -201,9 +218,8 @@ class LivePolicy:
         before = self._current
         if if_versions is not None:
             _check_match(before.version, if_versions)
-        policy, ladder = self._resolve(before, changes, source)
-        after = self._version(policy, before.version + 1, self._timestamp(), source, ladder)
-        is_own_move = source == "autopilot"
+        after = self._resolve(before, before.version + 1, changes, source)
+        is_own_move = source in OWN_MOVES
         counts = Counts(shadows=self._counts.shadows if is_own_move else {})
         if dry_run:
             return self._state(after, counts)
@@ -214,27 +230,34 @@ class LivePolicy:
             self._note_store(str(error))
             raise EngineFailed("the exit policy could not be saved, so nothing was changed; see the log") from error
         self._note_store(None)
-        return self._put_in_force(after, history, counts, since=None if is_own_move else after.version)
+        since = None if is_own_move else after.version
+        return self._put_in_force(after, history, counts, since, changed_by if is_own_move else None)
 
-    def _move_here(self, changes: Mapping[str, Any], if_versions: Collection[int] | None) -> PolicyState:
-        """Make a move of the autopilot that is no version. Raises PolicyConflict and BadInput, as a change does."""
+    def _move_here(
+        self, changes: Mapping[str, Any], source: Source, why: str | None, if_versions: Collection[int] | None
+    ) -> PolicyState:
+        """Make a move of this replica that is no version. Raises PolicyConflict and BadInput, as a change does."""
         with self._lock:  # and so it never waits for the store
             before = self._current
             if if_versions is not None:
                 _check_match(before.version, if_versions)
-            policy, ladder = self._resolve(before, changes, "autopilot")
-            after = self._version(policy, before.version, self._timestamp(), "autopilot", ladder)
+            after = self._resolve(before, before.version, changes, source)
             after = replace(after, local_moves=before.local_moves + 1)
             made = self._swap(after, self._history, Counts(shadows=self._counts.shadows), since=None)
-        _log(after)
+        _log(after, why)
         return made
 
     def _put_in_force(
-        self, after: PolicyVersion, history: tuple[HistoryEntry, ...], counts: Counts, since: int | None
+        self,
+        after: PolicyVersion,
+        history: tuple[HistoryEntry, ...],
+        counts: Counts,
+        since: int | None,
+        why: str | None = None,
     ) -> PolicyState:
         with self._lock:
             made = self._swap(after, history, counts, since)
-        _log(after)
+        _log(after, why)
         return made
 
     def _swap(
@@ -306,28 +329,58 @@ class LivePolicy:
             log.error("the exit policy was not saved, or could not be read: %s", fault)
         self._on_store(fault is None)
 
-    def _resolve(
-        self, before: PolicyVersion, changes: Mapping[str, Any], source: Source
-    ) -> tuple[ExitPolicy, Ladder | None]:
-        if "autopilot" in changes:
-            return self._goals.flown(before.policy, before.objective, changes)
-        known = {entry.version: entry.after.parameters for entry in self._history}
-        policy = self._goals.changed(before.policy, changes, known)
-        return policy, before.ladder if source == "autopilot" else None
+    def _resolve(self, before: PolicyVersion, number: int, changes: Mapping[str, Any], source: Source) -> PolicyVersion:
+        """Return the version that a change makes of `before`. Raises BadInput."""
+        ladder, promise = (before.ladder, before.promise) if source in OWN_MOVES else (None, None)
+        if changes.keys() & set(OF_PROMISE):
+            promise = self._goals.promised(before.promise, changes)
+            policy = before.policy if promise is None else self._fastest(promise)
+        elif "autopilot" in changes:
+            policy, ladder = self._goals.flown(before.policy, before.objective, changes)
+            if ladder is not None and ladder.objective.certified:
+                highest = self._highest_level(ladder, self._counts)
+                policy = ladder.policies[min(highest, ladder.policies.index(policy))]
+        else:
+            known = {entry.version: entry.after.parameters for entry in self._history}
+            policy = self._goals.changed(before.policy, changes, known)
+        return self._version(policy, number, self._timestamp(), source, ladder, promise)
+
+    def _certified_for(self, goal: PromiseGoal | None) -> tuple[ExitPolicy, ...]:
+        """Return the levels that are certified just now for a goal; none if another one is tested."""
+        certified = self._certified
+        return certified.levels if certified is not None and certified.goal == goal else ()
+
+    def _fastest(self, goal: PromiseGoal) -> ExitPolicy:
+        return (self._goals.full_depth(), *self._certified_for(goal))[-1]
+
+    def _highest_level(self, ladder: Ladder, counts: Counts) -> int:
+        return ladder.highest_level(counts.disagreement, self._certified_for(ladder.objective.promise))
 
     def _state(self, version: PolicyVersion, counts: Counts) -> PolicyState:
         return PolicyState(
             in_force=version,
             preset=self._goals.calibration.preset_of(version.policy) if self._goals.calibration else None,
             observed=counts.observed(version.policy, version.updated_at),
-            highest_level=version.ladder.highest_level(counts.disagreement) if version.ladder else None,
+            highest_level=self._highest_level(version.ladder, counts) if version.ladder else None,
+            is_certified=self._is_certified(version),
         )
 
+    def _is_certified(self, version: PolicyVersion) -> bool | None:
+        if (goal := version.to_certify) is None:
+            return None
+        return version.policy in (self._goals.full_depth(), *self._certified_for(goal))
+
     def _version(
-        self, policy: ExitPolicy, version: int, updated_at: str, updated_by: Source, ladder: Ladder | None = None
+        self,
+        policy: ExitPolicy,
+        version: int,
+        updated_at: str,
+        updated_by: Source,
+        ladder: Ladder | None = None,
+        promise: PromiseGoal | None = None,
     ) -> PolicyVersion:
         expected = self._goals.calibration.expected(policy) if self._goals.calibration else None
-        return PolicyVersion(policy, version, updated_at, updated_by, expected, ladder)
+        return PolicyVersion(policy, version, updated_at, updated_by, expected, ladder, promise=promise)
 
     def _timestamp(self) -> str:
         return self._now().isoformat(timespec="milliseconds")
@@ -371,16 +424,17 @@ class LivePolicy:
         try:
             policy = self._goals.catalog.policy(record.parameters)
             ladder = None if record.objective is None else self._goals.ladder(Objective.merged(None, record.objective))
+            promise = None if record.promise is None else PromiseGoal.merged(None, record.promise)
         except BadInput as error:
             if self._store.is_shared:
                 raise PolicyStoreDown(f"version {newest.version} in the store cannot be used here: {error}") from error
             raise StateUnusable(f"the state file was unusable: {error}") from error
-        return self._version(policy, newest.version, newest.at, newest.by, ladder)
+        return self._version(policy, newest.version, newest.at, newest.by, ladder, promise)
 
 
-def _log(made: PolicyVersion) -> None:
-    record = PolicyRecord.of(made).to_json()
-    log.info("policy changed", extra={"data": {"version": made.version, "by": made.updated_by, "policy": record}})
+def _log(made: PolicyVersion, why: str | None) -> None:
+    data = {"version": made.version, "by": made.updated_by, "policy": PolicyRecord.of(made).to_json()}
+    log.info("policy changed", extra={"data": {**data, "reason": why} if why else data})
 
 
 def _is_of(captured: CapturedPolicy, current: PolicyVersion) -> bool:

@@ -215,8 +215,10 @@ def _read_entry(entry: Mapping[str, Any]) -> HistoryEntry:
 def _read_record(record: object) -> PolicyRecord:
     if not isinstance(record, dict):
         raise BadInput("the history has a policy that is no object")
-    wish = record.get("autopilot")
-    parameters = {name: value for name, value in record.items() if name != "autopilot"}
-    if not isinstance(wish, dict | None):
+    objective, promise = record.get("autopilot"), record.get("promise")
+    parameters = {name: value for name, value in record.items() if name not in ("autopilot", "promise")}
+    if not isinstance(objective, dict | None):
         raise BadInput("the history has an objective of the autopilot that is no object")
-    return PolicyRecord(parameters, wish)
+    if not isinstance(promise, dict | None):
+        raise BadInput("the history has a promise that is no object")
+    return PolicyRecord(parameters, objective, promise)

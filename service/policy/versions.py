@@ -10,8 +10,10 @@ from service.exits.operating_points import Preset
 from service.exits.policy import ExitPolicy
 from service.policy.goals import Ladder, Objective
 from service.policy.observed import Observed
+from service.policy.promised import PromiseGoal
 
-Source = Literal["start", "api", "autopilot"]
+Source = Literal["start", "api", "autopilot", "promise"]
+OWN_MOVES: tuple[Source, ...] = ("autopilot", "promise")  # by which the service keeps what a person asked for
 
 HISTORY_LENGTH = 1_000
 HIGHEST_VERSION = 2**52  # that is taken from a store; a metric is a float, exact up to 2**53, so others can follow
@@ -24,7 +26,8 @@ class PolicyVersion:
     updated_at   when it came into force, ISO 8601 in UTC
     expected     what calibration measured for the policy, by name of the figure; None if it was not measured
     ladder       the levels that the autopilot may use; None while it is off
-    local_moves  how often the autopilot of this replica has moved under the version; 0 where a move is a version
+    local_moves  how often this replica has moved by itself under the version; 0 where a move is a version
+    promise      what the service is to promise, by serving the fastest certified level; None if nothing
     """
 
     policy: ExitPolicy
@@ -34,6 +37,12 @@ class PolicyVersion:
     expected: Mapping[str, Any] | None
     ladder: Ladder | None = None
     local_moves: int = 0
+    promise: PromiseGoal | None = None
+
+    @property
+    def to_certify(self) -> PromiseGoal | None:
+        """What levels have to be certified for, by the promise or by the autopilot's objective; None for nothing."""
+        return self.promise or (self.objective.promise if self.objective else None)
 
     @property
     def objective(self) -> Objective | None:
@@ -54,12 +63,14 @@ class PolicyState:
     preset         the preset that has its policy; None if none has
     observed       what has happened under it
     highest_level  the fastest level that the autopilot may use at the moment; None while it is off
+    is_certified   whether its policy is certified just now for what is promised; None if nothing is
     """
 
     in_force: PolicyVersion
     preset: Preset | None
     observed: Observed
     highest_level: int | None
+    is_certified: bool | None = None
 
     @property
     def version(self) -> int:
@@ -73,27 +84,34 @@ class PolicyRecord:
 
     parameters  strategy and parameters, as a change takes them
     objective   the autopilot's objective as it was recorded; None while it was off
+    promise     what was to be promised, likewise
     """
 
     parameters: Mapping[str, Any]
     objective: Mapping[str, Any] | None = None
+    promise: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, version: PolicyVersion) -> PolicyRecord:
         """Return the record of a version."""
-        objective = version.objective
-        return cls(version.policy.to_json(), asdict(objective) if objective else None)
+        objective, promise = version.objective, version.promise
+        return cls(
+            version.policy.to_json(),
+            asdict(objective) if objective else None,
+            asdict(promise) if promise else None,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return it as it is written, in a state file and in an answer."""
-        return {**self.parameters, **({"autopilot": self.objective} if self.objective else {})}
+        asked = {"autopilot": self.objective, "promise": self.promise}
+        return {**self.parameters, **{name: value for name, value in asked.items() if value}}
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
     """One change: the version that it made, when (ISO 8601 in UTC), and the policy before and after it.
 
-    changed_by  who made the change, in their own words; for a start from the default, the reason
+    changed_by  who made the change, in their own words; for a start from the default and a move of the promise, why
     before      None for a start from the default
     """
 

@@ -94,6 +94,15 @@ def _payoffs(correct: IntArray, errors: IntArray, agreement: DoubleArray | float
     return gains
 
 
+def worst_scores(num_levels: int, num_layers: int, max_errors: int = MAX_ERRORS) -> Scores:
+    """Return scores of one sample at which every level goes to full depth and yet errs as much as can count.
+
+    They stand for a sample that could not be run: what is proven with them holds whatever it would have shown.
+    """
+    none = np.zeros((1, num_levels), dtype=np.int64)
+    return Scores(none + num_layers, none, none, none + max_errors)
+
+
 def least_gold_f1(full_f1: float, disagreement: float) -> float:
     """Return the least F1 against gold of answers whose F1 against full depth's is 1 - `disagreement`; all fractions.
 

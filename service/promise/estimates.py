@@ -55,7 +55,8 @@ class TrafficEstimates:
         self._max_errors = max_errors
         self._sums = np.zeros((4, num_levels))
         self._weight = 0.0
-        self._samples = 0
+        self.samples = 0
+        """How many have been added."""
         self._agreement = _Bounds(AGREEMENTS, num_levels, lowest=0.0, highest=1.0)
         layers = np.linspace(1, num_layers, 1 + round((num_layers - 1) / LAYER_STEP))
         self._layer = _Bounds(layers, num_levels, lowest=1.0, highest=float(num_layers))
@@ -70,7 +71,7 @@ class TrafficEstimates:
         figures = (2 * scores.true_positives, scores.answered, scores.exit_layers, excess(scores, self._max_errors))
         self._sums += weight * np.concatenate(figures)
         self._weight += weight
-        self._samples += 1
+        self.samples += 1
         most = weight if heaviest is None else heaviest
         above, below = (pay(scores, AGREEMENTS, self._max_errors) for pay in (payoffs_above, payoffs_below))
         self._agreement.settle(above, below, weight, most)
@@ -88,7 +89,7 @@ class TrafficEstimates:
                 average_exit_layer_interval=layers[level],
                 speedup_layers=float(self._num_layers * self._weight / layer) if self._weight else None,
                 uncounted=float(beyond / answered) if answered else 0.0,
-                samples=self._samples,
+                samples=self.samples,
             )
             for level, (common, answered, layer, beyond) in enumerate(self._sums.T)
         ]

@@ -22,7 +22,7 @@ SHADOW = {"runs": 0, "disagreements": 0, "disagreement_rate": None, "disagreemen
 OBSERVED = {"average_exit_layer": None, "sequences": 0, "since": "noon", "shadow": SHADOW}
 AROUND = {"version": 1, "updated_at": "noon", "updated_by": "api", "preset": None, "expected": None}
 VEE = {"strategy": "vee", "measure": "kl", "pooling": "mean", "tau": -1, "patience": 1, "ensemble": False}
-POLICY = {**VEE, **AROUND, "observed": OBSERVED, "autopilot": None}
+POLICY = {**VEE, **AROUND, "observed": OBSERVED, "autopilot": None, "promise": None}
 
 
 def test_what_fits_is_answered_in_the_models_order() -> None:
@@ -85,4 +85,4 @@ def test_the_document_shows_the_policy_of_every_strategy(client: TestClient) -> 
         assert answer["discriminator"]["mapping"].keys() == STRATEGIES.keys()
     for policy in STRATEGIES.values():
         properties = list(shown[f"{policy.__name__}InForce"]["properties"])
-        assert properties == ["strategy", *policy.parameters(), *AROUND, "observed", "autopilot", "dry_run"]
+        assert properties == ["strategy", *policy.parameters(), *AROUND, "observed", "autopilot", "promise", "dry_run"]

@@ -45,7 +45,7 @@ def autopilot(client: TestClient) -> dict[str, Any] | None:
 def test_a_patch_switches_it_on_and_null_switches_it_off(calibrated: TestClient) -> None:
     assert autopilot(calibrated) is None
     on = change(calibrated, {"autopilot": WISH})
-    assert on["autopilot"] == {**WISH, "max_disagreement": None, "level": 1, "highest_level": 1}
+    assert on["autopilot"] == {**WISH, "max_disagreement": None, "certified": False, "level": 1, "highest_level": 1}
     assert (on["version"], on["updated_by"], on["preset"]) == (2, "api", "balanced")
     assert autopilot(calibrated) == on["autopilot"]
     assert change(calibrated, {"autopilot": None})["autopilot"] is None
@@ -127,7 +127,7 @@ def test_a_queue_makes_the_server_faster_and_calm_brings_accuracy_back(
         assert [answer.result().json()["policy_version"] for answer in (stuck, waits)] == [3, 4]
     wait_until(lambda: (autopilot(client) or {})["level"] == 0)
     moves = [entry for entry in client.get("/exit-policy/history").json() if entry["by"] == "autopilot"]
-    on = {"autopilot": {**WISH, "max_disagreement": None}}
+    on = {"autopilot": {**WISH, "max_disagreement": None, "certified": False}}
     assert [entry["after"] for entry in moves] == [ACCURATE.to_json() | on, BALANCED.to_json() | on]
     assert sample(client, "ner_exit_policy_changes_total", source="autopilot") == 2
     assert sample(client, "ner_autopilot_moves_total", direction="faster") == 1

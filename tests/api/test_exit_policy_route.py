@@ -64,6 +64,7 @@ def test_the_policy_has_exactly_the_fields_of_the_wire(client: TestClient) -> No
             "shadow": {"runs": 0, "disagreements": 0, "disagreement_rate": None, "disagreement_interval": None},
         },
         "autopilot": None,
+        "promise": None,
     }
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|\+00:00)", since)
     assert (response.headers["ETag"], response.headers["X-Exit-Policy-Version"]) == ('"1"', "1")

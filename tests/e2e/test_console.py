@@ -658,9 +658,40 @@ def test_the_autopilot_shows_and_yields_to_what_is_applied(go: Go, api: httpx.Cl
     assert api.get("/exit-policy").json()["autopilot"] is None
 
 
-def test_without_an_autopilot_nothing_is_said_of_one(go: Go) -> None:
+def test_without_an_autopilot_or_a_promise_nothing_is_said_of_one(go: Go) -> None:
     visit = go().open()
+    expect(visit.page.locator("#levels")).to_be_visible()
     expect(visit.page.locator("#autopilot")).to_be_hidden()
+    expect(visit.page.locator("#promise")).to_be_hidden()
+
+
+def test_a_promise_shows_and_yields_to_what_is_applied(go: Go, api: httpx.Client) -> None:
+    visit = go().open()
+    api.patch("/exit-policy", json={"max_disagreement": 0.05}).raise_for_status()
+    shown = visit.page.locator("#promise")
+    expect(shown).to_contain_text("Promised: at most 0.05 F1 away from full depth, at a confidence of 0.95. 0 of ")
+    expect(visit.page.locator("#strategy")).to_have_value("full_depth")
+    visit.preview(strategy="vee")
+    visit.page.fill("#admin-key", ADMIN_KEY)
+    visit.page.click("#apply")
+    expect(shown).to_be_hidden()
+    assert api.get("/exit-policy").json()["promise"] is None
+
+
+@at_both_widths
+def test_every_level_shows_what_was_expected_and_what_was_measured(go: Go, size: tuple[int, int]) -> None:
+    visit = go(settings={"NER_SAMPLE_FRACTION": "1"}, size=size).open()
+    with httpx.Client(base_url=visit.url, timeout=60, trust_env=False) as client:
+        points = client.get("exit-policy/operating-points").json()
+    visit.page.get_by_text("Every level: expected, measured, certified").click()
+    rows = visit.page.locator("#levels-rows tr")
+    expect(rows).to_have_count(len(points))
+    layer = rows.nth(0).locator("td").nth(1)
+    expect(layer).to_have_text(re.compile(r"^1\.001\.00 – \d\.\d\d$"))  # the first exit's own point leaves nowhere else
+    expect(rows.nth(0).locator("td").nth(0)).to_have_text(f"{points[0]['average_exit_layer']:.2f}")
+    expect(visit.page.locator("#levels-note")).to_contain_text("samples of")
+    assert visit.overflow_px() <= 0
+    assert Axe().run(visit.page, options={}).violations_count == 0
 
 
 def test_a_value_that_is_being_typed_is_left_alone(go: Go) -> None:

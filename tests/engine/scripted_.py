@@ -21,6 +21,7 @@ from torch import Tensor
 
 from service.engine.engine import Engine, EngineLimits, EngineObserver
 from service.engine.reuse import Reuse, ReuseSource
+from service.engine.samples import SampleRuns
 from service.engine.sequence import Request, Sequence
 from service.engine.shadows import Shadows
 from service.executors.eager import EagerExecutor
@@ -228,6 +229,7 @@ def make_engine(
     rule: ExitRule | None = None,
     shadows: Shadows | None = None,
     reuse: Reuse | None = None,
+    samples: SampleRuns | None = None,
     prepare: Callable[[], None] = lambda: None,
 ) -> Engine:
     """An engine that has not started; a request's own changes name a whole policy. rule: of learned policies."""
@@ -240,6 +242,7 @@ def make_engine(
         observer=observer or Recorder(),
         shadows=shadows,
         reuse=reuse,
+        samples=samples,
         prepare=prepare,
         clock=clock,
     )

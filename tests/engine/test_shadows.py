@@ -229,7 +229,7 @@ def test_a_shadow_that_fails_costs_nobody_an_answer(caplog: pytest.LogCaptureFix
     assert engine.is_alive
     engine.close()
     assert (exit_layers(request), exit_layers(following)) == ([2], [2])
-    assert told.is_empty and "a shadow run failed" in caplog.text
+    assert told.is_empty and "a run in idle time failed" in caplog.text
 
 
 def test_a_shadow_that_hangs_shows_as_an_overdue_step() -> None:

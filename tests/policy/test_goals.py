@@ -33,7 +33,7 @@ def refusal(current: Objective | None, changes: object) -> str:
 def test_an_objective_is_what_was_asked_for() -> None:
     assert Objective.merged(None, {"p95_ms": 50, "max_f1_loss": 0}) == Objective(50, 0, None)
     asked = {"p95_ms": 50.5, "max_f1_loss": -0.1, "max_disagreement": 0.02}
-    assert asdict(Objective.merged(None, asked)) == asked
+    assert asdict(Objective.merged(None, asked)) == {**asked, "certified": False}
 
 
 def test_a_part_of_an_objective_changes_that_part() -> None:
@@ -62,8 +62,11 @@ def test_a_first_objective_says_what_p95_and_what_loss(missing: str) -> None:
         ({"max_f1_loss": [1]}, "autopilot.max_f1_loss is [1]"),
         ({"max_disagreement": 1.1}, "autopilot.max_disagreement is 1.1; expected a number from 0 to 1"),
         ({"max_disagreement": -0.1}, "autopilot.max_disagreement is -0.1"),
-        ({"level": 2}, "autopilot.level cannot be set; it has ['p95_ms', 'max_f1_loss', 'max_disagreement']"),
-        ({"p99_ms": 2}, "autopilot has no p99_ms; it has ['p95_ms', 'max_f1_loss', 'max_disagreement']"),
+        (
+            {"level": 2},
+            "autopilot.level cannot be set; it has ['p95_ms', 'max_f1_loss', 'max_disagreement', 'certified']",
+        ),
+        ({"p99_ms": 2}, "autopilot has no p99_ms; it has ['p95_ms', 'max_f1_loss', 'max_disagreement', 'certified']"),
         (7, "autopilot is 7; expected an object such as"),
         (True, "or null to switch it off"),
     ],

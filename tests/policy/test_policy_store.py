@@ -52,7 +52,7 @@ def test_what_is_saved_is_loaded(store: StateFolder) -> None:
 def test_the_file_says_what_is_in_force_and_how_it_came_to_that(tmp_path: Path, store: StateFolder) -> None:
     store.save((FIRST, SECOND))
     depth, budget = {"strategy": "full_depth"}, {"strategy": "budgeted", "layer": 2}
-    flown = {**budget, "autopilot": {"p95_ms": 100, "max_f1_loss": 1.0, "max_disagreement": None}}
+    flown = {**budget, "autopilot": {"p95_ms": 100, "max_f1_loss": 1.0, "max_disagreement": None, "certified": False}}
     by = {"at": FIRST.at, "by": "start", "changed_by": "first start"}
     written = {
         "model": "tiny@1",
@@ -84,6 +84,7 @@ def test_a_file_of_another_model_is_refused_until_it_is_set_aside(tmp_path: Path
         ("before", "vee", "a policy that is no object"),
         ("after", [], "a policy that is no object"),
         ("after", {"strategy": "vee", "autopilot": 100}, "an objective of the autopilot that is no object"),
+        ("after", {"strategy": "vee", "promise": 0.02}, "a promise that is no object"),
         ("version", 3, "not in order"),
         ("version", True, "expected integers of at least 1"),
         ("version", 0, "expected integers of at least 1"),

@@ -29,6 +29,8 @@ from service.policy.versions import HIGHEST_VERSION, HistoryEntry, PolicyRecord
 from tests.api.servers_ import wait_until
 from tests.autopilot.cockpit_ import WISH, Cockpit
 from tests.exits.calibrations_ import ACCURATE, BALANCED, CALIBRATION, FAST
+from tests.levels.promised_ import FASTEST, LEVELS, MIDDLE, PROMISING, SAFE
+from tests.levels.watch_ import Watch
 from tests.policy.live_ import change
 from tests.policy.redis_ import KEY, Detour, RedisServer, Replicas, free_port, needs_redis
 
@@ -709,3 +711,24 @@ def test_moves_and_changes_at_the_same_time_leave_all_at_the_last_change(fleet: 
         assert other.current.policy == Budgeted(layer) and version_of(other) == version_of(one)
     stop.set()
     pilot.join()
+
+
+# a promise
+
+
+def test_a_promise_is_of_all_replicas_and_what_is_certified_is_of_each(
+    redis_server: RedisServer, replicas: Replicas
+) -> None:
+    one, other = (Watch(replicas.start(name, calibration=PROMISING)) for name in ("one", "other"))
+    change(one.live, max_disagreement=0.02)
+    other.live.follow()
+    assert one.look(*LEVELS) == FASTEST and other.look(SAFE) == SAFE
+    for watch in (one, other):
+        watch.live.follow()
+    assert (one.live.current.policy, other.live.current.policy) == (FASTEST, SAFE)
+    assert one.live.current.promise == other.live.current.promise is not None
+    assert version_of(one.live) == version_of(other.live) and kept(redis_server) == [1, 2]
+    assert one.live.describe().in_force.updated_by == "promise"
+    change(other.live, preset="balanced")
+    one.live.follow()
+    assert one.look(*LEVELS) == MIDDLE and one.live.current.promise is None

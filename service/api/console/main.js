@@ -4,6 +4,7 @@ import { Refused, changePolicy, getJson, getPolicy, getText, keepKey, readKey, r
 import { CodePoints, hues, marked } from "./entities.js";
 import { EXAMPLES } from "./examples.js";
 import { entityChanges, gauge, ladders } from "./ladder.js";
+import { promised, showLevels } from "./levels.js";
 import { History, figures, parseMetrics, spoken } from "./live.js";
 import { byId, element, listed, plural, say, sum } from "./page.js";
 import { PolicyPanel } from "./policy.js";
@@ -184,6 +185,9 @@ async function poll() {
     const current = await getPolicy();
     const isNew = current.etag !== panel.etag;
     panel.setInForce(current);
+    const levels = await getJson("exit-policy/levels");
+    showLevels(levels);
+    say(byId("promise"), promised(levels));
     if (isNew || isToAskAgain) await answer();
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
@@ -203,7 +207,8 @@ async function apply(event) {
   event.preventDefault();
   keepKey("admin", byId("admin-key").value.trim());
   const message = byId("policy-message");
-  const etag = panel.policy.autopilot ? null : panel.previewEtag; // the autopilot moves at any time, and yields
+  const { autopilot, promise } = panel.policy;
+  const etag = autopilot || promise ? null : panel.previewEtag; // these move at any time, and yield
   try {
     panel.applied(await changePolicy(panel.preview, etag));
     message.textContent = `In force for every request, as version ${panel.policy.version}.`;

@@ -20,14 +20,19 @@ from service.api.schemas.exit_policy import (
     EXAMPLES,
     ExitPolicyOut,
     HistoryEntryOut,
+    LevelsOut,
     OperatingPointOut,
+    PromiseOut,
     ShadowOut,
 )
 from service.api.schemas.ner import MOST_PARAMETERS
-from service.api.state import service_of
+from service.api.state import Service, service_of
 from service.errors import BadInput
 from service.exits.disagreement import Disagreement
+from service.exits.operating_points import OperatingPoint
+from service.levels.on_traffic import Measured
 from service.policy.versions import HISTORY_LENGTH, HistoryEntry, PolicyState
+from service.promise.estimates import Estimate
 
 router = APIRouter(prefix="/exit-policy", route_class=BodyRoute)
 
@@ -98,6 +103,12 @@ async def read_operating_points(request: Request) -> Response:
     return respond(list[OperatingPointOut], [point.to_json() for point in points])
 
 
+@router.get("/levels", response_model=LevelsOut, responses=described(401), dependencies=[Depends(require_read)])
+async def read_levels(request: Request) -> Response:
+    """Return what every operating point gives on this traffic: expected, measured, certified or not; cheapest first."""
+    return respond(LevelsOut, _levels(service_of(request)))
+
+
 def _with_etag(state: PolicyState) -> Response:
     headers = {"ETag": f'"{state.version}"', "X-Exit-Policy-Version": str(state.version)}
     return respond(ExitPolicyOut, _policy(state), headers=headers)
@@ -120,7 +131,63 @@ def _policy(state: PolicyState) -> dict[str, Any]:
             "shadow": _shadow(observed.shadow),
         },
         "autopilot": {**asdict(version.objective), **levels} if version.objective else None,
+        "promise": _promise(state),
     }
+
+
+def _promise(state: PolicyState) -> PromiseOut | None:
+    promise = state.in_force.promise
+    if promise is None:
+        return None
+    return {
+        "max_disagreement": promise.max_disagreement,
+        "confidence": promise.confidence,
+        "certified": bool(state.is_certified),
+    }
+
+
+def _levels(service: Service) -> dict[str, Any]:
+    samples, standing, measured = service.samples, service.levels.standing(), service.levels.measured()
+    catalog = service.policy.catalog
+    found = [(point, measured.get(catalog.policy(point.parameters))) for point in service.policy.operating_points()]
+    return {
+        "sampling": {
+            "since": service.levels.since,
+            "samples": (done := service.levels.samples),
+            "waiting": samples.counts.drawn - done,
+            "sentences": samples.counts.offered,
+            "uncovered": samples.counts.uncovered,
+            "probability": samples.probability,
+        }
+        if samples
+        else None,
+        "promise": {
+            **asdict(standing.certified.goal),
+            "since": standing.since,
+            "samples": standing.samples,
+            "alarms": standing.alarms,
+        }
+        if standing
+        else None,
+        "levels": [_level(point, seen if samples else None) for point, seen in found],
+    }
+
+
+def _level(point: OperatingPoint, seen: Measured | None) -> dict[str, Any]:
+    return {
+        "parameters": point.parameters,
+        "preset": point.preset,
+        "expected": point.expected(),
+        "measured": _measured(seen.estimate) if seen else None,
+        "certified": seen.is_certified if seen else None,
+    }
+
+
+def _measured(estimate: Estimate) -> dict[str, Any]:
+    """Return the figures of an estimate, but the number of samples, which all levels have in common."""
+    figures = estimate.to_json()
+    del figures["samples"]
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in figures.items()}
 
 
 def _shadow(found: Disagreement) -> ShadowOut:

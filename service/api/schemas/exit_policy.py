@@ -61,10 +61,19 @@ class AutopilotOut(TypedDict):
     p95_ms: Number
     max_f1_loss: Number
     max_disagreement: Number | None
+    certified: Annotated[bool, Field(description="whether it uses certified levels alone, and full depth otherwise")]
     level: Annotated[
         int | None, Field(description="0 is the most accurate; null where the policy is none of its levels")
     ]
     highest_level: Annotated[int, Field(description="the fastest that it may use just now")]
+
+
+class PromiseOut(TypedDict):
+    """What is promised, and whether the policy in force is certified for it."""
+
+    max_disagreement: Annotated[Number, Field(description="1 - F1 of the answers against full depth's")]
+    confidence: Annotated[Number, Field(description="of a certificate")]
+    certified: Annotated[bool, Field(description="false for a moment after an alarm, until another policy is in force")]
 
 
 class VersionOut(TypedDict):
@@ -77,6 +86,7 @@ class VersionOut(TypedDict):
     expected: Annotated[FiguresOut | None, Field(description="null for a policy that was not calibrated")]
     observed: ObservedOut
     autopilot: Annotated[AutopilotOut | None, Field(description="null while it is off")]
+    promise: Annotated[PromiseOut | None, Field(description="null while nothing is promised")]
     dry_run: NotRequired[Annotated[Literal[True], Field(description="of a dry run alone: nothing was changed")]]
 
 
@@ -115,7 +125,8 @@ def _schema_of_parameters() -> dict[str, Any]:
 CHANGES: Mapping[str, Any] = {
     "type": "object",
     "title": "ExitPolicyChanges",
-    "description": "Strategy and parameters, which the strategy must have, or exactly one goal, or the autopilot.",
+    "description": "Strategy and parameters, which the strategy must have, or exactly one goal, a promise or the "
+    "autopilot.",
     "minProperties": 1,
     "additionalProperties": False,
     "properties": {
@@ -130,6 +141,12 @@ CHANGES: Mapping[str, Any] = {
         "max_f1_loss": {"type": "number", "description": f"a goal: {LOSS_UNIT}"},
         "average_exit_layer": {"type": "number", "description": "a goal: layers per sequence"},
         "rollback_to": {"type": "integer", "description": "a goal: the policy of this version"},
+        "max_disagreement": {
+            "type": ["number", "null"],
+            "description": "a promise: 1 - F1 of the answers against full depth's, by the fastest operating point that "
+            "is certified for it on this traffic; null ends it and leaves the policy as it is",
+        },
+        "confidence": {"type": ["number", "null"], "description": "beside it: of a certificate; 0.95 if left out"},
         "autopilot": {
             "type": ["object", "null"],
             "description": "merged with its objective; null switches it off",
@@ -138,8 +155,10 @@ CHANGES: Mapping[str, Any] = {
                 "max_f1_loss": {"type": "number", "description": LOSS_UNIT},
                 "max_disagreement": {
                     "type": ["number", "null"],
-                    "description": "share of early answers that may differ from full depth's",
+                    "description": "share of early answers that may differ from full depth's; with certified, what is "
+                    "promised",
                 },
+                "certified": {"type": "boolean", "description": "use certified levels alone, and full depth otherwise"},
             },
         },
     },
@@ -152,6 +171,7 @@ EXAMPLES: Mapping[str, Any] = {
     "a strategy with parameters": {"value": {"strategy": "vee", "tau": -0.01, "patience": 1}},
     "a strategy with its defaults": {"value": {"strategy": "learned"}},
     "back to a version": {"value": {"rollback_to": 1}},
+    "a promise": {"value": {"max_disagreement": 0.02, "confidence": 0.95}},
     "the autopilot": {"value": {"autopilot": {"p95_ms": 100, "max_f1_loss": 1.0}}},
 }
 """Changes that a calibrated model takes whatever policy is in force."""
@@ -169,12 +189,72 @@ class OperatingPointOut(ParametersOfPoint, FiguresOut):
     preset: NotRequired[Annotated[Preset, Field(description="the preset that it is; left out where it is none")]]
 
 
+class MeasuredOut(TypedDict):
+    """What samples of the traffic say of an operating point since they began; intervals of 95 % hold at any time."""
+
+    agreement: Annotated[
+        FiniteFloat | None, Field(description="F1 against full depth, a fraction; null before an entity was seen")
+    ]
+    agreement_interval: tuple[FiniteFloat, FiniteFloat]
+    average_exit_layer: Annotated[FiniteFloat | None, Field(description="null before the first sample")]
+    average_exit_layer_interval: tuple[FiniteFloat, FiniteFloat]
+    speedup_layers: Annotated[FiniteFloat | None, Field(description="layers of the model / average exit layer")]
+    uncounted: Annotated[
+        FiniteFloat, Field(description="share of the entities that are errors beyond those that count in a sentence")
+    ]
+
+
+class LevelOut(ParametersOfPoint):
+    """An operating point: what calibration measured on its dev set, and what was measured on this traffic."""
+
+    preset: Annotated[Preset | None, Field(description="the preset that it is")]
+    expected: FiguresOut
+    measured: Annotated[
+        MeasuredOut | None, Field(description="null where nothing is sampled, or words halt one by one")
+    ]
+    certified: Annotated[
+        bool | None,
+        Field(description="proven to keep what is promised; null where it is not tested, or nothing is promised"),
+    ]
+
+
+class SamplingOut(TypedDict):
+    """What has been sampled since the server started."""
+
+    since: Time
+    samples: Annotated[int, Field(description="sentences that were run to full depth")]
+    waiting: Annotated[int, Field(description="sentences that were drawn and are still to be run")]
+    sentences: Annotated[int, Field(description="of which the samples were drawn")]
+    uncovered: Annotated[int, Field(description="of these, the ones for which there was no room")]
+    probability: Annotated[Number, Field(description="with which the next sentence is drawn")]
+
+
+class EvidenceOut(TypedDict):
+    """What is promised, and the evidence for it."""
+
+    max_disagreement: Number
+    confidence: Number
+    since: Annotated[Time, Field(description="when the evidence of this window began")]
+    samples: Annotated[int, Field(description="of this window")]
+    alarms: Annotated[int, Field(description="raised since it is promised")]
+
+
+class LevelsOut(TypedDict):
+    """What every operating point gives on this traffic, cheapest first."""
+
+    sampling: Annotated[SamplingOut | None, Field(description="null where nothing is sampled")]
+    promise: Annotated[EvidenceOut | None, Field(description="null while nothing is promised")]
+    levels: list[LevelOut]
+
+
 class HistoryEntryOut(TypedDict):
-    """One change; a policy is its strategy and parameters, and the autopilot's objective while that was on."""
+    """One change; a policy is its strategy and parameters, and what the autopilot or a promise had to keep."""
 
     version: Annotated[int, Field(description="that it made")]
     at: Time
     by: Source
-    changed_by: Annotated[str | None, Field(description="who, as X-Changed-By said; of a start from the default, why")]
+    changed_by: Annotated[
+        str | None, Field(description="who, as X-Changed-By said; of a start or a promise's move, why")
+    ]
     before: Annotated[dict[str, Any] | None, Field(description="null for a start from the default")]
     after: dict[str, Any]

@@ -1,0 +1,43 @@
+// What every calibrated level gives on the traffic: expected by calibration, measured on samples, certified or not.
+
+import { byId, element, plural, say } from "./page.js";
+
+/** What is promised, in a sentence; "" while nothing is. `found` is of GET /exit-policy/levels. */
+export function promised({ promise, levels }) {
+  if (!promise) return "";
+  const certified = levels.filter((level) => level.certified).length;
+  const tested = levels.filter((level) => level.certified !== null).length;
+  const alarms = promise.alarms ? `, ${plural(promise.alarms, "alarm")}` : "";
+  return (
+    `Promised: at most ${promise.max_disagreement} F1 away from full depth, at a confidence of ${promise.confidence}. ` +
+    `${certified} of ${plural(tested, "level")} certified by ${plural(promise.samples, "sample")}${alarms}.`
+  );
+}
+
+/** Fill the table; nothing is shown where nothing is sampled. */
+export function showLevels({ sampling, levels }) {
+  byId("levels").hidden = !sampling || !levels.length;
+  if (byId("levels").hidden) return;
+  const { samples, sentences } = sampling;
+  say(byId("levels-note"), `${plural(samples, "sample")} of ${plural(sentences, "sentence")}; intervals of 95 %`);
+  byId("levels-rows").replaceChildren(...levels.map(row));
+}
+
+function row({ preset, expected, measured, certified }) {
+  const speedup = `${expected.speedup_latency.toFixed(1)}×`;
+  const has = measured && measured.average_exit_layer !== null;
+  return element(
+    "tr",
+    {},
+    element("th", { scope: "row" }, speedup, preset ? element("span", { class: "below" }, preset) : null),
+    element("td", {}, expected.average_exit_layer.toFixed(2)),
+    element("td", {}, has ? ranged(measured.average_exit_layer, measured.average_exit_layer_interval, 2) : "–"),
+    element("td", {}, has ? ranged(measured.agreement, measured.agreement_interval, 3) : "–"),
+    element("td", {}, { true: "yes", false: "not yet" }[certified] ?? "–"),
+  );
+}
+
+function ranged(value, [low, high], digits) {
+  const interval = `${low.toFixed(digits)} – ${high.toFixed(digits)}`;
+  return [value === null ? "–" : value.toFixed(digits), element("span", { class: "below" }, interval)];
+}

@@ -1,0 +1,64 @@
+"""What an operator asks to be promised, and what is proven of it. Who proves it, and on what, is known elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from service.errors import BadInput
+from service.exits.policy import ExitPolicy
+from service.promise.agreement import Promise
+from service.promise.certificates import Terms
+
+EXAMPLE = '{"max_disagreement": 0.02, "confidence": 0.95}'
+LEAST_CONFIDENCE, MOST_CONFIDENCE = 0.5, 0.9999
+
+
+@dataclass(frozen=True, slots=True)
+class PromiseGoal:
+    """Asks for the fastest level that is certified: proven on this traffic to keep a promise of agreement.
+
+    max_disagreement  1 - micro-F1 of the answers against full depth's, a fraction
+    confidence        1 - the highest probability that a level is certified falsely in a window of samples
+    Raises BadInput for values that cannot be promised.
+    """
+
+    max_disagreement: float
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise BadInput(f"{name} is {value!r}; expected a number, as in {EXAMPLE}")
+        if not LEAST_CONFIDENCE <= self.confidence <= MOST_CONFIDENCE:
+            raise BadInput(
+                f"confidence is {self.confidence!r}; expected a number from {LEAST_CONFIDENCE} to {MOST_CONFIDENCE}"
+            )
+        Promise(self.max_disagreement)
+
+    @classmethod
+    def merged(cls, current: PromiseGoal | None, changes: Mapping[str, Any]) -> PromiseGoal:
+        """Return `current` merged with `changes` (RFC 7396), which have no other fields. Raises BadInput."""
+        merged = {**(asdict(current) if current else {}), **changes}
+        if "max_disagreement" not in merged:
+            raise BadInput(f"confidence needs max_disagreement beside it, as in {EXAMPLE}")
+        return cls(**{name: value for name, value in merged.items() if name != "confidence" or value is not None})
+
+    @property
+    def promise(self) -> Promise:
+        """The promise that a level must keep."""
+        return Promise(self.max_disagreement)
+
+    @property
+    def terms(self) -> Terms:
+        """How sure certificates have to be."""
+        return Terms(delta=1 - self.confidence)
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """Says which levels are certified just now for which goal; the safest first, none behind one that is not."""
+
+    goal: PromiseGoal
+    levels: tuple[ExitPolicy, ...] = ()
