@@ -35,7 +35,7 @@ from service.settings import Settings
 
 log = logging.getLogger("service")
 
-DIVIDED = ("queue_texts", "queue_tokens", "queue_bytes", "max_connections", "cache_bytes")
+DIVIDED = ("queue_texts", "queue_tokens", "queue_bytes", "max_connections", "cache_bytes", "sample_bytes")
 
 
 def serve_by_several(
