@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 TOP = 14  # kernels that are told one by one
@@ -30,7 +29,7 @@ def kernel_by_kernel(work: Callable[[], object], wait: Callable[[], None], times
             work()
         wait()
     events = seen.key_averages()
-    kernels = [event for event in events if event.device_type == DeviceType.CUDA]
+    kernels = [event for event in events if event.device_type.name == "CUDA"]
     kernels.sort(key=lambda event: -event.self_device_time_total)
     calls = [event for event in events if event.key.startswith("cu") and any(ask in event.key for ask in ASKS)]
     return {

@@ -36,7 +36,7 @@ from service.exits.reading import Reading
 from service.exits.words import Flags
 from service.models.biaffine import Projections
 from service.models.config import ModelConfig
-from service.models.encoder import SelfAttention
+from service.models.encoder import EncoderLayer, SelfAttention
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, Ragged, pack
 from service.spans.table import SUMMARY, num_cells
@@ -163,7 +163,7 @@ class CudaExecutor(PyTorchExecutor):
             padded = cast("SelfAttention", layer.attention)
             layer.attention = _PackedAttention(padded, model.config.encoder.num_heads, gpu.attend)
             if self._exits is not None:
-                layer.add_norm = gpu.add_norm
+                cast("EncoderLayer", layer).add_norm = gpu.add_norm
         model.to(gpu.device)
         model.encoder.layers.to(dtype)
         super().__init__(model, dtype)

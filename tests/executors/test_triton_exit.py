@@ -211,7 +211,8 @@ def test_a_residual_and_its_norm_are_what_float64_makes_of_them(width: int, with
     found = triton_norm.add_norm(one, other, norm, with_gain=with_gain)
     expected = add_norm(one.double(), other.double(), norm.double(), with_gain=with_gain)
     assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=1e-4)
+    rtol = 2**-7 if DEVICE.type == "cpu" else 2**-8  # Triton's interpreter cuts off what a GPU rounds
+    torch.testing.assert_close(found.double(), expected, rtol=1.001 * rtol, atol=1e-4)
     alone = triton_norm.add_norm(one[1:2], other[1:2], norm.bfloat16(), with_gain=with_gain)
     assert torch.equal(alone, found[1:2])
 
