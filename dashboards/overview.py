@@ -321,9 +321,11 @@ def who_decides() -> Row:
     )
     certified = over_time(
         "Certified levels",
-        "Operating points that are certified for what is promised, the safest first; at 0 full depth alone. And "
-        "alarms, each a proof that the level in force had broken the promise.",
+        "Operating points that are certified for what is promised, the safest first; at 0 full depth alone. "
+        "Whether what is served is certified, or nothing is promised: 1. And alarms, each a proof that the level in "
+        "force had broken the promise.",
         Query(series("ner_promise_certified_levels"), "certified {{instance}}"),
+        Query(series("ner_promise_served_is_certified"), "served is certified {{instance}}"),
         Query(lately("ner_promise_alarms_total"), "alarms, 5 minutes"),
         unit="none",
     )
@@ -335,6 +337,13 @@ def who_decides() -> Row:
         Query(series("ner_promise_sample_probability"), "probability {{instance}}"),
         unit="ops",
     )
+    waiting = over_time(
+        "Waiting samples",
+        "What samples that wait for idle time take, and how many sentences could not be sampled for lack of room.",
+        Query(series("ner_promise_buffer_bytes"), "waiting {{instance}}"),
+        Query(series("ner_promise_uncovered_sentences"), "uncovered {{instance}}"),
+        unit="bytes",
+    )
     return Row(
         "Who decides",
         [
@@ -345,9 +354,10 @@ def who_decides() -> Row:
             Cell(moves, 4, 7),
             Cell(with_limit(shadow, "bound.*"), 8, 7),
             Cell(runs, 4, 7),
-            Cell(with_limit(agreement, "promised.*"), 8, 7),
-            Cell(stepped(coloured(certified, {"alarms.*": RED})), 8, 7),
-            Cell(on_the_right(samples, "probability.*", "percentunit"), 8, 7),
+            Cell(with_limit(agreement, "promised.*"), 6, 7),
+            Cell(stepped(coloured(certified, {"alarms.*": RED})), 6, 7),
+            Cell(on_the_right(samples, "probability.*", "percentunit"), 6, 7),
+            Cell(on_the_right(waiting, "uncovered.*", "short"), 6, 7),
             Cell(stepped(on_the_right(store, "version.*", "none")), 24, 5),
         ],
     )

@@ -98,7 +98,7 @@ def _show_promise(service: Service) -> None:
     metrics.set_promise(
         max_disagreement=standing.certified.goal.max_disagreement if standing else None,
         certified=len(standing.certified.levels) if standing else 0,
-        served_is_certified=state.is_certified,
+        served_is_certified=state.is_certified is not False,
     )
     found = service.levels.measured().get(state.in_force.policy)
     metrics.set_disagreement(_disagreement(found.estimate) if found and found.estimate.samples else None)

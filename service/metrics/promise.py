@@ -27,7 +27,7 @@ class PromiseMetrics:
         )
         self._is_kept = series.gauge(
             "ner_promise_served_is_certified",
-            "1 while the policy in force is certified for what is promised, or full depth; NaN where nothing is",
+            "0 while what is served is neither certified for what is promised nor full depth, else 1",
         )
         bounds = series.gauges(
             "ner_promise_disagreement_bound",
@@ -51,11 +51,11 @@ class PromiseMetrics:
         self._buffer.set(buffer_bytes)
         self._uncovered.set(uncovered)
 
-    def set_promise(self, *, max_disagreement: float | None, certified: int, served_is_certified: bool | None) -> None:
-        """Show what is promised, and how many levels are certified for it; called before every scrape."""
+    def set_promise(self, *, max_disagreement: float | None, certified: int, served_is_certified: bool) -> None:
+        """Show what is promised, and what is certified for it; called before every scrape."""
         self._wanted.set(or_nan(max_disagreement))
         self._certified.set(certified)
-        self._is_kept.set(or_nan(served_is_certified))
+        self._is_kept.set(served_is_certified)
 
     def set_disagreement(self, bounds: tuple[float, float] | None) -> None:
         """Show the bounds of the disagreement of the policy in force; None where it is not measured."""
