@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from service.api.schemas.exit_policy import VersionOut
 from service.exits.policies import STRATEGIES
 from service.exits.policy import ExitPolicy
-from service.policy.goals import GOALS, Objective
+from service.policy.goals import GOALS, OF_PROMISE, Objective
 from tests.api.servers_ import AS_ADMIN, sample
 from tests.exits.calibrations_ import ACCURATE, BALANCED, CALIBRATION, FAST, SLOW_TO_DECIDE
 
@@ -404,7 +404,7 @@ def test_the_shape_of_a_change_has_every_parameter_and_every_goal(client: TestCl
     for content in operation(client, "patch", "/exit-policy")["requestBody"]["content"].values():
         schema = content["schema"]
         parameters = {name for strategy in STRATEGIES.values() for name in strategy.parameters()}
-        assert schema["properties"].keys() == {"strategy", *parameters, *GOALS, "autopilot"}
+        assert schema["properties"].keys() == {"strategy", *parameters, *GOALS, *OF_PROMISE, "autopilot"}
         assert set(schema["properties"]["strategy"]["enum"]) == STRATEGIES.keys()
         assert schema["properties"]["autopilot"]["properties"].keys() == {field.name for field in fields(Objective)}
 

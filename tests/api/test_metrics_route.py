@@ -54,6 +54,15 @@ SERIES = {
     "ner_shadow_runs_total": set(),
     "ner_shadow_disagreements_total": set(),
     "ner_shadow_disagreement_bound": set(),
+    "ner_promise_samples_total": set(),
+    "ner_promise_alarms_total": set(),
+    "ner_promise_sample_probability": set(),
+    "ner_promise_buffer_bytes": set(),
+    "ner_promise_uncovered_sentences": set(),
+    "ner_promise_max_disagreement": set(),
+    "ner_promise_certified_levels": set(),
+    "ner_promise_served_is_certified": set(),
+    "ner_promise_disagreement_bound": {"bound"},
     "ner_entities_total": {"label"},
     "ner_engine_up": set(),
     "ner_reused_sequences_total": {"source"},
@@ -113,7 +122,7 @@ def test_every_known_value_of_a_label_is_there_from_the_first_scrape(client: Tes
         return {one.labels[label] for one in found if one.name == name}
 
     assert values("ner_exit_reason_total", "reason") == {"vote", "confidence", "learned", "budget", "last_layer"}
-    assert values("ner_exit_policy_changes_total", "source") == {"api", "autopilot"}
+    assert values("ner_exit_policy_changes_total", "source") == {"api", "autopilot", "promise"}
     assert values("ner_entities_total", "label") == set(TINY_LABELS)
     assert values("ner_requests_rejected_total", "reason") == {*("queue_full", "too_late", "too_large", "not_ready")}
     assert values("ner_autopilot_moves_total", "direction") == {"faster", "slower"}

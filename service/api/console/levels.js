@@ -10,7 +10,8 @@ export function promised({ promise, levels }) {
   const alarms = promise.alarms ? `, ${plural(promise.alarms, "alarm")}` : "";
   return (
     `Promised: at most ${promise.max_disagreement} F1 away from full depth, at a confidence of ${promise.confidence}. ` +
-    `${certified} of ${plural(tested, "level")} certified by ${plural(promise.samples, "sample")}${alarms}.`
+    `${certified} of ${plural(tested, "level")} certified by ${plural(promise.samples, "sample")}${alarms}. ` +
+    "Applying a policy here ends it."
   );
 }
 
