@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from benchmarks import domains_page
 from service.exits.assets import ModelAssets
 from service.exits.parameters import Choice, Count, Number, Parameter
 from service.exits.policies import STRATEGIES
@@ -229,7 +231,16 @@ def _row(*cells: str) -> str:
     return f"| {' | '.join(escaped)} |"
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"configuration.md": configuration, "strategies.md": strategies}
+def domains() -> str:
+    """Return the page of what the models are worth on many kinds of text."""
+    return domains_page.page(json.loads((PROJECT / "benchmarks/results/domains.json").read_text(encoding="utf-8")))
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "configuration.md": configuration,
+    "domains.md": domains,
+    "strategies.md": strategies,
+}
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     root_path: str = Field("", description="path prefix that a reverse proxy strips, so that links on our pages hold")
 
     model: str = Field(
-        "conll2003-minilm",
+        "general-minilm",
         description="a name in the store, name@version, a model folder, or that of a Transformers token classifier",
     )
     model_store: Path = Field(_PROJECT / "model_store", description="folder of models by name and version")
@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     executor: Literal["auto", "cuda", "eager", "fused"] = Field(
         "auto",
         description="what runs the layers: PyTorch in float32 (eager), int8 kernels for CPUs (fused), bfloat16 and "
-        "packed attention for NVIDIA GPUs (cuda, not yet run on one); auto takes fused where the processor multiplies "
+        "packed attention for NVIDIA GPUs (cuda, see docs/gpu.md); auto takes fused where the processor multiplies "
         "bytes (AVX-512 VNNI, AVX-VNNI) and the model allows it, else eager",
     )
     threads: int = Field(

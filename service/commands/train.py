@@ -95,5 +95,5 @@ def _command(options: argparse.Namespace) -> str:
     changes = "".join(f" --set {shlex.quote(change)}" for change in options.set)
     if options.max_sentences is not None:
         changes += f" --max-sentences {options.max_sentences}"
-    changes += "".join(f" --teacher {folder.name}" for folder in options.teacher)
+    changes += " --teacher TEACHER" * len(options.teacher)
     return f"python -m service train {options.recipe.stem}{changes} --encoder ENCODER --data DATA --output RUN"

@@ -48,7 +48,9 @@ def last_entities(executor: Executor, stored: StoredModel, texts: tuple[str, ...
     return [stored.text_encoder.entities(text, [next(spans) for _ in text.sequences]) for text in encoded]
 
 
-@pytest.mark.parametrize(("name", "texts"), [("conll2003-minilm", NEWS), ("litbank-minilm", FICTION)])
+@pytest.mark.parametrize(
+    ("name", "texts"), [("conll2003-minilm", NEWS), ("general-minilm", NEWS), ("litbank-minilm", FICTION)]
+)
 def test_entities_at_the_last_exit_are_those_of_the_eager_executor(name: str, texts: tuple[str, ...]) -> None:
     stored = load(name)
     expected = last_entities(eager(stored.model), stored, texts)
