@@ -60,7 +60,7 @@ class SurestWord(ExitPolicy):
 
 def copy_with_strategy(folder: Path) -> Path:
     """Copy what a server and the commands need into `folder`, and add the one file; -> the project's folder."""
-    for name in ("service", "docs"):
+    for name in ("service", "docs", "benchmarks"):
         ignored = shutil.ignore_patterns("__pycache__", "*.png")
         shutil.copytree(PROJECT / name, folder / name, ignore=ignored)
     (folder / "service" / "exits" / "policies" / f"{NAME}.py").write_text(SOURCE, encoding="utf-8")

@@ -316,9 +316,13 @@ class _Observer:
     def sequence_reused(self, sequence: Sequence, source: ReuseSource) -> None:
         self._metrics.sequence_reused(sequence, source)
         self._traffic.sequence_left(sequence.input.num_pieces)
+        self._observe(sequence)
 
     def sequence_left(self, sequence: Sequence, num_layers: int) -> None:
         self._metrics.sequence_left(sequence, num_layers)
         self._traffic.sequence_left(sequence.input.num_pieces)
+        self._observe(sequence)
+
+    def _observe(self, sequence: Sequence) -> None:
         if sequence.request.captured is not None:
             self._policy.observe(sequence.request.captured, sequence.layers_run)

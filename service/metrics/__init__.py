@@ -12,6 +12,9 @@ from service.metrics.policy import PolicyMetrics
 from service.metrics.promise import PromiseMetrics
 from service.metrics.series import Series
 
+REPLACED = "ner_processes_replaced"
+"""The counter of what happens to serving processes, which none of them can count."""
+
 
 class Metrics:
     """All series of one server, in one registry: of HTTP, engine, exit policy and promises, and of the process."""
@@ -30,6 +33,8 @@ class Metrics:
         ProcessCollector(registry=self.registry)  # memory, processor time, open files
         GCCollector(registry=self.registry)
         series = Series(self.registry, model_name)
+        series.gauge("ner_processes", "Serving processes that answer", "sum").set(1)
+        series.counter(REPLACED, "Serving processes started in place of one that died")
         series.facts("ner_build_info", "What runs", *build).labels(model_name, *build.values()).set(1)
         self.http = HttpMetrics(series, entity_labels)
         self.engine = EngineMetrics(series, num_layers, exit_reasons)

@@ -7,7 +7,7 @@ import signal
 import socket
 import socketserver
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
 from service.api.health_server import HealthServer
+from service.metrics import REPLACED
 from service.processes.families import Family, condensed, that_stay, together
 from service.processes.lines import Line
 from service.settings import Settings
@@ -114,16 +115,11 @@ class Gatherer:
         """See prometheus_client's registry."""
         with self._lock:
             snapshots = [self._ended, *(one.said.families for one in self._processes)]
-            alive, replaced = len(self._processes), max(0, self._joined - self._expected)
-        labels: dict[str, str] = {}
+            replaced = max(0, self._joined - self._expected)
         for family in together(snapshots):
+            if family.name == REPLACED:
+                family.samples = [one._replace(value=replaced) for one in family.samples if one.name.endswith("_total")]
             yield family
-            if family.name == "ner_build_info":
-                labels = {"model_name": family.samples[0].labels["model_name"]}
-        yield _figure("ner_processes", "Serving processes that answer", "gauge", labels, alive)
-        yield _figure(
-            "ner_processes_replaced", "Serving processes started in place of one", "counter", labels, replaced
-        )
 
     def _said(self) -> list[Said]:
         with self._lock:
@@ -167,9 +163,3 @@ class Gatherer:
             self._processes.append(one)
             self._joined += 1
         return one
-
-
-def _figure(name: str, text: str, kind: str, labels: Mapping[str, str], value: float) -> Metric:
-    metric = Metric(name, text, kind)
-    metric.add_sample(f"{name}_total" if kind == "counter" else name, dict(labels), value)
-    return metric

@@ -67,6 +67,8 @@ SERIES = {
     "ner_engine_up": set(),
     "ner_reused_sequences_total": {"source"},
     "ner_cache_bytes": set(),
+    "ner_processes": set(),
+    "ner_processes_replaced_total": set(),
     "ner_engine_last_step_age_seconds": set(),
     "ner_build_info": {"version", "torch", "device", "dtype"},
 }
