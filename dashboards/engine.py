@@ -236,12 +236,20 @@ def process() -> Row:
         Query(of_process("process_max_fds"), "limit {{instance}}"),
         unit="none",
     )
+    processes = over_time(
+        "Serving processes",
+        "How many answer, and how many were started in place of one that died.",
+        Query(f"sum by (instance) ({series('ner_processes')})", "serving {{instance}}"),
+        Query(f"sum by (instance) ({series('ner_processes_replaced_total')})", "replaced {{instance}}"),
+        unit="none",
+    )
     return Row(
         "Process",
         [
-            Cell(cores, 6, 7),
-            Cell(collections, 6, 7),
-            Cell(on_the_right(memory, "virtual.*", "bytes"), 6, 7),
-            Cell(with_limit(on_the_right(files, "limit.*", "none"), "limit.*"), 6, 7),
+            Cell(cores, 5, 7),
+            Cell(collections, 5, 7),
+            Cell(on_the_right(memory, "virtual.*", "bytes"), 5, 7),
+            Cell(with_limit(on_the_right(files, "limit.*", "none"), "limit.*"), 5, 7),
+            Cell(processes, 4, 7),
         ],
     )
