@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.distillation.teachers_ import toy_texts, train_teacher
-
-
-@pytest.fixture(scope="package")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tests.one_thread_ import one_thread as one_thread
 
 
 @pytest.fixture(scope="package")

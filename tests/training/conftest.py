@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 from tests.models_ import save_bert_checkpoint
+from tests.one_thread_ import one_thread as one_thread
 from tests.training.toy_ import CITIES, PEOPLE, RECIPE, TEMPLATES, Run, Toy, write_conll
-
-
-@pytest.fixture(scope="package")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="package")
