@@ -186,12 +186,12 @@ def find_recipe(given: Path) -> Path:
 
 
 def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Read a TOML file, whose values `overrides` replace.
+    """Read a TOML file, whose values `overrides` replace; it may extend another recipe, `extends = "NAME"`.
 
     Raises BadInput for a field that is missing, unknown, of the wrong type or outside its range.
     """
     try:
-        values = _merge(tomllib.loads(path.read_text(encoding="utf-8")), overrides or {})
+        values = _merge(_values(path), overrides or {})
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise BadInput(f"{path} is no recipe: {error}") from error
     try:
@@ -200,6 +200,20 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
         return _made(Recipe, values, corpora=corpora, augmentation=augmentation)
     except (BadInput, TypeError) as error:
         raise BadInput(f"{path}: {error}") from error
+
+
+def _values(path: Path, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the values of a file; where it extends a recipe they replace that one's, and its corpora come on top."""
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    if (base := values.pop("extends", None)) is None:
+        return values
+    beside = path.parent / f"{base}.toml"
+    found = beside if beside.is_file() else find_recipe(Path(str(base)))
+    if found in (path, *extended):
+        raise BadInput(f"{path} extends itself by way of {found}")
+    below = _values(found, (*extended, path))
+    corpora = [*_tables(below.get("corpora", [])), *_tables(values.get("corpora", []))]
+    return _merge(below, values) | ({"corpora": corpora} if corpora else {})
 
 
 def _merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
