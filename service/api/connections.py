@@ -9,16 +9,17 @@ import json
 import re
 import time
 import uuid
-from asyncio import BaseTransport
+from asyncio import BaseTransport, Transport
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.caller import Departure
 from service.api.errors import error_body
+from service.api.joined_writes import JoinedWrites
 from service.metrics.http import HttpMetrics
 
 MAX_HEAD_BYTES = 65_536  # of request line and headers, and of what may come between two pieces of a body
@@ -179,7 +180,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: BaseTransport) -> None:
         """See asyncio.Protocol."""
-        super().connection_made(transport)  # type: ignore[arg-type] # uvicorn narrows it, too
+        super().connection_made(JoinedWrites(cast("Transport", transport), self.loop))  # type: ignore[arg-type]
         self.transport.set_write_buffer_limits(high=UNCOUNTED_BYTES)
         self._connections.opened(self)
 

@@ -15,6 +15,7 @@ from service.kernels.stages import NUM_STAGES, blocks_of, run_block
 RING = 32  # descriptions of steps: a late helper may still read an old one while newer ones run
 PATIENCE = 20_000  # looks for a new step before a helper goes to sleep: some 100 microseconds
 LINE = 8  # int64 of a cache line
+WANTED = 1  # where control says how many threads are wanted
 
 
 @inlined
@@ -42,11 +43,12 @@ def take_part(steps, layers, counters, control, helper, number, description):
     """Lead a step or help with steps.
 
     The leader, helper 0, runs the step that `description` describes, with all helpers that come, and returns the number
-    of entities found. A helper helps with every step after `number` until none has come for a while, and returns the
-    number of the last step that it saw, below 0 if there will be no more.
+    of entities found. A helper helps with every step after `number` until none has come for a while, or it is not
+    wanted, and returns the number of the last step that it saw, below 0 if there will be no more.
 
     steps (RING,) records of STEP, counters (RING, NUM_STAGES, 16) int64, control (1 + helpers, 8) int64: the number of
-    the latest step, and the one that each helper is at. description: the int64 words of a record of STEP.
+    the latest step and how many threads are wanted, and the step that each helper is at. description: the int64 words
+    of a record of STEP.
     """
     shared = control.ctypes.data
     looks, found = 0, 0
@@ -55,6 +57,9 @@ def take_part(steps, layers, counters, control, helper, number, description):
     while looks < PATIENCE:
         if helper:
             latest = load_shared(shared)
+            if latest >= 0 and helper >= load_shared(shared + 8 * WANTED):
+                number = latest
+                break
             if latest == number:
                 looks += 1
                 pause()

@@ -1,20 +1,62 @@
-"""The threads of a step: the caller leads, the others help. Idle helpers wait a moment, then sleep."""
+"""The threads of a step: the caller leads, the others help. Idle helpers wait a moment, then sleep.
+
+A helper that shares its core with another thread is put aside in the middle of a block, and everybody waits for it. So
+while the rest of the process (the event loop, above all) keeps a core busy, the step does with one thread fewer.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from service.kernels.layout import LAYER, STEP
-from service.kernels.sharing import LINE, RING, take_part
+from service.kernels.sharing import LINE, RING, WANTED, take_part
 from service.kernels.stages import NUM_STAGES
 from service.kernels.tiles import load
+from service.models.device import available_cores
+
+LOOK_S = 0.05  # between two looks at what the rest of the process does
+BUSY, CALM = 0.6, 0.4  # of a core, above which a thread is given up, and below which it is taken back
+
+
+class SpareCores:
+    """Says how many threads a team should have, by the processor time that the rest of the process takes."""
+
+    def __init__(self, threads: int, cores: int) -> None:
+        """threads: the most; cores: those of the process."""
+        self._threads, self._unused = threads, max(0, cores - threads)
+        self._wanted = threads
+        self._looked_at = self._rest_s = 0.0
+        self._own_clocks: Sequence[int] | None = None
+
+    def wanted(self, own_clocks: Sequence[int]) -> int:
+        """Return a number from 1 to `threads`; own_clocks: of the processor time of the team's threads."""
+        now = time.monotonic()
+        if (passed := now - self._looked_at) >= LOOK_S:
+            rest_s = time.process_time() - sum(map(time.clock_gettime, own_clocks))
+            if own_clocks == self._own_clocks:
+                self.take_note((rest_s - self._rest_s) / passed)
+            self._looked_at, self._rest_s, self._own_clocks = now, rest_s, own_clocks
+        return self._wanted
+
+    def take_note(self, busy: float) -> int:
+        """Take note that the rest of the process keeps so many cores busy; return how many threads there should be."""
+        given_up = self._threads - self._wanted
+        over = busy - self._unused
+        while over > given_up + BUSY and given_up < self._threads - 1:
+            given_up += 1
+        while given_up and over < given_up - 1 + CALM:
+            given_up -= 1
+        self._wanted = self._threads - given_up
+        return self._wanted
 
 
 class Team:
-    """Runs steps over the layers that `layers` describes, on `threads` threads; for one caller at a time."""
+    """Runs steps over the layers that `layers` describes, on up to `threads` threads; for one caller at a time."""
 
     def __init__(self, layers: np.ndarray[Any, Any], threads: int) -> None:
         """Start the helpers; layers: (num_layers,) records of LAYER."""
@@ -25,6 +67,10 @@ class Team:
         self._steps = np.zeros(RING, dtype=STEP)
         self._counters = np.zeros((RING, NUM_STAGES, 2 * LINE), dtype=np.int64)
         self._control = np.zeros((threads, LINE), dtype=np.int64)
+        self._control[0, WANTED] = threads
+        self._spare = SpareCores(threads, available_cores())
+        self._leader: int | None = None  # the thread of the latest caller
+        self._clocks: list[int] = []
         self._bells = [threading.Semaphore(0) for _ in range(threads - 1)]
         self._asleep = [False] * (threads - 1)
         self._helpers = [
@@ -41,12 +87,24 @@ class Team:
 
     def run(self, description: np.ndarray[Any, Any]) -> int:
         """Run a step and return the number of entities found; description: the int64 words of a record of STEP."""
-        for index, is_asleep in enumerate(self._asleep):
-            if is_asleep:
+        wanted = self._wanted() if self._helpers else 1
+        for index in range(wanted - 1):
+            if self._asleep[index]:
                 self._asleep[index] = False
                 self._bells[index].release()
         found: int = take_part(self._steps, self._layers, self._counters, self._control, 0, 0, description)
         return found
+
+    def _wanted(self) -> int:
+        """Return how many threads take part in the next step, and let the helpers know."""
+        if not hasattr(time, "pthread_getcpuclockid"):  # macOS
+            return self.threads
+        if (leader := threading.get_native_id()) != self._leader:
+            team = [threading.get_ident(), *(helper.ident for helper in self._helpers if helper.is_alive())]
+            self._leader, self._clocks = leader, [time.pthread_getcpuclockid(ident) for ident in team if ident]
+        wanted = self._spare.wanted(self._clocks)
+        self._control[0, WANTED] = wanted
+        return wanted
 
     def close(self) -> None:
         """End the helpers."""
@@ -64,5 +122,5 @@ class Team:
             if seen < 0:
                 return
             self._asleep[helper - 1] = True
-            if self._control[0, 0] == seen:  # else a step has come just now
+            if self._control[0, 0] == seen or self._control[0, WANTED] <= helper:  # else a step has come just now
                 self._bells[helper - 1].acquire()

@@ -111,9 +111,11 @@ class TextEncoder:
         capacity = self._config.window_pieces - 2
         sentence_ends = [end for _, end in split_sentences(text, self._config.language)] if split else [len(text)]
         yield
-        last_words = np.searchsorted(words.starts, sentence_ends)  # a word belongs to the sentence it starts in
+        last_words = [len(words)]
+        if len(sentence_ends) > 1:  # a word belongs to the sentence it starts in
+            last_words = np.searchsorted(words.starts, sentence_ends).tolist()
         first = made = 0
-        for last in last_words.tolist():
+        for last in last_words:
             if last > first:
                 windows = cut_windows(words.bounds, first, last, capacity, self._config.overlap_pieces)
                 sequences += [self._sequence(words, *window) for window in windows]
@@ -127,15 +129,21 @@ class TextEncoder:
 
         Only a word with more pieces than a window holds loses pieces: its last ones.
         """
-        capacity = self._config.window_pieces - 2
-        piece_first, piece_last = words.bounds[first], min(words.bounds[last], words.bounds[first] + capacity)
-        pieces = words.piece_ids[piece_first:piece_last]
-        lengths = np.diff(np.append(words.bounds[first:last], piece_last))
+        first_piece = words.bounds[first:last] - (words.bounds[first] - 1)  # the first is the special one
+        last_piece = words.bounds[first + 1 : last + 1] - words.bounds[first]
+        num_pieces = min(int(last_piece[-1]), self._config.window_pieces - 2)
+        last_piece[-1] = num_pieces
+        from_piece = words.bounds[first]
+        piece_ids = np.empty(num_pieces + 2, dtype=np.int64)
+        piece_ids[0], piece_ids[-1] = self._first_special, self._last_special
+        piece_ids[1:-1] = words.piece_ids[from_piece : from_piece + num_pieces]
+        shape_ids = np.zeros(num_pieces + 2, dtype=np.int64)
+        shape_ids[1:-1] = words.shape_ids[first:last].repeat(last_piece - first_piece + 1)
         return SequenceInput(
-            piece_ids=np.concatenate(([self._first_special], pieces, [self._last_special])),
-            shape_ids=np.concatenate(([0], np.repeat(words.shape_ids[first:last], lengths), [0])),
-            first_piece=words.bounds[first:last] - piece_first + 1,
-            last_piece=words.bounds[first:last] - piece_first + lengths,
+            piece_ids=piece_ids,
+            shape_ids=shape_ids,
+            first_piece=first_piece,
+            last_piece=last_piece,
             word_starts=words.starts[first:last],
             word_ends=words.ends[first:last],
             owned=(own_first - first, own_last - first),

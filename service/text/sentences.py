@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from heapq import merge
 
 from service.text.layout import item_ends
 
@@ -28,7 +27,7 @@ def split_sentences(text: str, language: str) -> list[tuple[int, int]]:
     """
     sentences: list[tuple[int, int]] = []
     start = looked_at = 0
-    for end in merge(_sentence_ends(text, language), item_ends(text)):
+    for end in sorted([*_sentence_ends(text, language), *item_ends(text)]):  # two sorted runs: linear
         if any(character.isalpha() for character in text[looked_at:end]):  # none before has a letter
             sentences.append((start, end))
             start = end
@@ -59,6 +58,9 @@ _MAY_END = re.compile(
 )
 
 
+_STOP_INSIDE = re.compile(r"\.\s")  # without which none of these is to be looked for
+
+
 def _sentence_ends(text: str, language: str) -> Iterator[int]:
     """Yield where sentences end: where the segmenter says so, but for English abbreviations that it does not know.
 
@@ -68,8 +70,8 @@ def _sentence_ends(text: str, language: str) -> Iterator[int]:
     if language != "en":
         yield from _boundaries(text, language)
         return
-    extra = (found.end() for found in _MAY_END.finditer(text))
-    for end in merge(_boundaries(text, language), extra):
+    extra = [found.end() for found in _MAY_END.finditer(text)] if _STOP_INSIDE.search(text) else []
+    for end in sorted([*_boundaries(text, language), *extra]):
         if end == len(text) or not _GOES_ON.search(text, max(0, end - LONGEST_ABBREVIATION), end):
             yield end
 

@@ -16,6 +16,8 @@ def cut_windows(bounds: IntArray, first: int, last: int, max_pieces: int, overla
     A window owns all its words except the outer half of each overlap, so every word of [first, last) is owned by
     exactly one window. A word with more pieces than a window holds gets a window of its own.
     """
+    if bounds[last] - bounds[first] <= max_pieces:
+        return [(first, last, first, last)]
     pieces = bounds[first : last + 1].tolist()  # these alone: a text has many sentences
     spans: list[tuple[int, int]] = []
     words = last - first

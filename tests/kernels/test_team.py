@@ -15,8 +15,8 @@ import pytest
 
 from service.executors.fused import FusedExecutor
 from service.kernels.layout import LAYER, STEP
-from service.kernels.sharing import RING
-from service.kernels.team import Team
+from service.kernels.sharing import RING, WANTED
+from service.kernels.team import SpareCores, Team
 from service.models.multi_exit import MultiExitModel
 from service.text.types import SequenceInput
 from tests.executors.executors_ import DEADLINE_S, Said, fused, said, shared_model, within_deadline
@@ -155,6 +155,50 @@ def test_steps_may_be_led_by_one_thread_after_another() -> None:
         for _ in range(3):
             within_deadline(lambda: found.append(step(executor, MANY)))
     assert found == [measure] * 3
+
+
+def test_a_helper_that_is_not_wanted_sleeps_through_steps_and_wakes_when_it_is() -> None:
+    measure = expected(MANY)
+    with fused(model(), threads=3) as executor:
+        team = executor._team
+        for wanted in (1, 3, 2, 1, 2, 3):
+            team._spare._wanted = wanted
+            team._spare._looked_at = time.monotonic() + DEADLINE_S
+            assert step(executor, MANY) == measure
+            assert team._control[0, WANTED] == wanted
+            wait_until(lambda: team._asleep == [True, True])
+    # closed while some of them are not wanted
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "notes"),
+    [
+        (2, 2, [(0.0, 2), (0.5, 2), (0.7, 1), (0.5, 1), (3.0, 1), (0.3, 2)]),
+        (2, 3, [(1.0, 2), (1.7, 1), (1.3, 2)]),
+        (4, 4, [(0.9, 3), (2.7, 1), (1.7, 2), (0.0, 4), (9.0, 1)]),
+        (1, 2, [(2.0, 1)]),
+        (3, 2, [(0.7, 2)]),  # more threads than cores: somebody asked for it
+    ],
+)
+def test_a_thread_is_given_up_for_every_core_that_the_rest_of_the_process_keeps_busy(
+    threads: int, cores: int, notes: list[tuple[float, int]]
+) -> None:
+    spare = SpareCores(threads, cores)
+    assert [(busy, spare.take_note(busy)) for busy, _ in notes] == notes
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_what_the_team_takes_itself_is_not_of_the_rest(is_own: bool) -> None:
+    spare, clocks = SpareCores(2, 2), [time.pthread_getcpuclockid(threading.get_ident())] if is_own else []
+    spare.wanted(clocks)
+    noted: list[float] = []
+    spare.take_note = lambda busy: noted.append(busy) or 2  # type: ignore[method-assign,func-returns-value]
+    taken, ends = time.thread_time(), time.monotonic() + DEADLINE_S
+    while time.thread_time() < taken + 0.1 and time.monotonic() < ends:
+        pass
+    spare.wanted(clocks)
+    (busy,) = noted
+    assert busy < 0.01 if is_own else busy > 0.01
 
 
 def test_a_team_takes_only_records_of_layers() -> None:
