@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,39 @@ def test_every_shipped_recipe_reads_and_bears_the_name_of_its_file(path: Path) -
 
 def test_overrides_win_over_the_file(path: Path) -> None:
     assert read_recipe(add(path, "epochs = 3"), {"epochs": 5, "exit_rate": 1}).epochs == 5
+
+
+CORPUS = '[[corpora]]\nname = "own"\ntrain = "a.conll"\ndev = "b.conll"\ntest = "c.conll"\n'
+
+
+@pytest.mark.parametrize("base", ["shipped", "beside"])
+def test_a_recipe_replaces_what_it_says_of_the_one_that_it_extends_and_adds_its_corpora(
+    tmp_path: Path, base: str
+) -> None:
+    shipped = next(path for path in SHIPPED if path.stem == "general-minilm")
+    extended = read_recipe(shipped)
+    if base == "beside":
+        (tmp_path / "base.toml").write_text(shipped.read_text(encoding="utf-8"), encoding="utf-8")
+    path = tmp_path / "mine.toml"
+    name = "base" if base == "beside" else "general-minilm"
+    own = f'extends = "{name}"\nname = "mine"\n[augmentation]\ntypos = 0.9\n{CORPUS}'
+    path.write_text(own, encoding="utf-8")
+    recipe = read_recipe(path)
+    assert (recipe.name, recipe.epochs, recipe.window_pieces) == ("mine", extended.epochs, extended.window_pieces)
+    assert recipe.augmentation == replace(extended.augmentation, typos=0.9)
+    assert recipe.corpora[:-1] == extended.corpora
+    assert recipe.corpora[-1].name == "own"
+
+
+def test_a_recipe_that_extends_itself_or_nothing_is_refused(tmp_path: Path) -> None:
+    path, other = tmp_path / "one.toml", tmp_path / "other.toml"
+    path.write_text('extends = "other"\n', encoding="utf-8")
+    other.write_text('extends = "one"\n', encoding="utf-8")
+    with pytest.raises(BadInput, match="extends itself by way of"):
+        read_recipe(path)
+    path.write_text('extends = "nowhere"\n', encoding="utf-8")
+    with pytest.raises(BadInput, match="nowhere"):
+        read_recipe(path)
 
 
 def test_an_unknown_field_is_refused_by_name_with_the_known_ones(path: Path) -> None:
