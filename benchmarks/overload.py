@@ -2,23 +2,27 @@
 
     python -m benchmarks.overload conll2003-minilm DATA/conll2003/test.conll
     python -m benchmarks.overload conll2003-minilm DATA/conll2003/test.conll --against BEFORE --json FILE --figure FILE
+    python -m benchmarks.overload conll2003-minilm DATA/conll2003/test.conll --loads 5 --requests 100000
 
-The mix of requests: single texts, lists of up to 50, long texts, and traces. They arrive by a Poisson process, from
-several client processes, whether or not earlier ones are answered. Capacity is what this checkout answers in a closed
-loop; `--against` names the folder of another checkout, which is offered the same load. After each load comes a quiet
-phase, by which one sees whether anything is left behind. Meanwhile GET /readyz is asked on a new connection each time,
-on the main port and, where there is one, on the port for health.
+The mix of requests: single texts, lists of up to 50, long texts, and traces. Every sentence has a number of its own
+in it, so that the server never has the same one twice under way, which it would run once. They arrive by a Poisson
+process, from several client processes, whether or not earlier ones are answered. Capacity is what this checkout
+answers in a closed loop; `--against` names the folder of another checkout, which is offered the same load. After each
+load comes a quiet phase, by which one sees whether anything is left behind. Meanwhile GET /readyz is asked on a new
+connection each time, on the main port and, where there is one, on the port for health.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import random
 import shlex
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,7 +40,7 @@ HERE = Path(__file__).resolve().parent.parent
 LOADS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # of the capacity
 SHARES = {"single": 0.65, "list": 0.25, "long": 0.05, "trace": 0.05}
 LONGEST_LIST, LONG_TEXT_SENTENCES = 50, (100, 400)
-BODIES = 400
+BODIES = 20_000  # sent in turn: at 2,000 requests a second one comes again after 10 s, the default time limit
 QUIET, QUIET_S, BEHIND_S = 0.2, 5.0, 1.0  # load and length of the quiet phase; what comes later must be well
 AT_ONCE = 32  # requests of the closed loop that measures the capacity
 Row = dict[str, Any]
@@ -46,11 +50,11 @@ def main() -> None:
     """Measure and print the table."""
     options = _options()
     texts = [example.text for example in read_examples(options.file)]
-    asked = bodies(texts, random.Random(0))
+    asked = bodies(texts, BODIES, random.Random(0))
     projects = {"now": HERE, **({"before": options.against.resolve()} if options.against else {})}
     rows: list[Row] = []
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(asked)) for _ in range(options.clients)]
+        clients = [stack.enter_context(Client(asked[first :: options.clients])) for first in range(options.clients)]
         capacity = options.capacity
         print(_HEADER, flush=True)
         for name, project in projects.items():
@@ -58,10 +62,11 @@ def main() -> None:
             server = start_checkout(project, _settings(options), folder)
             stack.callback(server.close)
             if not capacity:
-                capacity = measure_capacity(server, clients[0], options.seconds)
+                capacity = measure_capacity(server, clients, options.seconds)
                 print(f"capacity: {capacity:.1f} requests/s", flush=True)
             for load in options.loads:
-                row = {"checkout": name, **trial(server, clients, load, capacity, options)}
+                seconds = options.requests / (load * capacity) if options.requests else options.seconds
+                row = {"checkout": name, **trial(server, clients, load, capacity, seconds, options.timeout_ms / 1_000)}
                 rows.append(row)
                 print(_line(row), flush=True)
     if options.json:
@@ -78,7 +83,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--against", type=Path, help="the folder of another checkout, to compare with")
     parser.add_argument("--loads", type=_numbers, default=LOADS, help="offered loads, as multiples of the capacity")
     parser.add_argument("--capacity", type=float, default=0.0, help="requests per second; 0 measures it")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each load, and of measuring the capacity")
+    parser.add_argument("--requests", type=int, help="about how many of each load, instead of --seconds")
     parser.add_argument("--clients", type=int, default=4, help="client processes")
     parser.add_argument("--timeout-ms", type=int, default=10_000, help="time limit of every request")
     parser.add_argument("--json", type=Path, help="write the rows here")
@@ -101,42 +107,58 @@ def _settings(options: argparse.Namespace) -> dict[str, str]:
     }
 
 
-def bodies(texts: list[str], draw_from: random.Random) -> list[dict[str, Any]]:
-    """Return bodies of POST /ner in the shares of the mix."""
+def bodies(texts: Sequence[str], count: int, draw_from: random.Random) -> list[dict[str, Any]]:
+    """Return bodies of POST /ner in the shares of the mix; no two of their sentences are equal."""
+    numbers = itertools.count(1)
+
+    def sentences(wanted: int) -> list[str]:
+        return [numbered(text, next(numbers)) for text in draw_from.choices(texts, k=wanted)]
+
     made: list[dict[str, Any]] = []
-    for kind in draw_from.choices(list(SHARES), list(SHARES.values()), k=BODIES):
+    for kind in draw_from.choices(list(SHARES), list(SHARES.values()), k=count):
         if kind == "list":
-            made.append({"texts": draw_from.choices(texts, k=draw_from.randint(2, LONGEST_LIST))})
+            made.append({"texts": sentences(draw_from.randint(2, LONGEST_LIST))})
         elif kind == "long":
-            made.append({"text": " ".join(draw_from.choices(texts, k=draw_from.randint(*LONG_TEXT_SENTENCES)))})
+            made.append({"text": " ".join(sentences(draw_from.randint(*LONG_TEXT_SENTENCES)))})
         else:
-            made.append({"text": draw_from.choice(texts), "trace": kind == "trace"})
+            made.append({"text": sentences(1)[0], "trace": kind == "trace"})
     return made
 
 
-def measure_capacity(server: Server, client: Client, seconds: float) -> float:
+def numbered(sentence: str, number: int) -> str:
+    """Return a sentence with a number after its first word, where no splitter makes a sentence of its own of it."""
+    first, _, rest = sentence.partition(" ")
+    return f"{first} {number} {rest}".rstrip()
+
+
+def in_turn(count: int, num_clients: int) -> list[int]:
+    """Return which of its bodies a client sends: one after the other, from the first again after the last."""
+    return [index % (BODIES // num_clients) for index in range(count)]
+
+
+def measure_capacity(server: Server, clients: Sequence[Client], seconds: float) -> float:
     """Return how many requests a second are answered with AT_ONCE under way; about half of the time is a warm-up."""
     rate = 0.0
     for share in (0.1, 0.4, 0.5):
-        count = max(2 * AT_ONCE, round(rate * share * seconds))
-        drawn = random.Random(share).choices(range(BODIES), k=count)
-        report = client.carry_out(Plan(server.port, drawn, None, 600.0, AT_ONCE))
+        drawn = in_turn(max(2 * AT_ONCE, round(rate * share * seconds)), len(clients))
+        report = clients[0].carry_out(Plan(server.port, drawn, None, 600.0, AT_ONCE))
         rate = sum(status == 200 for status in report.status) / max(report.done)
     return rate
 
 
-def trial(server: Server, clients: list[Client], load: float, capacity: float, options: argparse.Namespace) -> Row:
+def trial(
+    server: Server, clients: Sequence[Client], load: float, capacity: float, seconds: float, limit_s: float
+) -> Row:
     """Offer a load from all clients at once, then the quiet phase; return what became of the requests."""
-    phases = ((load * capacity / len(clients), options.seconds), (QUIET * capacity / len(clients), QUIET_S))
-    limit_s = options.timeout_ms / 1_000
+    phases = ((load * capacity / len(clients), seconds), (QUIET * capacity / len(clients), QUIET_S))
     plans = []
     for seed in range(len(clients)):
         due = arrivals(phases, seed)
-        plans.append(Plan(server.port, random.Random(seed).choices(range(BODIES), k=len(due)), due, 2 * limit_s))
+        plans.append(Plan(server.port, in_turn(len(due), len(clients)), due, 2 * limit_s))
     ports = [server.port, *([port] if (port := server.health_port()) else [])]
     with Probe(ports) as probe, ThreadPoolExecutor(len(clients)) as pool:
         reports = list(pool.map(lambda pair: pair[0].carry_out(pair[1]), zip(clients, plans, strict=True)))
-    return {"load": load, **_figures(reports, options.seconds, limit_s), "readyz_ms": probe.figures()}
+    return {"load": load, "seconds": seconds, **_figures(reports, seconds, limit_s), "readyz_ms": probe.figures()}
 
 
 def _figures(reports: list[Report], seconds: float, limit_s: float) -> Row:
@@ -192,7 +214,6 @@ def _document(options: argparse.Namespace, capacity: float, rows: list[Row]) -> 
         "machine": f"{platform.processor() or platform.machine()}, {available_cores()} cores, shared with the clients",
         "shares": SHARES,
         "capacity": capacity,
-        "seconds": options.seconds,
         "timeout_ms": options.timeout_ms,
         "rows": rows,
     }

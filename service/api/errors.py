@@ -6,6 +6,7 @@ import logging
 import reprlib
 import sys
 from collections.abc import Sequence
+from ipaddress import ip_address
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -118,13 +119,21 @@ def error_response(scope: Scope, error: Exception) -> JSONResponse:
         "error_type": type(error).__name__,
     }
     if status in (401, 403):
-        client = scope.get("client")
-        log.warning("key refused", extra={"data": {**told, "client": client[0] if client else None}})
+        log.warning("key refused", extra={"data": {**told, "client": _address_of_client(scope)}})
     elif status >= 500:  # of a 500 the engine logged what happened; this line says to whom
         level = logging.ERROR if status == 500 else logging.WARNING
         log.log(level, "request failed", extra={"data": {**told, "error": str(error)}})
     headers = {"Retry-After": f"{error.retry_after_s:.0f}"} if isinstance(error, Overloaded) else None
     return _respond(scope, status, str(error), type(error).__name__, headers)
+
+
+def _address_of_client(scope: Scope) -> str | None:
+    """Return where a request comes from. What a client behind a proxy writes into X-Forwarded-For may be anything."""
+    client = scope.get("client")
+    try:
+        return str(ip_address(client[0])).partition("%")[0] if client else None  # a zone may be anything, too
+    except ValueError:
+        return None
 
 
 async def _service_error(request: Request, error: Exception) -> JSONResponse:

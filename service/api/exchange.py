@@ -23,6 +23,7 @@ from service.errors import Overloaded, TooLarge
 
 access_log = logging.getLogger("service.access")
 
+MOST_LENGTH_DIGITS = 20  # of a length, beyond leading zeros; the server has refused what is over 64 bits
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -77,8 +78,7 @@ class Exchange:
         state.setdefault("arrived", time.monotonic())
         state.setdefault("departure", Departure())  # of a server that tells of none
         self.content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        length = headers.get(b"content-length", b"0")
-        self._length = int(length) if length.isdigit() else 0  # as the client says; the bytes are counted, too
+        self._length = length_of(headers) or 0  # as the client says; the bytes are counted, too
         self._is_unread = self._length > 0 or b"transfer-encoding" in headers
         self._encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
         self._body: bytes | None = None  # once it is read
@@ -132,9 +132,7 @@ class Exchange:
         """Return the body's bytes to the budget, since the request is done; log it if the operator wants that."""
         self._bodies.give_back(self._taken)
         if self._service.settings.access_log:
-            milliseconds = round(1_000 * (time.monotonic() - self._started), 3)
-            told = {"method": self._method, "endpoint": endpoint_of(self.scope), "status": self.status}
-            access_log.info("request", extra={"data": {**told, "ms": milliseconds}})
+            log_access(self.request_id, self._method, endpoint_of(self.scope), self.status, self._started)
 
     async def _read_body(self) -> bytes:
         limit = self._service.settings.max_body_bytes
@@ -178,6 +176,22 @@ class RequestIds:
         """Return the id of a request with these headers."""
         given = headers.get(b"x-request-id", b"")
         return given.decode("ascii") if _REQUEST_ID.fullmatch(given) else f"{self._process}{next(self._numbers):016x}"
+
+
+def log_access(request_id: str, method: str, endpoint: str, status: int | None, started: float) -> None:
+    """Log one request, which began at `started` in monotonic seconds and has its answer, or has None."""
+    milliseconds = round(1_000 * (time.monotonic() - started), 3)
+    told = {"request_id": request_id, "method": method, "endpoint": endpoint, "status": status, "ms": milliseconds}
+    access_log.info("request", extra={"data": told})
+
+
+def length_of(headers: Mapping[bytes, bytes]) -> int | None:
+    """Return the length of a body that its head tells; None for a head that tells none.
+
+    However many zeros lead it, which HTTP allows: Python refuses to read thousands of digits.
+    """
+    digits = headers.get(b"content-length", b"")
+    return int(digits.lstrip(b"0")[:MOST_LENGTH_DIGITS] or 0) if digits.isdigit() else None
 
 
 def _local(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:

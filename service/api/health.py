@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from service.api.state import Service
+from service.errors import NotReady
 from service.processes.families import snapshot
 from service.promise.estimates import Estimate
 
@@ -57,9 +58,17 @@ def readiness(service: Service) -> tuple[str, bool]:
 
 
 def render_metrics(service: Service) -> bytes:
-    """Return the metrics in Prometheus' text format, of all serving processes if there are several."""
+    """Return the metrics in Prometheus' text format, of all serving processes if there are several.
+
+    Raises NotReady if nobody answers for all of them just now.
+    """
     if service.link is not None:
-        return service.link.metrics()
+        try:
+            return service.link.metrics()
+        except OSError as error:
+            raise NotReady(
+                "the process that has the metrics of all serving processes does not answer; ask again later"
+            ) from error
     update_metrics(service)
     return service.metrics.render()
 

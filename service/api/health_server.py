@@ -6,10 +6,11 @@ matter of `health`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -98,7 +99,7 @@ async def _answer(wellbeing: Wellbeing, hosts: AllowedHosts, scope: Scope, recei
     elif scope["method"] not in ("GET", "HEAD"):
         answered = _error(405, "MethodNotAllowed", "this port takes GET and HEAD alone")
     else:
-        answered = answer_of(wellbeing)
+        answered = await answer_of(wellbeing)
     status, content_type, body = answered
     headers = [(b"content-type", content_type.encode()), (b"content-length", b"%d" % len(body))]
     if status == 405:
@@ -118,8 +119,20 @@ def _refused(hosts: AllowedHosts, scope: Scope) -> str | None:
     return None
 
 
-def _health(found: tuple[str, bool]) -> Answer:
-    word, is_well = found
+async def _liveness(wellbeing: Wellbeing) -> Answer:
+    return _health(*wellbeing.liveness())
+
+
+async def _readiness(wellbeing: Wellbeing) -> Answer:
+    return _health(*wellbeing.readiness())
+
+
+async def _metrics(wellbeing: Wellbeing) -> Answer:
+    """Return the metrics, from a thread: other processes may have to be asked, and probes must not wait for that."""
+    return 200, CONTENT_TYPE_LATEST, await asyncio.to_thread(wellbeing.render_metrics)
+
+
+def _health(word: str, is_well: bool) -> Answer:
     return 200 if is_well else 503, "application/json", json.dumps({"status": word}).encode()
 
 
@@ -127,9 +140,9 @@ def _error(status: int, error_type: str, message: str) -> Answer:
     return status, "application/json", json.dumps(error_body(message, error_type, "")).encode()
 
 
-_ANSWERS: dict[str, Callable[[Wellbeing], Answer]] = {
-    "/livez": lambda wellbeing: _health(wellbeing.liveness()),
-    "/readyz": lambda wellbeing: _health(wellbeing.readiness()),
-    "/health": lambda wellbeing: _health(wellbeing.readiness()),
-    "/metrics": lambda wellbeing: (200, CONTENT_TYPE_LATEST, wellbeing.render_metrics()),
+_ANSWERS: dict[str, Callable[[Wellbeing], Awaitable[Answer]]] = {
+    "/livez": _liveness,
+    "/readyz": _readiness,
+    "/health": _readiness,
+    "/metrics": _metrics,
 }

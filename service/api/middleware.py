@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.errors import endpoint_of, error_body, error_response
-from service.api.exchange import BodyBudget, Exchange, RequestIds
+from service.api.exchange import BodyBudget, Exchange, RequestIds, length_of, log_access
 from service.api.hosts import AllowedHosts
 from service.api.short_way import EntityCall, ShortWay
 from service.api.state import Service
@@ -84,10 +84,12 @@ class RequestMiddleware:
             (b"retry-after", b"%d" % error.retry_after_s),
             (b"x-request-id", request_id.encode()),
         ]
-        length = headers.get(b"content-length", b"")
-        if self._service.is_draining or not (length.isdigit() and int(length) <= SHORT_BODY_BYTES):
+        length = length_of(headers)
+        if self._service.is_draining or length is None or length > SHORT_BODY_BYTES:
             answered.append((b"connection", b"close"))
         self._service.metrics.http.request_refused("too_late")
         self._service.metrics.http.request_done(endpoint, 429)
         await send({"type": "http.response.start", "status": 429, "headers": answered})
         await send({"type": "http.response.body", "body": body})
+        if self._service.settings.access_log:
+            log_access(request_id, scope["method"], endpoint, 429, scope["state"]["arrived"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -69,7 +70,9 @@ class Objective:
     def merged(cls, current: Objective | None, changes: object) -> Objective:
         """Return `current` merged with `changes` (RFC 7396). Raises BadInput for changes that leave it incomplete."""
         if not isinstance(changes, Mapping):
-            raise BadInput(f"autopilot is {changes!r}; expected an object such as {EXAMPLE}, or null to switch it off")
+            given = reprlib.repr(changes)
+            raise BadInput(f"autopilot is {given}; expected an object such as {EXAMPLE}, or null to switch it off")
+        _check_kinds(changes, "autopilot.")
         known = [field.name for field in fields(cls)]
         if read_only := sorted(changes.keys() & set(READ_ONLY_OF_AUTOPILOT)):
             raise BadInput(f"autopilot.{', '.join(read_only)} cannot be set; it has {known}")
@@ -165,14 +168,14 @@ class Goals:
         goals = sorted(changes.keys() & set(GOALS))
         if len(goals) > 1 or (goals and len(changes) > 1):
             raise BadInput(f"given {sorted(changes)}; expected parameters, or exactly one goal of {list(GOALS)}")
-        if not goals:
-            return self.catalog.merge(current, changes)
-        goal, wish = goals[0], changes[goals[0]]
-        if goal != "rollback_to":
-            return self._policy_for(goal, wish)
-        if type(wish) is not int or wish not in known:
-            raise BadInput(f"rollback_to is {wish!r}; versions {min(known)} to {max(known)} are kept")
-        return self.catalog.policy(known[wish])
+        if goals == ["rollback_to"]:
+            wish = changes["rollback_to"]
+            if type(wish) is not int or wish not in known:
+                given = reprlib.repr(wish)
+                raise BadInput(f"rollback_to is {given}; versions {min(known)} to {max(known)} are kept")
+            return self.catalog.policy(known[wish])
+        _check_kinds(changes)
+        return self._policy_for(goals[0], changes[goals[0]]) if goals else self.catalog.merge(current, changes)
 
     def flown(
         self, current: ExitPolicy, objective: Objective | None, changes: Mapping[str, Any]
@@ -211,7 +214,9 @@ class Goals:
 
         Raises BadInput.
         """
-        if (by_word := STRATEGIES.get(str(changes.get("strategy")))) and not by_word.is_replayable:
+        strategy = changes.get("strategy")
+        by_word = STRATEGIES.get(strategy) if isinstance(strategy, str) else None
+        if by_word is not None and not by_word.is_replayable:
             raise BadInput(
                 f"strategy is {by_word.strategy!r}, whose words halt one by one; a run to full depth does not tell "
                 "what it would have answered, so nothing can be certified of it: leave it out, and the service chooses "
@@ -222,6 +227,7 @@ class Goals:
                 f"given {others} beside {sorted(changes.keys() & set(OF_PROMISE))}; a promise stands alone, since the "
                 "service chooses the parameters itself"
             )
+        _check_kinds(changes)
         if changes.get("max_disagreement", 0) is None:
             return None
         goal = PromiseGoal.merged(current, changes)
@@ -266,6 +272,15 @@ class Goals:
             f"{wish} needs calibrated operating points, which model {self.model} has not; "
             "set the strategy's parameters, such as tau and patience, instead"
         )
+
+
+def _check_kinds(changes: Mapping[str, Any], of: str = "") -> None:
+    """Raise BadInput for a value that is a list or an object, however large and deep it is: nothing but the autopilot
+    takes one. `of`: what stands before the names of values."""
+    for name, value in changes.items():
+        if isinstance(value, Mapping | list) and name != "autopilot":
+            kind = "a list" if isinstance(value, list) else "an object"
+            raise BadInput(f"{of}{name} is {kind}; expected a number, a text, true, false or null")
 
 
 def _points_of_one_kind(calibration: Calibration, catalog: PolicyCatalog) -> tuple[OperatingPoint, ...]:

@@ -18,7 +18,7 @@ from prometheus_client.core import Metric
 from service.api.health_server import HealthServer
 from service.metrics import REPLACED
 from service.processes.families import Family, condensed, that_stay, together
-from service.processes.lines import Line
+from service.processes.lines import ANSWER_S, Line
 from service.settings import Settings
 
 LOOK_S = 0.5  # between two rounds of questions: so old may be what is known of a process
@@ -53,9 +53,14 @@ class _Process:
     asked: int = 0
     gone: threading.Event = field(default_factory=threading.Event)
 
-    def ask(self) -> Said:
-        """Ask how it is and what it measured. Raises OSError, ValueError or LookupError if it has ended."""
+    def ask(self, again: bool = True) -> None:
+        """Ask how it is and what it measured. Raises OSError, ValueError or LookupError if it has ended.
+
+        again: whether to ask one, too, that is stuck; then what it said last stands, and nobody waits for it
+        """
         with self.lock:
+            if self.said.liveness == STUCK and not again:
+                return
             self.asked += 1
             self.line.send({"question": self.asked})
             try:
@@ -64,7 +69,6 @@ class _Process:
                 self.said = Said(tuple(answer["liveness"]), tuple(answer["readiness"]), answer["families"])
             except TimeoutError:  # it may be busy, or stopped; what it counted before still counts
                 self.said = self.said._replace(liveness=STUCK, readiness=STUCK)
-            return self.said
 
 
 class Gatherer:
@@ -80,9 +84,18 @@ class Gatherer:
         self._server = socketserver.ThreadingUnixStreamServer(str(path), self._handler(), bind_and_activate=True)
         self._server.daemon_threads = True
 
+    def listen(self) -> None:
+        """Begin to take serving processes, and those of them that ask for the metrics of all."""
+        threading.Thread(target=self._server.serve_forever, name="gatherer", daemon=True).start()
+
+    def close(self) -> None:
+        """Take nobody any more."""
+        self._server.shutdown()
+        self._server.server_close()
+
     def run(self, settings: Settings, health: Sequence[socket.socket]) -> None:
         """Answer until SIGTERM."""
-        threading.Thread(target=self._server.serve_forever, name="gatherer", daemon=True).start()
+        self.listen()
         port = HealthServer(self, settings, health) if health else None
         if port is not None:
             port.start()
@@ -91,8 +104,8 @@ class Gatherer:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         supervisor = os.getppid()
         while not ended.wait(LOOK_S) and os.getppid() == supervisor:
-            self._ask_all()
-        self._server.shutdown()
+            self.look()
+        self.close()
 
     def liveness(self) -> tuple[str, bool]:
         """See `service.api.health`: well while none is stuck."""
@@ -107,8 +120,8 @@ class Gatherer:
         return next(iter(ready), found[0].readiness if found else ("starting", False))
 
     def render_metrics(self) -> bytes:
-        """Return the metrics of all, in Prometheus' text format."""
-        self._ask_all()
+        """Return the metrics of all, in Prometheus' text format: of one that is stuck, what it said last."""
+        self.look(again=False)
         return generate_latest(cast("CollectorRegistry", self))
 
     def collect(self) -> Iterable[Metric]:
@@ -125,12 +138,13 @@ class Gatherer:
         with self._lock:
             return [one.said for one in self._processes]
 
-    def _ask_all(self) -> None:
+    def look(self, again: bool = True) -> None:
+        """Ask all how they are; again: those, too, that are stuck."""
         with self._lock:
             processes = list(self._processes)
         for one in processes:
             try:
-                one.ask()
+                one.ask(again)
             except (OSError, ValueError, LookupError):
                 self._end(one)
 
@@ -148,7 +162,7 @@ class Gatherer:
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
-                line = Line(self.request)
+                line = Line(self.request, ANSWER_S)
                 message = line.receive()
                 if message["what"] == "metrics":
                     line.send({"text": gatherer.render_metrics().decode()})

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from service.processes.lines import Line
+from service.processes.lines import ANSWER_S, Line
 
 log = logging.getLogger(__name__)
 
+METRICS_S = 3 * ANSWER_S  # for those of all; one process may not answer, which shows after ANSWER_S
 LOOK_S = 0.5  # between two looks at whether the supervisor lives and the gatherer can be reached
 
 
@@ -41,7 +42,7 @@ class Link:
 
     def metrics(self) -> bytes:
         """Return the metrics of all processes in Prometheus' text format. Raises OSError."""
-        line = Line.to(self._path)
+        line = Line.to(self._path, METRICS_S)
         try:
             text: str = line.ask({"what": "metrics"})["text"]
         finally:

@@ -13,10 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.api import state
 from service.api.connections import Connection
+from service.api.health import OfOneProcess
+from service.api.health_server import HealthServer
 from service.api.listening import bind_health
 from service.api.state import Heartbeat, Service
 from service.errors import BadInput
-from tests.api.servers_ import listening, wait_until
+from tests.api.servers_ import PATIENCE_S, listening, wait_until
 from tests.api.sockets_ import Answer, RawClient, ask, head, post
 
 Build = Callable[..., Service]
@@ -70,6 +72,30 @@ def test_it_answers_while_the_event_loop_of_the_main_port_is_stuck_and_says_so(
             wait_until(lambda: ask(own, head("GET", "/livez")).status == 200)
             client.send(head("GET", "/livez"))
             assert client.read_answer().status == 200
+
+
+def test_metrics_that_take_long_delay_nobody(build: Build) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    class Slow(OfOneProcess):
+        def render_metrics(self) -> bytes:
+            asked.set()
+            go_on.wait(PATIENCE_S)
+            return b"slow 1\n"
+
+    service = build(health_port=0)
+    server = HealthServer(Slow(service), service.settings, bind_health(service.settings))
+    server.start()
+    try:
+        with RawClient(f"http://127.0.0.1:{server.port}") as client:
+            client.send(head("GET", "/metrics"))
+            assert asked.wait(PATIENCE_S)
+            assert ask(f"http://127.0.0.1:{server.port}", head("GET", "/livez")).status in (200, 503)
+            go_on.set()
+            assert client.read_answer().body == b"slow 1\n"
+    finally:
+        go_on.set()
+        server.close()
 
 
 def test_its_clients_cannot_crowd_it_or_keep_it_waiting(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,13 @@ def test_what_never_becomes_a_body_is_cut_off(url: str, endless: bytes) -> None:
     assert ask(url, head("POST", "/ner", CHUNKED), endless).status == 431
 
 
+def test_a_length_may_have_thousands_of_leading_zeros(url: str) -> None:
+    zeros = "0" * 5_000
+    assert ask(url, head("GET", "/readyz", [f"Content-Length: {zeros}"])).status == 200
+    headers = ["Content-Type: application/json", AUTHORIZATION, f"Content-Length: {zeros}{len(BODY)}"]
+    assert ask(url, head("POST", "/ner", headers) + BODY).status == 200
+
+
 def test_a_trailer_is_no_header(url: str) -> None:
     body, trailer = b'{"tau": -0.5}', f"Authorization: Bearer {ADMIN_KEY}\r\n\r\n".encode()
     chunks = b"%x\r\n%s\r\n0\r\n" % (len(body), body)

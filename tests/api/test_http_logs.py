@@ -72,6 +72,20 @@ def test_a_refused_key_is_one_line_without_the_key(start: Start, lines: Lines) -
     assert "Zanzibarbara" not in str(lines.said) and API_KEY not in str(lines.said)
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [("Zanzibarbara", None), ("::1%Zanzibarbara", "::1"), ("a" * 10_000, None), ("203.0.113.7", "203.0.113.7")],
+)
+def test_of_whom_a_proxy_speaks_for_only_an_address_is_logged(
+    model_folder: Path, tmp_path: Path, lines: Lines, forwarded: str, client: str | None
+) -> None:
+    with listening(tiny_service(model_folder, tmp_path / "state", api_key=API_KEY)) as url:
+        assert ask(url, head("POST", "/ner", [f"X-Forwarded-For: {forwarded}"])).status == 401
+    (line,) = (line for line in lines.said if line["event"] == "key refused")
+    assert line["client"] == client
+    assert "Zanzibarbara" not in str(lines.said)
+
+
 def test_an_answer_that_came_too_late_is_one_line(start_gated: Start, gated: GatedStepper, lines: Lines) -> None:
     start_gated().post("/ner", json={"text": "Zanzibarbara", "timeout_ms": 1}, headers=ID)
     (line,) = lines.of("request failed")

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from service import __version__
 from service.api.state import Service
+from service.processes.link import Link
 from tests.api.servers_ import AS_ADMIN, ENTITY_TEXT, TINY_LABELS, sample, samples, wait_until
 
 Start = Callable[..., TestClient]
@@ -248,3 +249,13 @@ def test_looking_at_the_console_is_no_request_for_entities(client: TestClient) -
     assert client.get("/").status_code == 200
     assert sample(client, "ner_requests_total", endpoint="/", code="200") == before
     assert sample(client, "ner_requests_total", endpoint="console", code="200") == 1
+
+
+def test_one_of_several_processes_says_so_when_nobody_has_the_metrics_of_all(
+    start: Start, build: Build, tmp_path: Path
+) -> None:
+    service = build()
+    service.link = Link(tmp_path / "nobody-is-here")
+    refused = start(service).get("/metrics")
+    assert (refused.status_code, refused.json()["error_type"]) == (503, "NotReady")
+    assert "ask again later" in refused.json()["error"]

@@ -305,6 +305,18 @@ def test_an_override_that_cannot_be_is_refused_by_name(
     assert named in refusal(client, 422, text="a", exit_policy=override)
 
 
+@pytest.mark.parametrize("padding", [0, 70_000])  # a large body is parsed elsewhere, where it may be nested deeper
+@pytest.mark.parametrize("name", ["tau", "strategy", "measure", "preset"])
+def test_an_override_that_is_nested_as_deep_as_json_can_be_is_refused(
+    client: TestClient, name: str, padding: int
+) -> None:
+    for depth in range(930, 990, 3):
+        nested = "[" * depth + "]" * depth
+        body = f'{{"text": "a", "exit_policy": {{"{name}": {nested}}}}}{" " * padding}'
+        answered = client.post("/ner", content=body, headers={"Content-Type": "application/json"})
+        assert answered.status_code in (400, 422), depth
+
+
 def test_a_tau_beyond_every_float_is_refused(client: TestClient) -> None:
     assert "tau" in refusal(client, 422, text="a", exit_policy={"tau": -(10**400)})
 

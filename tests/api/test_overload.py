@@ -66,7 +66,20 @@ def test_a_request_that_cannot_be_answered_in_time_is_refused_by_its_head(build:
     assert value(service, "ner_requests_total", endpoint=path, code="429") == 1
 
 
-@pytest.mark.parametrize("headers", [{b"content-length": b"70000"}, {b"transfer-encoding": b"chunked"}])
+@pytest.mark.parametrize("access_log", [False, True])
+def test_a_request_that_is_refused_by_its_head_is_in_the_log_of_requests_too(
+    build: Build, caplog: pytest.LogCaptureFixture, access_log: bool
+) -> None:
+    caplog.set_level("INFO", "service.access")
+    service = build(access_log=access_log)
+    fill(is_slow(service.engine.forecast))
+    asyncio.run(post(service, "/ner", {b"x-request-id": b"find-me"}))
+    told = [record.__dict__["data"] for record in caplog.records if record.message == "request"]
+    expected = {"request_id": "find-me", "method": "POST", "endpoint": "/ner", "status": 429}
+    assert [one.items() >= expected.items() for one in told] == [True] * access_log
+
+
+@pytest.mark.parametrize("headers", [{b"content-length": b"70000"}, {b"transfer-encoding": b"chunked"}, {}])
 def test_a_refused_client_whose_body_is_long_is_sent_away(build: Build, headers: dict[bytes, bytes]) -> None:
     service = build()
     fill(is_slow(service.engine.forecast))

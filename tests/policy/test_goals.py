@@ -59,7 +59,8 @@ def test_a_first_objective_says_what_p95_and_what_loss(missing: str) -> None:
         ({"p95_ms": True}, "autopilot.p95_ms is True"),
         ({"p95_ms": float("nan")}, "autopilot.p95_ms is nan"),
         ({"max_f1_loss": 101}, "autopilot.max_f1_loss is 101; expected a number from -100 to 100"),
-        ({"max_f1_loss": [1]}, "autopilot.max_f1_loss is [1]"),
+        ({"max_f1_loss": [1]}, "autopilot.max_f1_loss is a list; expected a number"),
+        ([[1] * 100], "autopilot is [[1, 1, 1, 1, 1, 1, ...]]; expected an object such as"),
         ({"max_disagreement": 1.1}, "autopilot.max_disagreement is 1.1; expected a number from 0 to 1"),
         ({"max_disagreement": -0.1}, "autopilot.max_disagreement is -0.1"),
         (

@@ -43,7 +43,7 @@ async def info(request: Request) -> Response:
     return respond(InfoOut, {"model": service.model_reference, **service.environment, "limits": limits})
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", response_class=PlainTextResponse, responses=described(503))
 def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format."""
     return Response(render_metrics(service_of(request)), media_type=CONTENT_TYPE_LATEST)
