@@ -30,7 +30,8 @@ _BEYOND_AVX_VNNI = {
     (1, "edx"): _bits(8, 19),
 }
 _BEYOND_AVX2 = {**_BEYOND_AVX_VNNI, (1, "eax"): _bits(4, 5, 21, 23), (1, "edx"): _bits(4, 5, 8, 10, 19)}
-_HIDDEN = {"avx_vnni": _BEYOND_AVX_VNNI, "avx2": _BEYOND_AVX2, "avx2_words": _BEYOND_AVX2}
+HIDDEN = {"avx_vnni": _BEYOND_AVX_VNNI, "avx2": _BEYOND_AVX2, "avx2_words": _BEYOND_AVX2}
+"""What is hidden to leave these instructions the fastest, as the service names them."""
 
 # What `on_fault` does: leave a fault that is no CPUID (0f a2) to the system; else let CPUID run once, leave out what is
 # hidden, and go on after it. The offsets are those of registers in Linux's ucontext_t: rbx 128, rdx 136, rax 144,
@@ -87,7 +88,7 @@ _REGISTER = """
 class _Action(ctypes.Structure):
     """What `sigaction` takes on Linux."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("handler", ctypes.c_void_p),
         ("mask", ctypes.c_ulong * 16),
         ("flags", ctypes.c_int),
@@ -114,7 +115,7 @@ def hide(instructions: str) -> None:
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
     machine = llvm.Target.from_default_triple().create_target_machine()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(_source(_HIDDEN[instructions])), machine)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(_source(HIDDEN[instructions])), machine)
     engine.finalize_object()
     _kept.append(engine)
     action = _Action(handler=engine.get_function_address("on_fault"), flags=_SA_SIGINFO)
