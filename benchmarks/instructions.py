@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.exit_cost import random_model, random_sequence
-from benchmarks.hidden_instructions import can_hide, hide
+from benchmarks.hidden_instructions import can_hide, hide, restrict_mkl
 from benchmarks.peers import processor
 from service.errors import BadInput
 from service.executors.choose import make_executor
@@ -123,6 +123,8 @@ class Competitor:
 
     def __init__(self, name: str, threads: int) -> None:
         self.name = name
+        if name == EAGER_AS_AVX2:
+            restrict_mkl()  # for this process, which is started last
         processes = multiprocessing.get_context("spawn")
         self._pipe, theirs = processes.Pipe()
         self._process = processes.Process(target=take_turns, args=(name, threads, theirs), daemon=True)

@@ -35,7 +35,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.engines import add_executor, draw_texts, load
-from benchmarks.hidden_instructions import HIDDEN, can_hide
+from benchmarks.hidden_instructions import HIDDEN, can_hide, restrict_mkl
 from benchmarks.peer_engines import FULL_DEPTH, OURS, PEERS, Setup, Spans, library, write_graphs
 from benchmarks.peer_turns import Competitor, Turn
 from service.data.readers import Example, read_examples
@@ -277,6 +277,8 @@ def hold(names: Sequence[str], stored: StoredModel, options: argparse.Namespace,
             *(stored.folder.resolve(), options.executor, threads, Path(graphs), options.instructions),
             hides_faster=options.instructions != "auto" and can_hide(),
         )
+        if setup.hides_faster:
+            restrict_mkl()
         competitors = [stack.enter_context(closing(Competitor(name, setup))) for name in names]
         for competitor in competitors:
             competitor.wait()

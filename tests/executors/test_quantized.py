@@ -41,7 +41,8 @@ def test_the_room_is_used_up_and_not_exceeded_by_weights_that_are_all_the_same()
         if isinstance(part, nn.Linear):
             nn.init.constant_(part.weight, -0.3)
     sums = [largest_sums(pairs) for pairs in pairs_of(quantize(model, adds_in_words=True))]
-    assert (0, -128) in sums and min(least for _, least in sums) == -128
+    of_linear = [least for most, least in sums if most == 0]
+    assert of_linear and set(of_linear) <= {-128, -126}  # of two halves of 127, both are rounded up or down
 
 
 @every_model
