@@ -31,7 +31,7 @@ from benchmarks.hidden_instructions import can_hide, hide, restrict_mkl
 from benchmarks.peers import processor
 from service.errors import BadInput
 from service.executors.choose import make_executor
-from service.models.device import available_cores
+from service.models.device import available_cores, use_threads
 
 TRIES = 60  # of a case in a turn
 LABELS = 5
@@ -73,6 +73,7 @@ def _run_of(case: str, name: str, threads: int) -> Callable[[], object]:
     if case in LAYERS:
         width, length, batch = LAYERS[case]
         is_eager = name.startswith(EAGER)
+        use_threads(threads)
         executor = make_executor(
             "eager" if is_eager else "fused",
             random_model(width, LABELS),

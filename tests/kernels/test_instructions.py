@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from typing import get_args
 
 import llvmlite.binding as llvm
 import numba
@@ -10,6 +11,7 @@ import pytest
 
 from service.errors import BadInput
 from service.kernels.instructions import ALL, faster_than, find, restrict_compiler
+from service.settings import Settings
 
 AVX2 = ("avx2", "fma")
 SKYLAKE = (*AVX2, "avx512f", "avx512bw", "avx512vl")
@@ -84,6 +86,10 @@ def test_what_is_beyond_the_instructions_is_hidden_from_the_compiler(processor: 
 def test_the_compiler_is_left_alone_where_the_fastest_instructions_are_used(processor: tuple[str, ...]) -> None:
     restrict_compiler(find())
     assert numba.config.CPU_FEATURES is None, processor
+
+
+def test_the_setting_takes_what_there_is() -> None:
+    assert get_args(Settings.model_fields["instructions"].annotation) == ("auto", *(one.name for one in ALL))
 
 
 def test_faster_instructions_are_those_before() -> None:
