@@ -22,13 +22,13 @@ from service.kernels.tiles import LANES, compile_tiles
 Floats = NDArray[np.float32]
 MARK = np.float32(-77777.0)  # no result of a test
 ROOT = Path(__file__).resolve().parents[2]
-_tiles = cache(lambda instructions: compile_tiles(find(instructions)))
+_tiles = cache(compile_tiles)
 
 
 def call_tile(instructions: str, name: str, *arguments: int) -> None:
     """Call a tile."""
     kind = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(arguments))
-    kind(_tiles(instructions).addresses[name])(*arguments)
+    kind(_tiles(find(instructions)).addresses[name])(*arguments)
 
 
 def multiply_floats_in_tile(name: str, left: Floats, right: Floats, depth: int, instructions: str = "auto") -> Floats:
