@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the counts here")
     options = parser.parse_args()
     stored = load(options.model, options.store)
-    executor = executor_of(options, stored)
+    executor = executor_of(options, stored.model)
     policy = policies_of(stored)[1][options.preset]
     texts = encode_examples(stored.text_encoder, read_examples(options.file))
     sequences = [sequence for text in texts for sequence in text.sequences]

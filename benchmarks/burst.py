@@ -54,7 +54,7 @@ def main() -> None:
     _, policies = policies_of(stored)
     names = ("full_depth", *PRESETS)
     texts = draw_texts(stored, options.file, options.texts)
-    executor = Watched(executor_of(options, stored))
+    executor = Watched(executor_of(options, stored.model))
     in_force = PolicyInForce(policies["full_depth"])
     engine = start_engine(executor, in_force)
     latencies: dict[str, list[float]] = {}

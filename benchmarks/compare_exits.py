@@ -33,7 +33,7 @@ def main() -> None:
     replayers = []
     for name in (options.model, options.other):
         stored = load(name, options.store)
-        executor = executor_of(options, stored)
+        executor = executor_of(options, stored.model)
         replayers.append(Replayer(trace(stored, examples, options.file.name, executor)))
         executor.close()
     bootstrap = Bootstrap(len(examples))

@@ -22,7 +22,6 @@ from benchmarks.exit_cost import random_model, random_sequence
 from benchmarks.watched import Watched
 from service.engine.engine import Engine
 from service.engine.sequence import Request
-from service.executors.choose import make_executor
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.sentee import Sentee
 from service.text.types import EncodedText
@@ -74,7 +73,7 @@ def _of_a_model(options: argparse.Namespace) -> Iterator[Point]:
     stored = load(options.model, options.store)
     _, policies = policies_of(stored)
     texts = draw_texts(stored, options.file, options.texts)
-    executor = Watched(executor_of(options, stored))
+    executor = Watched(executor_of(options, stored.model))
     in_force = PolicyInForce(policies["full_depth"])
     engine = start_engine(executor, in_force)
     num_layers = stored.config.num_layers
@@ -96,7 +95,7 @@ def _of_lengths_and_labels(options: argparse.Namespace) -> Iterator[Point]:
     cases = [("length", length, length, 5) for length in LENGTHS]
     cases += [("labels", labels, 32, labels) for labels in LABELS]
     for panel, x, length, labels in cases:
-        executor = Watched(make_executor(options.executor, random_model(384, labels), threads=options.threads))
+        executor = Watched(executor_of(options, random_model(384, labels)))
         in_force = PolicyInForce(FullDepth())
         engine = start_engine(executor, in_force)
         texts = [EncodedText("", (random_sequence(length),))] * OF_RANDOM_TEXTS

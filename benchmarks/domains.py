@@ -271,7 +271,7 @@ def main() -> None:
     found = []
     for reference in options.models.split(","):
         stored = load(reference, options.store)
-        executor = executor_of(options, stored)
+        executor = executor_of(options, stored.model)
         print(f"{stored.reference} ({executor.describe()})")
         found.append(study(stored, executor, corpora, options.data))
         executor.close()

@@ -61,7 +61,7 @@ def main() -> None:
     policies |= {f"{preset}, never": replace(policies[preset], tau=0.0) for preset in PRESETS}  # type: ignore[call-arg]
     texts = draw_texts(stored, options.file, options.texts)
     in_force = PolicyInForce(policies["full_depth"])
-    executor = executor_of(options, stored)
+    executor = executor_of(options, stored.model)
     engine = start_engine(executor, in_force)
     time_policies(engine, policies, texts[:20], in_force)  # warm up
     seconds = time_policies(engine, policies, texts, in_force)

@@ -16,6 +16,7 @@ from service.executors.executor import Executor
 from service.exits.operating_points import PRESETS, Calibration
 from service.exits.policy import ExitPolicy
 from service.models.device import available_cores, use_threads
+from service.models.multi_exit import MultiExitModel
 from service.models.store import StoredModel, find_model, load_model
 from service.policy.captured import CapturedPolicy
 from service.stepping.stepper import ModelStepper
@@ -63,11 +64,14 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
     """Add the options that `executor_of` reads."""
     parser.add_argument("--executor", default="auto", help="auto, cuda, eager or fused; auto as the server chooses")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as the cgroup's quota allows")
+    parser.add_argument(
+        "--instructions", default="auto", help="that kernels on a CPU use, such as avx2; auto: the fastest there are"
+    )
 
 
-def executor_of(options: argparse.Namespace, stored: StoredModel) -> Executor:
+def executor_of(options: argparse.Namespace, model: MultiExitModel) -> Executor:
     """Return the executor that the options ask for."""
-    return make_executor(options.executor, stored.model, threads=options.threads)
+    return make_executor(options.executor, model, threads=options.threads, instructions=options.instructions)
 
 
 def start_engine(executor: Executor, in_force: PolicyInForce, reuse: Reuse | None = None) -> Engine:

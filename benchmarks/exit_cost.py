@@ -20,8 +20,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from benchmarks.engines import add_executor
-from service.executors.choose import make_executor
+from benchmarks.engines import add_executor, executor_of
 from service.executors.executor import Executor
 from service.exits.policies.gated_vote import GatedVote
 from service.exits.policies.learned import FEATURES, ExitRule, Learned
@@ -107,7 +106,7 @@ def main() -> None:
     )
     for width in WIDTHS:
         for num_labels in (5, 8):
-            executor = make_executor(options.executor, random_model(width, num_labels), threads=options.threads)
+            executor = executor_of(options, random_model(width, num_labels))
             for length, batch in ((14, 1), (32, 1), (128, 1), (32, 8)):
                 seconds = measure(executor, length, batch)
                 layer = seconds.pop("layer")

@@ -88,12 +88,17 @@ def _quantize(source: Path, target: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a competitor is started with; `graphs` is the folder into which `write_graphs` wrote."""
+    """What a competitor is started with; `graphs` is the folder into which `write_graphs` wrote.
+
+    instructions  that ours uses; hides_faster: whether faster ones are hidden from the whole process, a peer's too
+    """
 
     folder: Path
     executor: str
     threads: int
     graphs: Path
+    instructions: str = "auto"
+    hides_faster: bool = False
 
 
 Start = Callable[[Setup], AbstractContextManager[tuple[Answer, str]]]  # yields what answers, and its dtype
@@ -103,7 +108,9 @@ Start = Callable[[Setup], AbstractContextManager[tuple[Answer, str]]]  # yields 
 def ours(setup: Setup, policy: str) -> Iterator[tuple[Answer, str]]:
     """Start our engine under one policy; it forms its own steps, and ignores the most pieces of a batch."""
     stored = load(str(setup.folder), setup.folder)
-    executor = make_executor(setup.executor, stored.model, device="cpu", threads=setup.threads)
+    executor = make_executor(
+        setup.executor, stored.model, device="cpu", threads=setup.threads, instructions=setup.instructions
+    )
     engine = start_engine(executor, PolicyInForce(policies_of(stored)[1][policy]))
 
     def answer(texts: Sequence[EncodedText], _: int) -> Spans:

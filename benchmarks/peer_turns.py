@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from benchmarks.hidden_instructions import hide
 from benchmarks.peer_engines import OURS, PEERS, Answer, Setup, Spans
 from service.text.types import EncodedText
 
@@ -46,6 +47,8 @@ def take(turn: Turn, answer: Answer) -> Answered:
 
 def take_turns(name: str, setup: Setup, pipe: Connection) -> None:
     """Send the dtype, which says that the competitor is ready; then take every turn that comes, until None."""
+    if setup.hides_faster:
+        hide(setup.instructions)
     with {**OURS, **PEERS}[name](setup) as (answer, dtype):
         pipe.send(dtype)
         while (turn := pipe.recv()) is not None:

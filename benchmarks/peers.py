@@ -16,6 +16,10 @@ Every competitor has a process of its own, as it would in service (about 0.5 GB 
 Thread pools spin for a while after their work, as they do by default; so competitors take turns by whole rounds, not
 text by text, and a pause before each turn lets the threads of the last one go to sleep. An untimed round and the trials
 warm up: the time in which OpenVINO compiles for each new input shape is not in the figures, though a service has it.
+
+`--instructions avx2` compares all as on a processor that has nothing faster: ours is told so, and from every
+competitor's process the rest is hidden, where the system can do that; where it cannot, peers use all that there is, and
+the first line and the file of the results say so.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.engines import add_executor, draw_texts, load
+from benchmarks.hidden_instructions import HIDDEN, can_hide, restrict_mkl
 from benchmarks.peer_engines import FULL_DEPTH, OURS, PEERS, Setup, Spans, library, write_graphs
 from benchmarks.peer_turns import Competitor, Turn
 from service.data.readers import Example, read_examples
@@ -250,6 +255,17 @@ def names_of(given: str) -> list[str]:
     return names
 
 
+def told_of(instructions: str) -> str:
+    """Return whose instructions are restricted. Raises SystemExit for some that are not to be compared with peers."""
+    if instructions == "auto":
+        return "everyone uses all instructions of the processor"
+    if instructions not in HIDDEN:
+        raise SystemExit(f"--instructions {instructions}; expected auto, or one of {', '.join(HIDDEN)}")
+    if can_hide():
+        return f"instructions beyond {instructions} are hidden from everyone (CPUID faults)"
+    return f"ours uses {instructions}; peers use all instructions, which this system cannot hide from them"
+
+
 def hold(names: Sequence[str], stored: StoredModel, options: argparse.Namespace, threads: int) -> list[Row]:
     """Start and check all competitors, then measure workload by workload, and print each table when it is done."""
     workloads = workloads_of(stored, options.file, options.texts)
@@ -257,7 +273,12 @@ def hold(names: Sequence[str], stored: StoredModel, options: argparse.Namespace,
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as graphs, ExitStack() as stack:
         write_graphs(stored.model, Path(graphs))
-        setup = Setup(stored.folder.resolve(), options.executor, threads, Path(graphs))
+        setup = Setup(
+            *(stored.folder.resolve(), options.executor, threads, Path(graphs), options.instructions),
+            hides_faster=options.instructions != "auto" and can_hide(),
+        )
+        if setup.hides_faster:
+            restrict_mkl()
         competitors = [stack.enter_context(closing(Competitor(name, setup))) for name in names]
         for competitor in competitors:
             competitor.wait()
@@ -285,12 +306,15 @@ def main() -> None:
     options = parser.parse_args()
     names, used, device = [*names_of(options.peers), *OURS], versions(), processor()
     stored, threads = load(options.model, options.store), options.threads or available_cores()
-    print(f"{stored.reference}, {options.file.name}, {device}, {threads} threads, {used}")
+    restricted = told_of(options.instructions)
+    print(f"{stored.reference}, {options.file.name}, {device}, {threads} threads, {used}; {restricted}")
     rows = hold(names, stored, options, threads)
     if options.json:
         given = f"--texts {options.texts} --rounds {options.rounds} --threads {threads} --peers {options.peers}"
+        given += f" --instructions {options.instructions}" * (options.instructions != "auto")
         command = f"python -m benchmarks.peers {stored.config.name} DATA/{options.file.name} {given}"
         document = {"command": command + " --f1" * options.f1, "model": stored.reference, "device": device}
+        document["instructions"] = restricted
         document |= {"versions": used, "threads": threads, "rows": [asdict(row) for row in rows]}
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 

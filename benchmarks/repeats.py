@@ -66,7 +66,7 @@ def main() -> None:
     _, policies = policies_of(stored)
     texts = draw_texts(stored, options.file, options.texts)
     queries = stream(texts, options.queries)
-    executor = executor_of(options, stored)
+    executor = executor_of(options, stored.model)
     in_force, reuse = PolicyInForce(policies["full_depth"]), Reuse()
     engine = start_engine(executor, in_force, reuse)
     best: dict[tuple[str, str], float] = {}

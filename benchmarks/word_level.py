@@ -75,7 +75,7 @@ def main() -> None:
     for reference in options.models.split(","):
         stored = load(reference, options.store)
         use_threads(available_cores())
-        executor = executor_of(options, stored)
+        executor = executor_of(options, stored.model)
         described = executor.describe()
         policies = _policies(stored, options.policies)
         print(f"{stored.reference}, {options.file.name}, {described}")

@@ -11,7 +11,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -30,6 +30,11 @@ log = logging.getLogger("service")
 
 BACKLOG = 2_048  # connections that the system accepts ahead of us, and that may all arrive at once
 SPARE_FILES = 64  # file descriptors for everything that is no connection
+
+
+def what_runs(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the line that says "ready" tells of how the model runs."""
+    return {name: environment[name] for name in ("executor", "instructions", "given_up") if name in environment}
 
 
 class Server(uvicorn.Server):
@@ -101,6 +106,7 @@ class Server(uvicorn.Server):
             "url": url_of(self.config.host, port),
             "model": self._service.model_reference,
             "seconds": round(seconds, 2),
+            **what_runs(self._service.environment),
         }
         if self._health is not None:
             data["health_port"] = self._health.port

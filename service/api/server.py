@@ -33,7 +33,7 @@ from service.engine.samples import SampleRuns
 from service.engine.sequence import Sequence
 from service.engine.shadows import Shadows
 from service.errors import BadInput, EngineFailed
-from service.executors.choose import make_executor
+from service.executors.choose import given_up, make_executor
 from service.executors.executor import Executor
 from service.exits.operating_points import Calibration
 from service.exits.policies import EXIT_REASONS
@@ -74,10 +74,16 @@ NO_EXITS = (
 
 
 class Loaded(NamedTuple):
-    """A model, and what runs it."""
+    """A model, what runs it, and what would run it faster."""
 
     stored: StoredModel
     executor: Executor
+    given_up: str | None
+
+    @property
+    def environment(self) -> dict[str, str | int]:
+        """What runs the model, as GET /info says it."""
+        return {**self.executor.describe(), **({"given_up": self.given_up} if self.given_up else {})}
 
 
 WARM_UP_TEXTS = ("Warm up.", "Ada Lovelace worked with Charles Babbage in London. " * 4)
@@ -124,7 +130,9 @@ def load(settings: Settings, threads: int) -> Loaded:
     """Load the model, and get ready what runs it, by so many threads."""
     use_threads(1)  # OpenMP serves the first thread to ask for a team far better than others; this must be the worker
     stored = load_model(find_model(settings.model, settings.model_store))
-    return Loaded(stored, make_executor(settings.executor, stored.model, device=settings.device, threads=threads))
+    name, instructions = settings.executor, settings.instructions
+    executor = make_executor(name, stored.model, device=settings.device, threads=threads, instructions=instructions)
+    return Loaded(stored, executor, given_up(executor, name, instructions))
 
 
 def build_service(settings: Settings, loaded: Loaded | None = None, link: Link | None = None) -> Service:
@@ -134,11 +142,12 @@ def build_service(settings: Settings, loaded: Loaded | None = None, link: Link |
     link    if this is one of several serving processes: to the one that answers for all
     """
     threads = settings.threads or available_cores()
-    stored, executor = loaded or load(settings, threads)
+    loaded = loaded or load(settings, threads)
+    stored, executor = loaded.stored, loaded.executor
     config = stored.config
     device = executor.describe()
     environment = {
-        **device,
+        **loaded.environment,
         "versions": {
             "service": __version__,
             "python": platform.python_version(),

@@ -158,13 +158,16 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--executor", default="auto", help="auto, cuda, eager or fused; auto as the server chooses")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, default=0, help="of a CPU; 0: as many as the cgroup's quota allows")
+    parser.add_argument(
+        "--instructions", default="auto", help="that kernels on a CPU use, such as avx2; auto: the fastest there are"
+    )
 
 
 def executor_of(options: argparse.Namespace) -> ExecutorChoice:
     """Return what the options of `add_executor` say."""
     from service.evaluation.pipelines import ExecutorChoice
 
-    return ExecutorChoice(options.executor, options.device, options.threads)
+    return ExecutorChoice(options.executor, options.device, options.threads, options.instructions)
 
 
 def _policy(stored: StoredModel, text: str) -> ExitPolicy:

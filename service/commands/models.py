@@ -26,5 +26,6 @@ def _models(options: argparse.Namespace) -> None:
 
 def _compile(_: argparse.Namespace) -> None:
     from service.executors.choose import import_fused
+    from service.settings import read_settings
 
-    import_fused().compile_kernels()
+    import_fused().compile_kernels(read_settings().instructions)

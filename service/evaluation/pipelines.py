@@ -29,17 +29,23 @@ from service.models.store import StoredModel, find_model, load_model, write_oper
 
 @dataclass(frozen=True, slots=True)
 class ExecutorChoice:
-    """Says which executor is to run a model, on which device, and on how many threads of a CPU (0: one a core)."""
+    """Says which executor is to run a model, on which device, and on how many threads of a CPU (0: one a core).
+
+    instructions: see `make_executor`
+    """
 
     name: str = "auto"
     device: str = "auto"
     threads: int = 0
+    instructions: str = "auto"
 
     @contextmanager
     def running(self, stored: StoredModel) -> Iterator[Executor]:
         """Make the executor, and close it in the end. Raises BadInput for one that cannot run the model here."""
         threads = use_threads(self.threads)
-        executor = make_executor(self.name, stored.model, device=self.device, threads=threads)
+        executor = make_executor(
+            self.name, stored.model, device=self.device, threads=threads, instructions=self.instructions
+        )
         try:
             yield executor
         finally:

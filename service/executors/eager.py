@@ -36,6 +36,7 @@ class EagerExecutor(PyTorchExecutor):
 
     def describe(self) -> dict[str, str | int]:
         """See Executor."""
-        is_gpu = self._device.type == "cuda"
-        name = torch.cuda.get_device_name(self._device) if is_gpu else "cpu"
-        return {"device": name, "dtype": "float32", "executor": "eager", "threads": self._threads}
+        described: dict[str, str | int] = {"dtype": "float32", "executor": "eager", "threads": self._threads}
+        if self._device.type == "cuda":
+            return {"device": torch.cuda.get_device_name(self._device), **described}
+        return {"device": "cpu", **described, "instructions": torch.backends.cpu.get_cpu_capability().lower()}

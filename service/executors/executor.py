@@ -58,7 +58,7 @@ class Executor(Protocol):
         """Return when all that was asked for is done; whoever measures time calls it."""
 
     def describe(self) -> dict[str, str | int]:
-        """Say on what measured times depend: device, dtype, executor, threads."""
+        """Say on what measured times depend: device, dtype, executor, threads, and on a CPU the instructions."""
 
     def close(self) -> None:
         """End the threads and free the memory; nothing may be run afterwards."""

@@ -18,9 +18,10 @@ from service.executors.quantized import quantize
 from service.exits.candidates import Candidates
 from service.exits.reading import Projections, Reading
 from service.exits.words import Flags
+from service.kernels.instructions import faster_than, find, restrict_compiler
 from service.kernels.rows import PANEL
 from service.kernels.team import Team
-from service.kernels.tiles import LANES, byte_dot_instruction
+from service.kernels.tiles import LANES, load
 from service.models.config import EncoderConfig, ExitConfig, ModelConfig
 from service.models.multi_exit import MultiExitModel
 from service.spans.table import num_cells
@@ -75,13 +76,31 @@ def reason_against(config: ModelConfig) -> str | None:
     return None
 
 
-def is_fast_here() -> bool:
-    """Whether this processor multiplies bytes by an instruction of its own; without one PyTorch is about as fast."""
-    return byte_dot_instruction() != "portable"
+def is_fast_here(instructions: str = "auto") -> bool:
+    """Whether this processor has instructions to multiply bytes; without them PyTorch is about as fast.
+
+    instructions: the best that may be used; auto: all. Raises BadInput for those that it lacks.
+    """
+    return find(instructions).is_fast
 
 
-def compile_kernels() -> None:
+def use_instructions(wanted: str) -> None:
+    """Have all kernels of this process use these instructions, or, with auto, the fastest of the processor.
+
+    It is called before the first executor is made. Raises BadInput for instructions that this processor lacks, and in
+    a process that uses others.
+    """
+    restrict_compiler(load(None if wanted == "auto" else find(wanted)))
+
+
+def faster_instructions(instructions: str = "auto") -> list[str]:
+    """Return the names of the instructions that are faster than these, or, with auto, than all of this processor."""
+    return [one.name for one in faster_than(find(instructions))]
+
+
+def compile_kernels(instructions: str = "auto") -> None:
     """Compile what every fused executor runs, unless that was done before on this machine."""
+    use_instructions(instructions)
     encoder = EncoderConfig("bert", 8, PANEL, PANEL, 1, 1, PANEL, 8)
     exits = ExitConfig(rank=PANEL)
     model = MultiExitModel(ModelConfig("none", "0", ("X",), False, encoder, exits))
@@ -104,7 +123,8 @@ class FusedExecutor:
     def __init__(self, model: MultiExitModel, threads: int) -> None:
         """model: one that `reason_against` has nothing against."""
         self.config: ModelConfig = model.config
-        self._weights = quantize(model)
+        self._instructions = load()
+        self._weights = quantize(model, adds_in_words=self._instructions.adds_in_words)
         self._team = Team(self._weights.layers, threads)
         self._memory = StepMemory(model.config, self._weights.embeddings, threads)
         self._inputs: tuple[SequenceInput, ...] = ()  # that the step is laid out for, and their words
@@ -116,7 +136,13 @@ class FusedExecutor:
 
     def describe(self) -> dict[str, str | int]:
         """See Executor."""
-        return {"device": "cpu", "dtype": "int8", "executor": "fused", "threads": self._team.threads}
+        return {
+            "device": "cpu",
+            "dtype": "int8",
+            "executor": "fused",
+            "threads": self._team.threads,
+            "instructions": self._instructions.name,
+        }
 
     def close(self) -> None:
         """End the threads."""

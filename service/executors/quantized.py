@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +20,7 @@ from service.models.encoder import EncoderLayer
 from service.models.multi_exit import MultiExitModel
 
 Floats = NDArray[np.float32]
+Linear = Callable[..., dict[str, NDArray[Any]]]  # `_linear`, told how weights are rounded
 _LARGEST = 127
 
 
@@ -35,8 +38,12 @@ class QuantizedWeights:
     arrays: list[NDArray[Any]]
 
 
-def quantize(model: MultiExitModel) -> QuantizedWeights:
-    """Round the weights of every layer and exit to bytes, each column to 255 steps of its own."""
+def quantize(model: MultiExitModel, *, adds_in_words: bool = False) -> QuantizedWeights:
+    """Round the weights of every layer and exit to bytes, each column to at most 255 steps of its own.
+
+    adds_in_words: leave the room that instructions need which add the products of two neighbours in 16 bits
+    """
+    linear = partial(_linear, adds_in_words=adds_in_words)
     arrays: list[NDArray[Any]] = []
     layers = np.zeros(model.config.num_layers, dtype=LAYER)
     shared = model.config.num_layers // len(model.encoder.layers)
@@ -44,10 +51,10 @@ def quantize(model: MultiExitModel) -> QuantizedWeights:
     exits = list(model.exits) * (model.config.num_layers // model.config.num_exits)
     for index, (record, layer, exit_) in enumerate(zip(layers, all_layers, exits, strict=True)):
         parts = {
-            **_layer_parts(layer),
+            **_layer_parts(layer, linear),
             **(_norm("input_norm", all_layers[index - 1].output_norm) if index else {}),
             **_norm("exit_norm", all_layers[model.config.exit_after(index + 1) - 1].output_norm),
-            **_exit_parts(cast("BiaffineExit", exit_), model.config.encoder.max_positions),
+            **_exit_parts(cast("BiaffineExit", exit_), model.config.encoder.max_positions, linear),
         }
         for name, array in parts.items():
             aligned = aligned_copy(array)
@@ -56,22 +63,22 @@ def quantize(model: MultiExitModel) -> QuantizedWeights:
     return QuantizedWeights(layers, _embeddings(model), arrays)
 
 
-def _layer_parts(layer: EncoderLayer) -> dict[str, NDArray[Any]]:
+def _layer_parts(layer: EncoderLayer, linear: Linear) -> dict[str, NDArray[Any]]:
     attention = layer.attention
     qkv = (
         torch.cat([attention.query.weight, attention.key_value.weight]),
         torch.cat([attention.query.bias, attention.key_value.bias]),
     )
     return {
-        **_linear("qkv", *qkv),
-        **_linear("attended", attention.output.weight, attention.output.bias),
-        **_linear("up", layer.up.weight, layer.up.bias),
-        **_linear("down", layer.down.weight, layer.down.bias),
+        **linear("qkv", *qkv),
+        **linear("attended", attention.output.weight, attention.output.bias),
+        **linear("up", layer.up.weight, layer.up.bias),
+        **linear("down", layer.down.weight, layer.down.bias),
         **_norm("attention_norm", layer.attention_norm),
     }
 
 
-def _exit_parts(head: BiaffineExit, longest_span: int) -> dict[str, NDArray[Any]]:
+def _exit_parts(head: BiaffineExit, longest_span: int, linear: Linear) -> dict[str, NDArray[Any]]:
     start, end = head.start_projection, head.end_projection
     if start is None or end is None:
         raise ValueError("an exit of full rank has no projections")
@@ -79,16 +86,16 @@ def _exit_parts(head: BiaffineExit, longest_span: int) -> dict[str, NDArray[Any]
     weight = torch.cat([start.weight, end.weight, head.start_linear.weight, head.end_linear.weight])
     biases = [torch.zeros(rank) if side.bias is None else side.bias for side in (start, end)]
     parts = {
-        **_linear("words", weight, torch.cat([*biases, torch.zeros(2 * labels)])),
-        **_linear("bilinear", *_halves(head.bilinear)),
+        **linear("words", weight, torch.cat([*biases, torch.zeros(2 * labels)])),
+        **linear("bilinear", *_halves(head.bilinear)),
         "span_bias": _floats(_by_width(head.bias, longest_span).T),
     }
     if head.start_context is not None and head.end_context is not None:
         context = torch.cat([head.start_context.weight, head.end_context.weight])
-        parts |= _linear("context", context)
+        parts |= linear("context", context)
     if head.neighbours is not None:
         start_weight, end_weight = head.neighbours.weight
-        parts |= {**_linear("start_neighbours", start_weight.T), **_linear("end_neighbours", end_weight.T)}
+        parts |= {**linear("start_neighbours", start_weight.T), **linear("end_neighbours", end_weight.T)}
     return parts
 
 
@@ -129,13 +136,15 @@ def _norm(name: str, norm: nn.LayerNorm) -> dict[str, NDArray[Any]]:
     return {f"{name}_gain": _floats(norm.weight), f"{name}_bias": _floats(norm.bias)}
 
 
-def _linear(name: str, weight: Tensor, bias: Tensor | None = None) -> dict[str, NDArray[Any]]:
+def _linear(
+    name: str, weight: Tensor, bias: Tensor | None = None, *, adds_in_words: bool = False
+) -> dict[str, NDArray[Any]]:
     """weight (out, in), bias (out,) -> its arrays in LAYER: bytes and columns, filled up to whole panels."""
     columns, depth = weight.shape
     shift = np.zeros(columns) if bias is None else _floats(bias)
     padding = -columns % PANEL
     matrix = np.pad(_floats(weight), ((0, padding), (0, 0)))
-    steps = np.abs(matrix).max(axis=1) / _LARGEST
+    steps = (_largest_pairs(matrix) if adds_in_words else np.abs(matrix).max(axis=1)) / _LARGEST
     steps[steps == 0.0] = 1.0
     rounded = np.rint(matrix / steps[:, None]).astype(np.int8)
     sums = rounded.astype(np.float64).sum(axis=1) * steps
@@ -144,6 +153,16 @@ def _linear(name: str, weight: Tensor, bias: Tensor | None = None) -> dict[str, 
         f"{name}_weight": packed,
         f"{name}_columns": np.stack([steps, sums, np.pad(shift, (0, padding))]).astype(np.float32),
     }
+
+
+def _largest_pairs(matrix: Floats) -> Floats:
+    """(columns, depth) -> (columns,): the most that two neighbours of one sign, or one weight, come to together.
+
+    If that is 127 steps, two rounded neighbours come to 128 at most, and their products with bytes fit into 16 bits.
+    """
+    pairs = matrix.reshape(len(matrix), -1, 2)
+    largest: Floats = np.maximum(pairs.clip(min=0).sum(axis=2), -pairs.clip(max=0).sum(axis=2)).max(axis=1)
+    return largest
 
 
 def _floats(weight: Tensor) -> Floats:

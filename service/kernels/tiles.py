@@ -1,24 +1,30 @@
 """Register tiles: matrix products whose sums stay in registers from the first to the last step, made with LLVM.
 
-Their loops are written in LLVM's language, because no loop in Python is compiled to the processor's dot product of
-bytes. `load` compiles them once a process, in a fraction of a second; numba's code is linked to them by name.
+Their loops are written in LLVM's language, because no loop in Python is compiled to the processor's products of bytes.
+`load` compiles them once a process, in a fraction of a second; numba's code is linked to them by name.
+
+A tile has so many rows and columns whatever the processor is. It is made of blocks, each of which has as many sums as
+the processor has registers for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from typing import NamedTuple
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 
-LANES = 16  # 32-bit numbers in a vector register of 64 bytes
-MAX_TILE_ROWS = 14  # x 2 registers of sums, 2 of columns and 1 of a row's value: 31 of the 32 registers
+from service.errors import BadInput
+from service.kernels import dots
+from service.kernels.instructions import Instructions, find
+from service.kernels.rounding import num_blocks
 
-_i8, _i16, _i32, _i64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-_ints, _floats = ir.VectorType(_i32, LANES), ir.VectorType(ir.FloatType(), LANES)
+LANES = 16  # columns come in multiples of so many
+MAX_TILE_ROWS = 14
+
+_i32, _i64 = ir.IntType(32), ir.IntType(64)
 
 float_tile = types.ExternalFunction("float_tile", types.void(*[types.int64] * 8))
 """(left, left_stride, right, right_stride, depth, out, out_stride, rows) -> None
@@ -36,71 +42,129 @@ byte_tile = types.ExternalFunction("byte_tile", types.void(*[types.int64] * 11))
 A product of bytes, as float32, of 2 * LANES columns: left (rows, 4 * depth) unsigned, right (depth, 2 * LANES, 4)
 signed. Row i of of_rows holds its step and its low, of_columns three rows: steps, sums and biases of the columns; and
 out = product * step of row * step of column + (low of row * sum of column + bias of column).
+
+With instructions that add in words, two neighbours in `right` of one sign, at places 0 and 1 or 2 and 3 of the four,
+may not exceed 128 together.
 """
 
 
-def byte_dot_instruction() -> str:
-    """Return how this processor multiplies bytes: "avx512_vnni", "avx_vnni", or else "portable"."""
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512vnni") and features.get("avx512f"):
-        return "avx512_vnni"
-    if features.get("avxvnni"):
-        return "avx_vnni"
-    return "portable"
+class _Blocks(NamedTuple):
+    """Says how tiles are made with some instructions: 32-bit numbers of a register, rows of a block, the step of bytes.
 
-
-@cache
-def load(instruction: str = "") -> None:
-    """Compile the tiles and make them known to all code that is linked later.
-
-    instruction: as `byte_dot_instruction` names it; empty for the best of this processor
+    A block has two registers of columns, and so of sums for each row. Beside them it needs two for the columns
+    themselves and one for a row's number; products of bytes that take several instructions need more.
     """
+
+    lanes: int
+    float_rows: int
+    byte_rows: int
+    step: dots.Step
+
+
+_BLOCKS = {
+    "avx512_vnni": _Blocks(16, 14, 14, dots.vnni_512),  # 32 registers
+    "avx_vnni": _Blocks(8, 6, 6, dots.vnni_256),  # 16 registers
+    "avx2": _Blocks(8, 6, 5, dots.avx2_pairs),
+    "avx2_words": _Blocks(8, 6, 4, dots.avx2_words),
+    "portable": _Blocks(4, 6, 4, dots.portable),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tiles:
+    """Compiled tiles.
+
+    addresses  of the functions, by name
+    engine     owns their code
+    """
+
+    instructions: Instructions
+    addresses: dict[str, int]
+    engine: llvm.ExecutionEngine
+
+
+_loaded: list[Tiles] = []  # none or one: names of functions are shared by the whole process
+
+
+def load(instructions: Instructions | None = None) -> Instructions:
+    """Make tiles known to all code that is linked later; return the instructions that they use.
+
+    instructions: None for those that this process has loaded, or else the fastest of the processor.
+    Raises BadInput if the process has loaded others.
+    """
+    if not _loaded:
+        _loaded.append(compile_tiles(instructions or find()))
+        for name, address in _loaded[0].addresses.items():
+            llvm.add_symbol(name, address)
+    found = _loaded[0].instructions
+    if instructions not in (None, found):
+        raise BadInput(
+            f"instructions {instructions.name} were asked for in a process whose kernels use {found.name}; "
+            "start another process for them"
+        )
+    return found
+
+
+def compile_tiles(instructions: Instructions) -> Tiles:
+    """Compile the tiles for some instructions that this processor has."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     module = ir.Module(name="tiles")
     module.triple = llvm.get_process_triple()
-    names = [_define(module, kind) for kind in _kinds(instruction or byte_dot_instruction())]
-    features = llvm.get_host_cpu_features().flatten()
-    machine = llvm.Target.from_triple(module.triple).create_target_machine(llvm.get_host_cpu_name(), features, opt=2)
+    names = [_define(module, kind) for kind in _kinds(_BLOCKS[instructions.name])]
+    target = llvm.Target.from_triple(module.triple)
+    machine = target.create_target_machine(llvm.get_host_cpu_name(), instructions.target_features, opt=2)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(str(module)), machine)
     engine.finalize_object()
-    for name in names:
-        llvm.add_symbol(name, engine.get_function_address(name))
-    _loaded.append(engine)  # its code lives as long as it does
-
-
-_loaded: list[llvm.ExecutionEngine] = []
-
-Step = Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value], ir.Value]
-"""(builder, sums, left value in every lane, right columns) -> sums"""
+    return Tiles(instructions, {name: engine.get_function_address(name) for name in names}, engine)
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """Describes a tile of `columns` registers; `is_quantized`: its sums become floats as `byte_tile` says."""
+    """Describes a kind of tile.
+
+    columns  how many it has
+    vector   the sums of a register
+    rows     the most of a block
+    step     (builder, sums, left value in every lane, right columns) -> sums
+    """
 
     name: str
     columns: int
     vector: ir.VectorType
-    step: Step
+    rows: int
+    step: dots.Step
     is_quantized: bool = False
 
     @property
     def arguments(self) -> list[ir.Type]:
-        return [_i64] * (11 if self.is_quantized else 8)
+        """Types of all arguments but the number of rows."""
+        return [_i64] * (10 if self.is_quantized else 7)
+
+    @property
+    def lanes(self) -> int:
+        """Columns of a register."""
+        lanes: int = self.vector.count
+        return lanes
+
+    @property
+    def columns_of_a_block(self) -> int:
+        """Columns of a block."""
+        return min(2 * self.lanes, self.columns)
 
 
-def _kinds(instruction: str) -> list[_Kind]:
+def _kinds(blocks: _Blocks) -> list[_Kind]:
+    floats, ints = (ir.VectorType(kind, blocks.lanes) for kind in (ir.FloatType(), _i32))
     return [
-        _Kind("float_tile", 1, _floats, _fused_multiply_add),
-        _Kind("wide_float_tile", 2, _floats, _fused_multiply_add),
-        _Kind("byte_tile", 2, _ints, _BYTE_DOTS[instruction], is_quantized=True),
+        _Kind("float_tile", LANES, floats, blocks.float_rows, dots.fused_multiply_add),
+        _Kind("wide_float_tile", 2 * LANES, floats, blocks.float_rows, dots.fused_multiply_add),
+        _Kind("byte_tile", 2 * LANES, ints, blocks.byte_rows, blocks.step, is_quantized=True),
     ]
 
 
 def _define(module: ir.Module, kind: _Kind) -> str:
-    """Define the function that calls the tile for as many rows as its last argument says; return its name."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kind.arguments), kind.name)
+    """Define the function that calls the blocks of as many rows as its last argument says; return its name."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [*kind.arguments, _i64]), kind.name)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     done = function.append_basic_block("done")
     *passed, wanted = function.args
@@ -109,17 +173,39 @@ def _define(module: ir.Module, kind: _Kind) -> str:
         block = function.append_basic_block(f"rows_{rows}")
         switch.add_case(_constant(rows), block)
         builder.position_at_end(block)
-        builder.call(_define_tile(module, kind, rows), passed)
+        for column in range(0, kind.columns, kind.columns_of_a_block):
+            for first, end in _parts(rows, num_blocks(rows, kind.rows)):
+                builder.call(_block(module, kind, end - first), _moved(builder, passed, first, column))
         builder.branch(done)
     builder.position_at_end(done)
     builder.ret_void()
     return kind.name
 
 
-def _define_tile(module: ir.Module, kind: _Kind, rows: int) -> ir.Function:
-    """Define a tile of exactly `rows` rows: one loop over the depth, with all sums in registers."""
-    vector, columns = kind.vector, range(kind.columns)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kind.arguments[:-1]), f"{kind.name}_{rows}")
+def _parts(rows: int, count: int) -> list[tuple[int, int]]:
+    """Return the first row and the end of each of `count` blocks of nearly the same height."""
+    return [(rows * index // count, rows * (index + 1) // count) for index in range(count)]
+
+
+def _moved(builder: ir.IRBuilder, passed: list[ir.Value], row: int, column: int) -> list[ir.Value]:
+    """Return a tile's arguments for its block that begins at a row and a column."""
+    left, left_stride, right, right_stride, depth, out, out_stride, *scales = passed
+    here = _constant(4 * column)
+    if scales:
+        of_rows, of_columns, columns_stride = scales
+        scales = [builder.add(of_rows, _constant(8 * row)), builder.add(of_columns, here), columns_stride]
+    left = builder.add(left, builder.mul(left_stride, _constant(row)))
+    out = builder.add(builder.add(out, builder.mul(out_stride, _constant(row))), here)
+    return [left, left_stride, builder.add(right, here), right_stride, depth, out, out_stride, *scales]
+
+
+def _block(module: ir.Module, kind: _Kind, rows: int) -> ir.Function:
+    """Define a block of exactly `rows` rows, if it is not: one loop over the depth, with all sums in registers."""
+    name = f"{kind.name}_{rows}"
+    if name in module.globals:
+        return module.globals[name]
+    vector, columns = kind.vector, range(kind.columns_of_a_block // kind.lanes)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kind.arguments), name)
     function.linkage = "internal"
     left, left_stride, right, right_stride, depth, out, out_stride, *scales = function.args
     entry, loop, end = (function.append_basic_block(part) for part in ("entry", "loop", "end"))
@@ -141,7 +227,7 @@ def _define_tile(module: ir.Module, kind: _Kind, rows: int) -> ir.Function:
     index.add_incoming(next_index, loop)
     for row in range(rows):
         for column in columns:
-            sums[row][column].add_incoming(ir.Constant(vector, [0] * LANES), entry)
+            sums[row][column].add_incoming(ir.Constant(vector, [0] * kind.lanes), entry)
             sums[row][column].add_incoming(following[row][column], loop)
     builder.position_at_end(end)
     results = _dequantize(builder, following, *scales) if kind.is_quantized else following
@@ -157,59 +243,20 @@ def _dequantize(
     builder: ir.IRBuilder, sums: list[list[ir.Value]], of_rows: ir.Value, of_columns: ir.Value, stride: ir.Value
 ) -> list[list[ir.Value]]:
     """Turn sums of products of bytes into floats, as `byte_tile` says."""
+    floats = ir.VectorType(ir.FloatType(), sums[0][0].type.count)
     starts = [builder.add(of_columns, builder.mul(stride, _constant(row))) for row in range(3)]
-    columns = [[_load(builder, _floats, start, index) for start in starts] for index in range(len(sums[0]))]
+    columns = [[_load(builder, floats, start, index) for start in starts] for index in range(len(sums[0]))]
     results = []
     for row, of_row in enumerate(sums):
-        step = _repeat(builder, _floats, builder.add(of_rows, _constant(8 * row)))
-        low = _repeat(builder, _floats, builder.add(of_rows, _constant(8 * row + 4)))
+        step = _repeat(builder, floats, builder.add(of_rows, _constant(8 * row)))
+        low = _repeat(builder, floats, builder.add(of_rows, _constant(8 * row + 4)))
         found = []
         for total, (column_step, column_sum, bias) in zip(of_row, columns, strict=True):
-            shift = _fused_multiply_add(builder, bias, low, column_sum)
+            shift = dots.fused_multiply_add(builder, bias, low, column_sum)
             scale = builder.fmul(step, column_step)
-            found.append(_fused_multiply_add(builder, shift, builder.sitofp(total, _floats), scale))
+            found.append(dots.fused_multiply_add(builder, shift, builder.sitofp(total, floats), scale))
         results.append(found)
     return results
-
-
-def _dot_512(builder: ir.IRBuilder, sums: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
-    return _call(builder, "llvm.x86.avx512.vpdpbusd.512", _ints, sums, unsigned, signed)
-
-
-def _dot_256(builder: ir.IRBuilder, sums: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
-    half = ir.VectorType(_i32, LANES // 2)
-    halves = []
-    for start in (0, LANES // 2):
-        lanes = ir.Constant(half, list(range(start, start + LANES // 2)))
-        parts = [builder.shuffle_vector(whole, whole, lanes) for whole in (sums, unsigned, signed)]
-        halves.append(_call(builder, "llvm.x86.avx512.vpdpbusd.256", half, *parts))
-    return builder.shuffle_vector(*halves, ir.Constant(_ints, list(range(LANES))))
-
-
-def _dot_portable(builder: ir.IRBuilder, sums: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
-    """Add products of bytes by plain multiplications, which every processor has and which give the same integers."""
-    count = 4 * LANES
-    one = builder.zext(builder.bitcast(unsigned, ir.VectorType(_i8, count)), ir.VectorType(_i32, count))
-    other = builder.sext(builder.bitcast(signed, ir.VectorType(_i8, count)), ir.VectorType(_i32, count))
-    products = builder.mul(one, other)
-    for offset in range(4):
-        lanes = ir.Constant(_ints, list(range(offset, count, 4)))
-        sums = builder.add(sums, builder.shuffle_vector(products, products, lanes))
-    return sums
-
-
-_BYTE_DOTS: dict[str, Step] = {"avx512_vnni": _dot_512, "avx_vnni": _dot_256, "portable": _dot_portable}
-
-
-def _fused_multiply_add(builder: ir.IRBuilder, sums: ir.Value, one: ir.Value, other: ir.Value) -> ir.Value:
-    return _call(builder, "llvm.fma.v16f32", _floats, one, other, sums)
-
-
-def _call(builder: ir.IRBuilder, name: str, vector: ir.VectorType, *values: ir.Value) -> ir.Value:
-    """Call an intrinsic of LLVM that takes and returns vectors of one kind."""
-    known = builder.module.globals.get(name)
-    kind = ir.FunctionType(vector, [vector] * len(values))
-    return builder.call(known or ir.Function(builder.module, kind, name), values)
 
 
 def _constant(value: int) -> ir.Constant:
@@ -218,12 +265,12 @@ def _constant(value: int) -> ir.Constant:
 
 def _load(builder: ir.IRBuilder, vector: ir.VectorType, address: ir.Value, index: int) -> ir.Value:
     """Load the index-th vector from an address on."""
-    here = builder.add(address, _constant(4 * LANES * index))
+    here = builder.add(address, _constant(4 * vector.count * index))
     return builder.load(builder.inttoptr(here, vector.as_pointer()), align=4)
 
 
 def _store(builder: ir.IRBuilder, vector: ir.Value, address: ir.Value, index: int) -> None:
-    here = builder.add(address, _constant(4 * LANES * index))
+    here = builder.add(address, _constant(4 * vector.type.count * index))
     builder.store(vector, builder.inttoptr(here, vector.type.as_pointer()), align=4)
 
 
@@ -232,4 +279,5 @@ def _repeat(builder: ir.IRBuilder, vector: ir.VectorType, address: ir.Value) -> 
     value = builder.load(builder.inttoptr(address, vector.element.as_pointer()), align=4)
     undefined = ir.Constant(vector, ir.Undefined)
     single = builder.insert_element(undefined, value, ir.Constant(_i32, 0))
-    return builder.shuffle_vector(single, undefined, ir.Constant(_ints, [0] * LANES))
+    everywhere = ir.Constant(ir.VectorType(_i32, vector.count), [0] * vector.count)
+    return builder.shuffle_vector(single, undefined, everywhere)

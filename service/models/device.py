@@ -42,8 +42,11 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Count the cores this process may use: the smaller of its CPU affinity and its cgroup's quota (v2 or v1)."""
-    cores = len(os.sched_getaffinity(0))
+    """Count the cores this process may use: the smaller of its CPU affinity and its cgroup's quota (v2 or v1).
+
+    Where there is neither, as on macOS, these are all cores.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_quota(cgroup)
     return max(1, min(cores, math.ceil(quota))) if quota else cores
 

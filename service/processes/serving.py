@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from service.api.http_server import Server
+from service.api.http_server import Server, what_runs
 from service.api.keys import load_admin_key, read_key
 from service.api.listening import url_of
 from service.api.server import Loaded, build_service, load, run_server
@@ -127,7 +127,7 @@ class _Announcement:
     def __init__(self, pipe: int, count: int, process_started: float, url: str, loaded: Loaded) -> None:
         self._pipe, self._count, self._missing = pipe, count, count
         self._process_started = process_started
-        self._data = {"url": url, "model": loaded.stored.reference}
+        self._data = {"url": url, "model": loaded.stored.reference, **what_runs(loaded.environment)}
 
     def __call__(self) -> None:
         if self._missing <= 0:

@@ -54,6 +54,8 @@ def test_info_tells_machine_limits_and_versions(client: TestClient) -> None:
     info = client.get("/info").json()
     assert (info["model"], info["device"], info["dtype"], info["threads"]) == ("tiny@1", "cpu", "float32", 1)
     assert info["executor"] == "eager"
+    assert info["instructions"] == torch.backends.cpu.get_cpu_capability().lower()
+    assert info["given_up"].startswith("int8 kernels, ")
     assert info["limits"] == {
         "max_body_bytes": 2_000_000,
         "max_text_chars": 100_000,

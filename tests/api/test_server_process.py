@@ -233,6 +233,8 @@ def test_a_server_that_is_ready_says_where_what_and_after_how_long(life: Life) -
     assert life.ready["url"].startswith("http://127.0.0.1:")
     assert life.ready["model"] == "tiny@1"
     assert 0 < life.ready["seconds"] < PATIENCE_S
+    assert life.ready["executor"] == "eager" and life.ready["instructions"]
+    assert life.ready["given_up"].startswith("int8 kernels, ")
     assert (life.ready["level"], life.ready["logger"]) == ("info", "service")
 
 

@@ -1,7 +1,8 @@
 """What the fused executor is meant to compute, in plain float64: weights and inputs of every product of bytes rounded.
 
-Written from the model's definition, sequence by sequence; it shares no code with the kernels. What it computes differs
-from theirs by their float32, and where that rounds an input to the other neighbour, by one step of that input.
+Written from the model's definition, sequence by sequence; it shares no code with the kernels, and only asks whether
+their instructions want neighbouring weights small. What it computes differs from theirs by their float32, and where
+that rounds an input to the other neighbour, by one step of that input.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from service.kernels.tiles import load
 from service.models.biaffine import BiaffineExit
 from service.models.config import ModelConfig
 from service.models.encoder import EncoderLayer
@@ -134,9 +136,16 @@ def _rounded(rows: Doubles) -> Doubles:
 
 
 def _rounded_weight(weight: Doubles) -> Doubles:
-    """Every output's weights to 255 values around 0; in float32, so that halves fall to the same side as theirs."""
+    """Every output's weights to 255 values around 0; in float32, so that halves fall to the same side as theirs.
+
+    Where products of two neighbours are added in 16 bits, these come to 127 at most before they are rounded.
+    """
     single = weight.astype(np.float32)
-    step = np.abs(single).max(axis=1, keepdims=True) / np.float32(127)
+    largest = np.abs(single)
+    if load().adds_in_words:
+        first, second = single[:, ::2], single[:, 1::2]
+        largest = np.where(first * second > 0, np.abs(first + second), np.maximum(np.abs(first), np.abs(second)))
+    step = largest.max(axis=1, keepdims=True) / np.float32(127)
     step[step == 0] = 1
     return np.rint(single / step).astype(np.float64) * step
 

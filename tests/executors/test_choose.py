@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from dataclasses import replace
 
@@ -13,8 +14,10 @@ from service.errors import BadInput
 from service.executors import choose
 from service.executors import cuda as cuda_module
 from service.executors import fused as fused_module
-from service.executors.choose import make_executor
+from service.executors.choose import given_up, make_executor
 from service.executors.fused import reason_against
+from service.kernels.instructions import ALL
+from service.kernels.tiles import load
 from service.models.config import ExitConfig, ModelConfig
 from service.models.multi_exit import MultiExitModel
 from tests.executors.executors_ import CONFIGS, kernel_config, kernel_model, shared_model
@@ -33,14 +36,24 @@ AGAINST = {
 }
 
 
+INSTRUCTIONS = {one.name: one for one in ALL}
+
+
+def fake_processor(monkeypatch: pytest.MonkeyPatch, fastest: str) -> None:
+    """A processor with these instructions and all that are slower, as far as the choice goes."""
+    load()  # what really runs is what this processor has
+    monkeypatch.setattr(fused_module, "find", lambda wanted: INSTRUCTIONS[fastest if wanted == "auto" else wanted])
+
+
 @pytest.fixture
 def slow_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused_module, "byte_dot_instruction", lambda: "portable")
+    fake_processor(monkeypatch, "portable")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
 
 
 @pytest.fixture
 def fast_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused_module, "byte_dot_instruction", lambda: "avx_vnni")
+    fake_processor(monkeypatch, "avx512_vnni")
 
 
 @pytest.fixture
@@ -74,6 +87,62 @@ def test_a_processor_without_such_an_instruction_gets_the_eager_one_unless_told_
     name: str, expected: str
 ) -> None:
     assert made(name)["executor"] == expected
+
+
+def told(name: str, instructions: str = "auto", config: ModelConfig | None = None) -> tuple[str, str | None]:
+    """Which executor runs, and what was given up."""
+    model = shared_model("as shipped") if config is None else tiny_model(config)
+    executor = make_executor(name, model, device="cpu", threads=1, instructions=instructions)
+    executor.close()
+    return str(executor.describe()["executor"]), given_up(executor, name, instructions)
+
+
+@pytest.mark.parametrize("fastest", ["avx512_vnni", "avx_vnni", "avx2"])
+def test_a_processor_without_the_fastest_instructions_runs_the_kernels_and_says_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, fastest: str
+) -> None:
+    fake_processor(monkeypatch, fastest)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    lacks = {"avx512_vnni": "", "avx_vnni": "avx512_vnni", "avx2": "avx512_vnni, avx_vnni"}[fastest]
+    expected = f"{lacks}, since this processor (x86_64) has none of them" if lacks else None
+    assert told("auto") == told("fused") == ("fused", expected)
+
+
+@pytest.mark.usefixtures("slow_processor")
+def test_an_arm_processor_for_which_there_is_no_tile_falls_back_to_pytorch_and_says_so() -> None:
+    missed = "avx512_vnni, avx_vnni, avx2, avx2_words, since this processor (aarch64) has none of them"
+    assert told("auto") == ("eager", f"int8 kernels by {missed}")
+    assert told("fused") == ("fused", missed)
+
+
+@pytest.mark.usefixtures("fast_processor")
+def test_slower_instructions_that_were_asked_for_are_named_as_the_reason() -> None:
+    missed = "avx512_vnni, avx_vnni, avx2, avx2_words, since instructions portable were asked for"
+    assert told("auto", "portable") == ("eager", f"int8 kernels by {missed}")
+    assert told("auto", load().name)[0] == "fused"
+
+
+@pytest.mark.usefixtures("fast_processor")
+def test_kernels_are_given_up_for_a_model_that_they_cannot_run_and_where_pytorch_is_asked_for() -> None:
+    reason, config = "its activation is gelu_tanh", AGAINST["its activation is gelu_tanh"]
+    assert told("auto", config=config) == ("eager", f"int8 kernels, which cannot run this model: {reason}")
+    assert told("eager") == ("eager", "int8 kernels, since executor eager was asked for")
+
+
+@pytest.mark.usefixtures("cuda")
+def test_on_a_gpu_no_instructions_of_the_processor_are_given_up() -> None:
+    class OnGpu:
+        @staticmethod
+        def describe() -> dict[str, str | int]:
+            return {"device": "a GPU", "executor": "eager"}
+
+    assert given_up(OnGpu(), "auto") is None
+
+
+@pytest.mark.parametrize("name", ["auto", "fused"])
+def test_instructions_that_are_unknown_are_refused(name: str) -> None:
+    with pytest.raises(BadInput, match="instructions 'sse9' are unknown"):
+        make_executor(name, shared_model("as shipped"), device="cpu", instructions="sse9")
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)

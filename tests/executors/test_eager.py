@@ -64,4 +64,10 @@ def test_nothing_of_a_step_asks_for_gradients() -> None:
 
 def test_it_says_what_its_times_hold_for() -> None:
     described = eager().describe()
-    assert described == {"device": "cpu", "dtype": "float32", "executor": "eager", "threads": torch.get_num_threads()}
+    assert described == {
+        "device": "cpu",
+        "dtype": "float32",
+        "executor": "eager",
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability().lower(),
+    }

@@ -14,6 +14,7 @@ import torch
 from service.executors import memory as memory_module
 from service.executors.fused import FusedExecutor, compile_kernels
 from service.exits.reading import Reading
+from service.kernels.tiles import load
 from service.spans.table import num_cells
 from service.spans.types import FloatArray
 from tests.executors import reference_
@@ -310,7 +311,8 @@ def test_hundreds_of_sequences_fit_a_step() -> None:
 
 def test_it_says_what_its_times_hold_for() -> None:
     with fused(shared_model("as shipped"), threads=2) as executor:
-        assert executor.describe() == {"device": "cpu", "dtype": "int8", "executor": "fused", "threads": 2}
+        described = {"device": "cpu", "dtype": "int8", "executor": "fused", "threads": 2, "instructions": load().name}
+        assert executor.describe() == described
         assert executor.config == CONFIGS["as shipped"]
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from service.executors import fused as fused_module
 from service.executors.executor import Executor
+from service.executors.quantized import quantize
 from service.models.store import StoredModel, find_model, load_model
 from service.spans.types import Entity
 from tests.executors.executors_ import fused
@@ -48,12 +50,22 @@ def last_entities(executor: Executor, stored: StoredModel, texts: tuple[str, ...
     return [stored.text_encoder.entities(text, [next(spans) for _ in text.sequences]) for text in encoded]
 
 
+@cache
+def expected_entities(name: str, texts: tuple[str, ...]) -> list[list[Entity]]:
+    """Those of the eager executor."""
+    return last_entities(eager(load(name).model), load(name), texts)
+
+
+@pytest.mark.parametrize("adds_in_words", [False, True], ids=["", "room for pairs"])
 @pytest.mark.parametrize(
     ("name", "texts"), [("conll2003-minilm", NEWS), ("general-minilm", NEWS), ("litbank-minilm", FICTION)]
 )
-def test_entities_at_the_last_exit_are_those_of_the_eager_executor(name: str, texts: tuple[str, ...]) -> None:
-    stored = load(name)
-    expected = last_entities(eager(stored.model), stored, texts)
+def test_entities_at_the_last_exit_are_those_of_the_eager_executor(
+    name: str, texts: tuple[str, ...], adds_in_words: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if adds_in_words:  # as with AVX2 alone
+        monkeypatch.setattr(fused_module, "quantize", lambda model, **_: quantize(model, adds_in_words=True))
+    stored, expected = load(name), expected_entities(name, texts)
     assert sum(map(len, expected)) > 2 * len(texts)
     with fused(stored.model, threads=2) as executor:
         found = last_entities(executor, stored, texts)

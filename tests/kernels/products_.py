@@ -1,27 +1,24 @@
-"""A digest of what tiles and an executor compute. As a module: with a given instruction, in a process of its own."""
+"""What an executor says of some sequences together and alone. As a module: by given instructions, in a process."""
 
 from __future__ import annotations
 
-import hashlib
 import sys
 
-from service.kernels import tiles
-from service.kernels.tiles import MAX_TILE_ROWS
+from service.kernels.instructions import find
+from service.kernels.tiles import load
 from tests.executors.executors_ import fused, kernel_model, said_by_all_layers
-from tests.kernels.kernels_ import byte_operands, multiply_bytes_in_tile
 from tests.models_ import random_sequences
 
 
-def all_products() -> str:
-    """Of byte tiles of every height, and of every layer of an executor."""
-    digest = hashlib.sha256()
-    for rows in range(1, MAX_TILE_ROWS + 1):
-        digest.update(multiply_bytes_in_tile(*byte_operands(rows, depth=9, seed=rows)).tobytes())
+def together_and_alone() -> str:
+    """Two lists, of every sequence what every layer says: in a step with the others, and in one of its own."""
+    sequences = random_sequences((3, 17, 1, 30))
     with fused(kernel_model()) as executor:
-        digest.update(repr(said_by_all_layers(executor, random_sequences((3, 17, 1)))).encode())
-    return digest.hexdigest()
+        layers = said_by_all_layers(executor, sequences)
+        alone = [[said for (said,) in said_by_all_layers(executor, [one])] for one in sequences]
+    return f"{[list(of_sequence) for of_sequence in zip(*layers, strict=True)]}\n{alone}"
 
 
 if __name__ == "__main__":
-    tiles.byte_dot_instruction = lambda: sys.argv[1]
-    print(all_products())
+    load(find(sys.argv[1]))
+    print(together_and_alone())

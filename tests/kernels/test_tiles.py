@@ -6,7 +6,11 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from service.kernels.tiles import LANES, MAX_TILE_ROWS, byte_dot_instruction
+from service.errors import BadInput
+from service.executors import fused as fused_module
+from service.executors.quantized import quantize
+from service.kernels.instructions import ALL, find
+from service.kernels.tiles import LANES, MAX_TILE_ROWS, load
 from tests.kernels.kernels_ import (
     MARK,
     byte_operands,
@@ -15,30 +19,53 @@ from tests.kernels.kernels_ import (
     multiply_floats_in_tile,
     run_module,
 )
-from tests.kernels.products_ import all_products
+from tests.kernels.products_ import together_and_alone
 
 COLUMNS = {"float_tile": LANES, "wide_float_tile": 2 * LANES}
 every_height = pytest.mark.parametrize("rows", range(1, MAX_TILE_ROWS + 1))
 every_float_tile = pytest.mark.parametrize("name", COLUMNS)
 
 
+@pytest.fixture(params=[one.name for one in ALL])
+def instructions(request: pytest.FixtureRequest) -> str:
+    """Each way to multiply bytes, where this processor has it."""
+    name: str = request.param
+    features = llvm.get_host_cpu_features()
+    if missing := [feature for one in ALL if one.name == name for feature in one.needs if not features.get(feature)]:
+        pytest.skip(f"this processor lacks {missing}, so tiles of {name} are not tested here")
+    return name
+
+
 @every_height
-@pytest.mark.parametrize("depth", [1, 2, 7, 33, 96])
-def test_products_of_bytes_are_the_exact_integers(rows: int, depth: int) -> None:
-    left, right, of_rows, of_columns = byte_operands(rows, depth, seed=rows)
-    of_rows[:], of_columns[:] = (1, 0), np.array([1, 0, 0])[:, None]
-    found = multiply_bytes_in_tile(left, right, of_rows, of_columns)[:rows, : 2 * LANES]
-    assert np.array_equal(found, exact_products(left, right).astype(np.float32))
+def test_products_of_bytes_are_the_exact_integers(rows: int, instructions: str) -> None:
+    for depth in (1, 2, 7, 33, 96):
+        left, right, of_rows, of_columns = byte_operands(rows, depth, seed=rows, instructions=instructions)
+        of_rows[:], of_columns[:] = (1, 0), np.array([1, 0, 0])[:, None]
+        found = multiply_bytes_in_tile(left, right, of_rows, of_columns, instructions)[:rows, : 2 * LANES]
+        assert np.array_equal(found, exact_products(left, right).astype(np.float32)), depth
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_sum_of_the_largest_products_neither_wraps_nor_saturates(sign: int) -> None:
+def test_a_sum_of_the_largest_products_neither_wraps_nor_saturates(sign: int, instructions: str) -> None:
     depth = 1024  # as in a layer four times as wide as any that ships
     left = np.full((3, 4 * depth), 255, dtype=np.uint8)
-    right = np.full((depth, 2 * LANES, 4), sign * 127, dtype=np.int8)
+    weights = (127, 1, 64, 64) if find(instructions).adds_in_words else (127, 127, 127, 127)
+    right = np.full((depth, 2 * LANES, 4), [sign * weight for weight in weights], dtype=np.int8)
     scales = np.array([[1, 0]] * 3, dtype=np.float32), np.array([[1], [0], [0]] * np.ones(2 * LANES), dtype=np.float32)
-    found = multiply_bytes_in_tile(left, right, *scales)[:3, : 2 * LANES]
-    assert np.all(found == np.float32(sign * 255 * 127 * 4 * depth))
+    found = multiply_bytes_in_tile(left, right, *scales, instructions)[:3, : 2 * LANES]
+    assert np.all(found == np.float32(sign * 255 * sum(weights) * depth))
+
+
+@every_height
+def test_tiles_of_all_instructions_give_the_same_bits(rows: int, instructions: str) -> None:
+    operands = byte_operands(rows, 9, seed=rows, instructions="avx2" if load().adds_in_words else instructions)
+    assert np.array_equal(multiply_bytes_in_tile(*operands, instructions), multiply_bytes_in_tile(*operands))
+    random = np.random.default_rng(rows)
+    left = random.normal(size=(rows, 31)).astype(np.float32)
+    right = random.normal(size=(31, 2 * LANES)).astype(np.float32)
+    for name in COLUMNS:
+        found = multiply_floats_in_tile(name, left, right, 31, instructions)
+        assert np.array_equal(found, multiply_floats_in_tile(name, left, right, 31))
 
 
 @every_height
@@ -63,8 +90,8 @@ def test_rows_of_bytes_may_overlap_and_columns_be_a_part_of_more() -> None:
 
 
 @every_height
-def test_a_tile_of_bytes_writes_only_its_own_rows_and_columns(rows: int) -> None:
-    found = multiply_bytes_in_tile(*byte_operands(rows, 2))
+def test_a_tile_of_bytes_writes_only_its_own_rows_and_columns(rows: int, instructions: str) -> None:
+    found = multiply_bytes_in_tile(*byte_operands(rows, 2, instructions=instructions), instructions)
     assert np.all(found[rows:] == MARK) and np.all(found[:, 2 * LANES :] == MARK)
     assert not np.any(found[:rows, : 2 * LANES] == MARK)
 
@@ -104,27 +131,20 @@ def test_a_row_of_floats_is_the_same_in_a_tile_of_any_height(name: str) -> None:
         assert np.array_equal(multiply_floats_in_tile(name, left[:rows], right, 50)[:rows], whole[:rows]), rows
 
 
-@pytest.mark.parametrize("instruction", ["avx_vnni", "portable"])
-def test_another_instruction_gives_the_same_bits_in_tiles_and_in_a_whole_executor(instruction: str) -> None:
-    features = llvm.get_host_cpu_features()
-    has_avx_vnni = features.get("avxvnni") or (features.get("avx512vnni") and features.get("avx512vl"))
-    if instruction == "avx_vnni" and not has_avx_vnni:
-        pytest.skip("this processor has no AVX-VNNI, so its tiles are not tested here")
-    assert run_module("tests.kernels.products_", instruction) == all_products()
-
-
-@pytest.mark.parametrize(
-    ("features", "expected"),
-    [
-        ({"avx512vnni": True, "avx512f": True, "avxvnni": True}, "avx512_vnni"),
-        ({"avx512vnni": True, "avx512f": False, "avxvnni": False}, "portable"),
-        ({"avxvnni": True}, "avx_vnni"),
-        ({"avx2": True}, "portable"),
-        ({}, "portable"),
-    ],
-)
-def test_the_best_instruction_of_a_processor_is_chosen(
-    monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], expected: str
+def test_an_executor_by_avx2_says_of_every_sequence_what_others_say_with_its_weights_whoever_is_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(llvm, "get_host_cpu_features", lambda: features)
-    assert byte_dot_instruction() == expected
+    if not all(llvm.get_host_cpu_features().get(feature) for feature in ("avx2", "fma")):
+        pytest.skip("this processor has no AVX2, so an executor that uses it is not tested here")
+    monkeypatch.setattr(fused_module, "quantize", lambda model, **_: quantize(model, adds_in_words=True))
+    found = run_module("tests.kernels.products_", "avx2")
+    together, alone = found.splitlines()
+    assert together == alone
+    assert found == together_and_alone()
+
+
+def test_a_process_uses_one_kind_of_instructions() -> None:
+    others = next(one for one in ALL if one != load())
+    assert load(load()) == load()
+    with pytest.raises(BadInput, match=f"instructions {others.name} .*kernels use {load().name}.*another process"):
+        load(others)

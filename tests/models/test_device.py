@@ -58,6 +58,14 @@ def test_without_a_cgroup_the_affinity_decides(tmp_path: Path) -> None:
     assert available_cores(tmp_path / "none") == 8
 
 
+def test_where_a_system_has_neither_affinity_nor_cgroups_all_cores_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert available_cores(tmp_path / "none") == 6
+
+
 def test_fewer_cores_than_the_quota_allows_are_all_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5})
     (tmp_path / "cpu.max").write_text("150000 100000")

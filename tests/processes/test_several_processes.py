@@ -94,7 +94,12 @@ def test_they_answer_on_one_port_and_count_together(running: Running) -> None:
     assert running.sample("ner_request_inference_seconds_count") == 24
     assert running.sample("ner_processes") == COUNT
     assert running.sample("ner_queue_capacity") == pytest.approx(4_096, abs=COUNT)
-    assert running.server.event("ready")["processes"] == COUNT  # type: ignore[index]
+    ready = running.server.event("ready") or {}
+    assert ready["processes"] == COUNT
+    told = running.get("/info").json()
+    assert [ready[name] for name in ("executor", "instructions", "given_up")] == [
+        told[name] for name in ("executor", "instructions", "given_up")
+    ]
 
 
 def test_a_change_is_in_force_in_all_within_a_second_and_versions_never_go_back(running: Running) -> None:

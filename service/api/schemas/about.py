@@ -49,6 +49,15 @@ class InfoOut(TypedDict):
     dtype: str
     executor: str
     threads: int
+    instructions: NotRequired[
+        Annotated[
+            str,
+            Field(description="on a CPU: those by which the kernels multiply bytes, or the most that PyTorch uses"),
+        ]
+    ]
+    given_up: NotRequired[
+        Annotated[str, Field(description="on a CPU: what would be faster than what runs, and why it does not run")]
+    ]
     versions: dict[str, str]
     calibration: NotRequired[
         Annotated[
