@@ -8,10 +8,17 @@ from typing import Any
 
 from service.errors import BadInput
 from service.exits.policy import ExitPolicy
-from service.promise.agreement import Promise
+from service.promise.agreement import (
+    LEAST_DISAGREEMENT,
+    MOST_DISAGREEMENT,
+    Promise,
+    disagreement_for_loss,
+    least_gold_f1,
+)
 from service.promise.certificates import Terms
 
 EXAMPLE = '{"max_disagreement": 0.02, "confidence": 0.95}'
+EXAMPLE_OF_LOSS = '{"max_f1_loss": 2.0, "on": "traffic"}'
 LEAST_CONFIDENCE, MOST_CONFIDENCE = 0.5, 0.9999
 
 
@@ -40,10 +47,31 @@ class PromiseGoal:
     @classmethod
     def merged(cls, current: PromiseGoal | None, changes: Mapping[str, Any]) -> PromiseGoal:
         """Return `current` merged with `changes` (RFC 7396), which have no other fields. Raises BadInput."""
-        merged = {**(asdict(current) if current else {}), **changes}
+        merged = {**(current.to_json() if current else {}), **changes}
         if "max_disagreement" not in merged:
             raise BadInput(f"confidence needs max_disagreement beside it, as in {EXAMPLE}")
-        return cls(**{name: value for name, value in merged.items() if name != "confidence" or value is not None})
+        is_default = {name for name, value in merged.items() if name != "max_disagreement" and value is None}
+        return cls(**{name: value for name, value in merged.items() if name not in is_default})
+
+    @staticmethod
+    def of_loss(max_f1_loss: object, full_f1: float) -> dict[str, Any]:
+        """Return the changes that ask for the largest disagreement by which F1 against gold loses so little at most.
+
+        Both are F1 x 100. Raises BadInput for a loss that is no number, or asks for more than can be certified.
+        """
+        if not isinstance(max_f1_loss, int | float) or isinstance(max_f1_loss, bool):
+            raise BadInput(f"max_f1_loss is {max_f1_loss!r}; expected a number, as in {EXAMPLE_OF_LOSS}")
+        disagreement = round(disagreement_for_loss(full_f1 / 100, max_f1_loss / 100), 6)
+        if not LEAST_DISAGREEMENT <= disagreement <= MOST_DISAGREEMENT:
+            raise BadInput(
+                f"max_f1_loss is {max_f1_loss!r}; on the traffic, with {full_f1:g} F1 of full depth, "
+                f"{_loss(full_f1, LEAST_DISAGREEMENT):.2f} to {_loss(full_f1, MOST_DISAGREEMENT):.2f} can be promised"
+            )
+        return {"max_disagreement": disagreement, "max_f1_loss": max_f1_loss, "full_f1": full_f1}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that have a value."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
     def promise(self) -> Promise:
@@ -62,3 +90,8 @@ class Certified:
 
     goal: PromiseGoal
     levels: tuple[ExitPolicy, ...] = ()
+
+
+def _loss(full_f1: float, disagreement: float) -> float:
+    """Return what a disagreement may cost of F1 x 100 against gold."""
+    return full_f1 - 100 * least_gold_f1(full_f1 / 100, disagreement)

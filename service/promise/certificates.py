@@ -61,16 +61,24 @@ class Certificates:
     """
 
     def __init__(
-        self, num_levels: int, terms: Terms, *, shares: DoubleArray | None = None, streams: tuple[int, ...] = ()
+        self,
+        num_levels: int,
+        terms: Terms,
+        *,
+        most_payoff: float = 1.0,
+        shares: DoubleArray | None = None,
+        streams: tuple[int, ...] = (),
     ) -> None:
         """Start without evidence: nothing is certified.
 
-        shares   (levels, bets) how each level's capital is spread over the bets; evenly, if they are not given
-        streams  shape of the streams that are tested side by side; () for one
+        most_payoff  the largest payoff that there can be, which is what a bet against a level may lose
+        shares       (levels, bets) how each level's capital is spread over the bets, if not as usual
+        streams      shape of the streams that are tested side by side; () for one
         """
         if num_levels < 1:
             raise BadInput("no level is given; expected at least one, the safest first")
         self.terms = terms
+        self._most_payoff = most_payoff
         shape = (*streams, num_levels)
         spread = even_shares(num_levels) if shares is None else shares
         self._wealth = Wealth(np.broadcast_to(spread, (*shape, spread.shape[-1])))
@@ -96,7 +104,7 @@ class Certificates:
     ) -> None:
         """Take the next sample of every stream, in the order in which samples were drawn.
 
-        payoffs   (*streams, levels) in [-1, 1]
+        payoffs   (*streams, levels) from -1 to `most_payoff`
         weights   (*streams,) at least 1: how many sentences, of those that are sampled most, each stands for
         heaviest  (*streams,) the largest weight that a sentence would have had since the sample before; by default the
                   sample's own
@@ -109,7 +117,7 @@ class Certificates:
         weight = np.asarray(weights, dtype=np.float64)[..., None]
         most = weight if heaviest is None else np.asarray(heaviest, dtype=np.float64)[..., None]
         self._wealth.settle(payoffs, weight, most)
-        self._dropped.settle(payoffs, weight, most)
+        self._dropped.settle(payoffs / self._most_payoff, weight, most)
         self.samples = self.samples + 1
         newly = (self._wealth.total >= self.terms.proof) & ~self._reached
         if newly.any():

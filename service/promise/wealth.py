@@ -57,7 +57,7 @@ class Wealth:
     def settle(self, payoffs: DoubleArray, weights: DoubleArray, heaviest: DoubleArray) -> None:
         """Settle one sample's bets.
 
-        payoffs   (...) in [-1, 1]
+        payoffs   (...) of at least -1
         weights   that broadcast to (...), at least 1 and known before the payoff: how many sentences, of those that are
                   sampled most, this one stands for
         heaviest  likewise, the largest weight that a sentence would have had since the sample before, this one included

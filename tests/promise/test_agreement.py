@@ -44,9 +44,13 @@ def test_the_sum_is_at_least_0_exactly_where_f1_is_at_least_what_is_promised(
 
 @seeded
 @given(any_rows, disagreements)
-def test_a_payoff_is_from_minus_1_to_1(rows: list[tuple[int, int, int]], disagreement: float) -> None:
-    payoffs = Promise(disagreement).payoffs(scores_of(rows))
-    assert payoffs.min() >= -1 - 1e-12 and payoffs.max() <= 1 + 1e-12
+def test_a_payoff_is_from_minus_1_to_the_most_there_can_be(
+    rows: list[tuple[int, int, int]], disagreement: float
+) -> None:
+    promise = Promise(disagreement)
+    payoffs = promise.payoffs(scores_of(rows))
+    assert payoffs.min() >= -1 - 1e-12 and payoffs.max() <= promise.most_payoff + 1e-12
+    assert promise.payoffs(scores_of([(0, 3, 0), (90, 0, 0)])).ravel() == pytest.approx([-1, promise.most_payoff])
 
 
 @seeded

@@ -139,11 +139,7 @@ def _promise(state: PolicyState) -> PromiseOut | None:
     promise = state.in_force.promise
     if promise is None:
         return None
-    return {
-        "max_disagreement": promise.max_disagreement,
-        "confidence": promise.confidence,
-        "certified": bool(state.is_certified),
-    }
+    return {**promise.to_json(), "certified": bool(state.is_certified)}  # type: ignore[typeddict-item]
 
 
 def _levels(service: Service) -> dict[str, Any]:
@@ -162,7 +158,7 @@ def _levels(service: Service) -> dict[str, Any]:
         if samples
         else None,
         "promise": {
-            **asdict(standing.certified.goal),
+            **standing.certified.goal.to_json(),
             "since": standing.since,
             "samples": standing.samples,
             "alarms": standing.alarms,

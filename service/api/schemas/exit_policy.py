@@ -68,11 +68,18 @@ class AutopilotOut(TypedDict):
     highest_level: Annotated[int, Field(description="the fastest that it may use just now")]
 
 
-class PromiseOut(TypedDict):
-    """What is promised, and whether the policy in force is certified for it."""
+class PromisedOut(TypedDict):
+    """What is promised."""
 
     max_disagreement: Annotated[Number, Field(description="1 - F1 of the answers against full depth's")]
     confidence: Annotated[Number, Field(description="of a certificate")]
+    max_f1_loss: NotRequired[Annotated[Number, Field(description=f"{LOSS_UNIT}: where it was asked for, it gave this")]]
+    full_f1: NotRequired[Annotated[Number, Field(description="beside it: F1 x 100 of full depth that it was based on")]]
+
+
+class PromiseOut(PromisedOut):
+    """What is promised, and whether the policy in force is certified for it."""
+
     certified: Annotated[bool, Field(description="false for a moment after an alarm, until another policy is in force")]
 
 
@@ -147,6 +154,11 @@ CHANGES: Mapping[str, Any] = {
             "is certified for it on this traffic; null ends it and leaves the policy as it is",
         },
         "confidence": {"type": ["number", "null"], "description": "beside it: of a certificate; 0.95 if left out"},
+        "on": {
+            "type": "string",
+            "enum": ["traffic"],
+            "description": "beside max_f1_loss: makes it a promise, kept on this traffic by bounding the disagreement",
+        },
         "autopilot": {
             "type": ["object", "null"],
             "description": "merged with its objective; null switches it off",
@@ -172,6 +184,7 @@ EXAMPLES: Mapping[str, Any] = {
     "a strategy with its defaults": {"value": {"strategy": "learned"}},
     "back to a version": {"value": {"rollback_to": 1}},
     "a promise": {"value": {"max_disagreement": 0.02, "confidence": 0.95}},
+    "a promise of F1": {"value": {"max_f1_loss": 2.0, "on": "traffic"}},
     "the autopilot": {"value": {"autopilot": {"p95_ms": 100, "max_f1_loss": 1.0}}},
 }
 """Changes that a calibrated model takes whatever policy is in force."""
@@ -229,11 +242,9 @@ class SamplingOut(TypedDict):
     probability: Annotated[Number, Field(description="with which the next sentence is drawn")]
 
 
-class EvidenceOut(TypedDict):
+class EvidenceOut(PromisedOut):
     """What is promised, and the evidence for it."""
 
-    max_disagreement: Number
-    confidence: Number
     since: Annotated[Time, Field(description="when the evidence of this window began")]
     samples: Annotated[int, Field(description="of this window")]
     alarms: Annotated[int, Field(description="raised since it is promised")]
