@@ -28,8 +28,9 @@ from service.exits.operating_points import Calibration
 from service.exits.policy import ExitPolicy
 from service.policy.goals import Goals, Objective
 from service.policy.promised import PromiseGoal
+from service.promise.agreement import excess
 
-DISAGREEMENTS = (0.02, 0.05)
+DISAGREEMENTS = (0.02, 0.05, 0.1)
 SEEDS = range(5)
 LENGTH = 20_000  # sentences of a stream; one that changes has as many of each kind
 CHANGES = (("wikigold", "tweebank"), ("redocred", "btc"))
@@ -122,8 +123,17 @@ def promised(goals: Goals, goal: PromiseGoal, corpus: Material) -> Row:
         "worst_under_certificates": max(stream["disagreement_under_certificates"] or 0.0 for stream in streams),
         "saved_at_end": _digits(np.mean(shares)) if shares else None,
         "average_exit_layer": _digits(np.mean([stream["average_exit_layer"] for stream in streams])),
+        "errors_uncounted": _uncounted(goals, goal, corpus),
         "streams": streams,
     }
+
+
+def _uncounted(goals: Goals, goal: PromiseGoal, corpus: Material) -> float | None:
+    """Return which share of the errors of levels that keep the promise is beyond those that count in a sentence."""
+    errors = corpus.scores.errors[:, : len(goals.levels_to_certify())]
+    good = corpus.disagreement[: errors.shape[1]] <= goal.max_disagreement
+    beyond = excess(corpus.scores, goal.promise.max_errors)[:, : errors.shape[1]][:, good].sum()
+    return _digits(beyond / errors[:, good].sum()) if errors[:, good].any() else None
 
 
 def _stream(goals: Goals, goal: PromiseGoal, corpus: Material, seed: int) -> Row:
@@ -135,11 +145,10 @@ def _stream(goals: Goals, goal: PromiseGoal, corpus: Material, seed: int) -> Row
     is_early = played.served != full
     disagreement = errors.sum() / max(answered.sum(), 1)
     under = errors[is_early].sum() / answered[is_early].sum() if is_early.any() else None
-    of_levels = scores.errors[played.rows].sum(axis=0) / scores.answered[played.rows].sum(axis=0)
+    tested = slice(0, len(goals.levels_to_certify()))
+    of_levels = scores.errors[played.rows, tested].sum(axis=0) / scores.answered[played.rows, tested].sum(axis=0)
     saved = scores.exit_layers[:, full].mean() - scores.exit_layers[played.rows].mean(axis=0)
-    best = saved[: len(goals.levels_to_certify())][
-        of_levels[: len(goals.levels_to_certify())] <= goal.max_disagreement
-    ].max(initial=0.0)
+    best = saved[tested][of_levels <= goal.max_disagreement].max(initial=0.0)
     shares = np.bincount(played.served, minlength=full + 1) / LENGTH
     return {
         "seed": seed,

@@ -17,7 +17,7 @@ STYLES = {  # of Okabe and Ito's palette
     "fast": ("preset fast", "#D55E00", "^"),
     "autopilot": ("autopilot in a peak, no certificates", "#CC79A7", "v"),
 }
-PROMISED = ("#0072B2", "#009E73")  # by promise
+PROMISED = ("#0072B2", "#009E73", "#E69F00")  # by promise
 Row = Mapping[str, Any]
 
 

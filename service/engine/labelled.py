@@ -45,7 +45,7 @@ Report = Callable[[Sequence[Reading], Labelled], None]
 
 
 class LabelledRuns:
-    """The labelled sentences that wait and the one that runs. Any thread may add some; the engine's worker runs them."""
+    """The labelled sentences that wait and the one that runs. Any thread may add some; the worker runs them."""
 
     def __init__(self, report: Report) -> None:
         """report: called in the worker's thread with the readings of every exit, in the order of `add`."""

@@ -1,7 +1,7 @@
 """What every level is worth against gold, on sentences whose right entities somebody has told.
 
-    right entities --(labelled_of)--> Labelled --(engine.labelled: a full run)--> GoldLevels --(counts)--> GoldFile
-    GoldKeeper, a thread: saves the counts, and tells the live policy what full depth's F1 is at least
+right entities --(labelled_of)--> Labelled --(engine.labelled: a full run)--> GoldLevels --(counts)--> GoldFile
+GoldKeeper, a thread: saves the counts, and tells the live policy what full depth's F1 is at least
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from service.text.types import SequenceInput
 log = logging.getLogger(__name__)
 
 PERIOD_S = 1.0  # between two looks at whether there is anything to save
+PAUSE_S = 30.0  # after one that failed, for instance because the disk is full
 FEWEST_SENTENCES = 100  # from which something is concluded of full depth's F1
 
 
@@ -77,7 +78,13 @@ class GoldFile:
     def __init__(self, folder: Path, model: str, levels: Sequence[ExitPolicy]) -> None:
         """model: name@version and checksum; counts of other weights or levels are given up for new ones."""
         self._path = folder / "feedback.json"
+        self._seen: tuple[int, int] | None = None
         self._header = {"model": model, "policies": [level.to_json() for level in levels]}
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether it is not as `add` has left it."""
+        return self._mark() != self._seen
 
     def add(self, counts: GoldCounts) -> GoldCounts:
         """Add to what is kept, and return the whole. Raises OSError."""
@@ -85,7 +92,16 @@ class GoldFile:
             whole = self._load(len(self._header["policies"])).plus(counts)
             if counts.sentences:
                 write_whole(self._path, json.dumps({**self._header, **whole.to_json()}) + "\n")
+            self._seen = self._mark()
             return whole
+
+    def _mark(self) -> tuple[int, int] | None:
+        """Return what says whether it has been replaced; None while there is none."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     def _load(self, num_levels: int) -> GoldCounts:
         if not self._path.exists():
@@ -133,12 +149,26 @@ class Gold:
 class GoldLevels:
     """Scores every level on labelled sentences. The engine's worker adds to it, and any thread may look."""
 
-    def __init__(self, levels: Sequence[ExitPolicy], num_layers: int, file_of: Path, model: str) -> None:
-        """levels: those whose words halt one by one are not scored. file_of: the folder for the counts."""
+    def __init__(
+        self,
+        levels: Sequence[ExitPolicy],
+        num_layers: int,
+        folder: Path,
+        model: str,
+        *,
+        on_sentence: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Start without sentences; `save` takes over those of the file.
+
+        levels       those whose words halt one by one are not scored
+        folder       for the counts; model: see GoldFile
+        on_sentence  called after every sentence; it must return at once
+        """
         scored = (*(level for level in dict.fromkeys(levels) if level.is_replayable), FullDepth())
         self._scored = tuple(dict.fromkeys(scored))
         self._scorer = LevelScorer(self._scored, num_layers)
-        self._file = GoldFile(file_of, model, self._scored)
+        self._file = GoldFile(folder, model, self._scored)
+        self._on_sentence = on_sentence
         self._lock = threading.Lock()  # guards the two fields below
         self._unsaved = GoldCounts(len(self._scored))
         self._saved = GoldCounts(len(self._scored))
@@ -148,6 +178,7 @@ class GoldLevels:
         scores = self._scorer.score(readings, [labelled.sequence.owned], [labelled.right])
         with self._lock:
             self._unsaved.add(scores)
+        self._on_sentence()
 
     def save(self) -> None:
         """Add what is new to the file, and take over what other processes have added. Raises OSError; then all stays.
@@ -155,12 +186,15 @@ class GoldLevels:
         One thread alone may call it.
         """
         with self._lock:
-            taken, self._unsaved = self._unsaved, GoldCounts(len(self._scored))
+            new, before = self._unsaved, self._saved
+            if not new.sentences and not self._file.has_changed:
+                return
+            self._saved, self._unsaved = before.plus(new), GoldCounts(len(self._scored))
         try:
-            whole = self._file.add(taken)
+            whole = self._file.add(new)
         except OSError:
             with self._lock:
-                self._unsaved = self._unsaved.plus(taken)
+                self._saved, self._unsaved = before, new.plus(self._unsaved)
             raise
         with self._lock:
             self._saved = whole
@@ -170,6 +204,13 @@ class GoldLevels:
         """How many have been counted."""
         with self._lock:
             return self._saved.sentences + self._unsaved.sentences
+
+    def f1(self, policy: ExitPolicy) -> float | None:
+        """Return what a level is worth, a fraction; None for one that is not scored, or before an entity was seen."""
+        if policy not in self._scored:
+            return None
+        with self._lock:
+            return self._saved.plus(self._unsaved).f1(self._scored.index(policy))
 
     def gold(self) -> Gold:
         """Return what every level is worth."""
@@ -208,11 +249,14 @@ class GoldKeeper(PolicyThread):
         self._live.set_gold_f1(least if found.sentences >= FEWEST_SENTENCES else None)
 
     def _run(self) -> None:
-        while not self._stop.wait(PERIOD_S):
-            self._try_to_look()
+        pause_s = PERIOD_S
+        while not self._stop.wait(pause_s):
+            pause_s = PERIOD_S if self._try_to_look() else PAUSE_S
 
-    def _try_to_look(self) -> None:
+    def _try_to_look(self) -> bool:
         try:
             self.look()
-        except OSError:  # a full disk; the counts are kept, and tried again
-            log.exception("the counts of feedback could not be saved; the next try is in %g s", PERIOD_S)
+            return True
+        except Exception:  # whatever it was, the counts are kept, and tried again
+            log.exception("the counts of feedback could not be saved; the next try is in %g s", PAUSE_S)
+            return False

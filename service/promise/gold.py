@@ -63,16 +63,17 @@ class GoldCounts:
         both._sums, both._cells = self._sums + other._sums, self._cells + other._cells
         return both
 
+    def f1(self, level: int) -> float | None:
+        """Return what a level is worth, a fraction; None before an entity was seen."""
+        correct, wrong, missed = self._sums[level].tolist()
+        return 2 * correct / answered if (answered := 2 * correct + wrong + missed) else None
+
     def estimates(self) -> list[GoldEstimate]:
         """Return what every level is worth."""
         above, below = (_log_wealth(self._cells, pay) >= np.log(2 / DELTA) for pay in (payoffs_above, payoffs_below))
-        answered = self._sums @ np.array([2, 1, 1])
         return [
-            GoldEstimate(
-                float(2 * correct / of) if of else None,
-                (max([0.0, *F1_GRID[is_above]]), min([1.0, *F1_GRID[is_below]])),
-            )
-            for correct, of, is_above, is_below in zip(self._sums[:, 0], answered, above, below, strict=True)
+            GoldEstimate(self.f1(level), (max([0.0, *F1_GRID[is_above]]), min([1.0, *F1_GRID[is_below]])))
+            for level, (is_above, is_below) in enumerate(zip(above, below, strict=True))
         ]
 
     def to_json(self) -> dict[str, Any]:

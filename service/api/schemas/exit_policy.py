@@ -217,6 +217,21 @@ class MeasuredOut(TypedDict):
     ]
 
 
+class GoldOut(TypedDict):
+    """What texts with their right entities say of an operating point, or of full depth; F1 x 100."""
+
+    f1: Annotated[Number | None, Field(description="null before an entity was seen")]
+    f1_interval: Annotated[
+        Interval, Field(description="of 95 %, where the texts were drawn from the traffic at random")
+    ]
+
+
+class FeedbackFiguresOut(GoldOut):
+    """What texts with their right entities say of full depth."""
+
+    sentences: Annotated[int, Field(description="that were counted")]
+
+
 class LevelOut(ParametersOfPoint):
     """An operating point: what calibration measured on its dev set, and what was measured on this traffic."""
 
@@ -225,6 +240,7 @@ class LevelOut(ParametersOfPoint):
     measured: Annotated[
         MeasuredOut | None, Field(description="null where nothing is sampled, or words halt one by one")
     ]
+    gold: Annotated[GoldOut | None, Field(description="null before the first feedback, or where words halt one by one")]
     certified: Annotated[
         bool | None,
         Field(description="proven to keep what is promised; null where it is not tested, or nothing is promised"),
@@ -255,6 +271,7 @@ class LevelsOut(TypedDict):
 
     sampling: Annotated[SamplingOut | None, Field(description="null where nothing is sampled")]
     promise: Annotated[EvidenceOut | None, Field(description="null while nothing is promised")]
+    feedback: Annotated[FeedbackFiguresOut | None, Field(description="null before the first one was counted")]
     levels: list[LevelOut]
 
 
