@@ -5,7 +5,7 @@
 Each corpus's test set is run to full depth once, and the trace is kept in FOLDER. Streams of its sentences, drawn with
 replacement, are played through the server's own keeper and certificates (see `benchmarks.promise_streams`). Told are
 the agreement of what was served, and the layers saved, of those that the best level in hindsight saves; then streams of
-Wikipedia that change to tweets at their middle; and, to compare, the disagreement of two presets and of the fastest
+Wikipedia that are followed by tweets; and, to compare, the disagreement of two presets and of the fastest
 level that the autopilot may use without certificates. Nothing is timed: "soon" is counted in samples.
 """
 
@@ -32,7 +32,7 @@ from service.promise.agreement import excess
 
 DISAGREEMENTS = (0.02, 0.05, 0.1)
 SEEDS = range(5)
-LENGTH = 20_000  # sentences of a stream; one that changes has as many of each kind
+LENGTH, AFTER = 20_000, 50_000  # sentences of a stream, and of what follows where texts change
 CHANGES = (("wikigold", "tweebank"), ("redocred", "btc"))
 AUTOPILOT = Objective(p95_ms=100, max_f1_loss=1.0)  # in a peak it goes to the fastest level that this allows
 Row = dict[str, Any]
@@ -137,7 +137,7 @@ def _uncounted(goals: Goals, goal: PromiseGoal, corpus: Material) -> float | Non
 
 
 def _stream(goals: Goals, goal: PromiseGoal, corpus: Material, seed: int) -> Row:
-    played = play(goals, goal, [corpus], LENGTH, seed)
+    played = play(goals, goal, [(corpus, LENGTH)], seed)
     scores, full = corpus.scores, len(corpus.policies) - 1
     errors = scores.errors[played.rows, played.served]
     answered = scores.answered[played.rows, played.served]
@@ -169,7 +169,7 @@ def changed(goals: Goals, goal: PromiseGoal, before: Material, after: Material) 
     """Return how many samples after texts have changed the served level is right, and stays it to the end."""
     streams = []
     for seed in SEEDS:
-        played = play(goals, goal, [before, after], LENGTH, seed)
+        played = play(goals, goal, [(before, LENGTH), (after, AFTER)], seed)
         of_samples = played.served[played.sampled]  # what served each sample; what a sample moved comes after it
         since = int((played.sampled < LENGTH).sum())
         wrong = np.flatnonzero(after.disagreement[of_samples[since:]] > goal.max_disagreement)

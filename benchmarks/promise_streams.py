@@ -90,17 +90,18 @@ class Played:
     alarms: int
 
 
-def play(goals: Goals, goal: PromiseGoal, parts: Sequence[Material], length: int, seed: int) -> Played:
-    """Serve `length` sentences of each of some materials, one after another, under a promise.
+def play(goals: Goals, goal: PromiseGoal, parts: Sequence[tuple[Material, int]], seed: int) -> Played:
+    """Serve so many sentences of each of some materials, one after another, under a promise.
 
     Sentences are drawn with replacement. The keeper looks after every sample, since nothing else gives it anything to
     see, and not ten times a second.
     """
     draw = np.random.default_rng(seed)
-    rows = np.concatenate([draw.integers(len(part.scores.exit_layers), size=length) for part in parts])
+    rows = np.concatenate([draw.integers(len(part.scores.exit_layers), size=length) for part, length in parts])
+    part_of = np.repeat(np.arange(len(parts)), [length for _, length in parts])
     sampled = np.flatnonzero(draw.random(len(rows)) < FRACTION)
     served = np.empty(len(rows), dtype=np.int64)
-    place = {policy: index for index, policy in enumerate(parts[0].policies)}
+    place = {policy: index for index, policy in enumerate(parts[0][0].policies)}
     now_s = 0.0
 
     def now() -> datetime:
@@ -118,7 +119,7 @@ def play(goals: Goals, goal: PromiseGoal, parts: Sequence[Material], length: int
         for at in sampled.tolist():
             served[begun : at + 1] = place[live.current.policy]
             begun, now_s = at + 1, at / SENTENCES_PER_S
-            levels.take(_sentence(parts[at // length].scores, int(rows[at]), columns), 1.0, 1.0)
+            levels.take(_sentence(parts[part_of[at]][0].scores, int(rows[at]), columns), 1.0, 1.0)
             keeper.look()
         served[begun:] = place[live.current.policy]
         standing = levels.standing()

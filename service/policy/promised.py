@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from service.errors import BadInput
@@ -28,14 +29,19 @@ class PromiseGoal:
 
     max_disagreement  1 - micro-F1 of the answers against full depth's, a fraction
     confidence        1 - the highest probability that a level is certified falsely in a window of samples
+    max_f1_loss       F1 x 100 against gold, of full depth minus that of the answers, from which `max_disagreement` was
+                      worked out; None if that was asked for itself
+    full_f1           F1 x 100 of full depth against gold, with which it was
     Raises BadInput for values that cannot be promised.
     """
 
     max_disagreement: float
     confidence: float = 0.95
+    max_f1_loss: float | None = None
+    full_f1: float | None = None
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        for name, value in self.to_json().items():
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise BadInput(f"{name} is {value!r}; expected a number, as in {EXAMPLE}")
         if not LEAST_CONFIDENCE <= self.confidence <= MOST_CONFIDENCE:
@@ -46,10 +52,12 @@ class PromiseGoal:
 
     @classmethod
     def merged(cls, current: PromiseGoal | None, changes: Mapping[str, Any]) -> PromiseGoal:
-        """Return `current` merged with `changes` (RFC 7396), which have no other fields. Raises BadInput."""
+        """Return `current` merged with `changes` (RFC 7396). Raises BadInput."""
         merged = {**(current.to_json() if current else {}), **changes}
         if "max_disagreement" not in merged:
             raise BadInput(f"confidence needs max_disagreement beside it, as in {EXAMPLE}")
+        if unknown := sorted(merged.keys() - {field.name for field in fields(cls)}):
+            raise BadInput(f"a promise has no {', '.join(unknown)}")
         is_default = {name for name, value in merged.items() if name != "max_disagreement" and value is None}
         return cls(**{name: value for name, value in merged.items() if name not in is_default})
 
@@ -61,12 +69,13 @@ class PromiseGoal:
         """
         if not isinstance(max_f1_loss, int | float) or isinstance(max_f1_loss, bool):
             raise BadInput(f"max_f1_loss is {max_f1_loss!r}; expected a number, as in {EXAMPLE_OF_LOSS}")
-        disagreement = round(disagreement_for_loss(full_f1 / 100, max_f1_loss / 100), 6)
-        if not LEAST_DISAGREEMENT <= disagreement <= MOST_DISAGREEMENT:
+        least, most = (math.ceil(100 * _loss(full_f1, of)) / 100 for of in (LEAST_DISAGREEMENT, MOST_DISAGREEMENT))
+        if not least <= max_f1_loss < most:
             raise BadInput(
-                f"max_f1_loss is {max_f1_loss!r}; on the traffic, with {full_f1:g} F1 of full depth, "
-                f"{_loss(full_f1, LEAST_DISAGREEMENT):.2f} to {_loss(full_f1, MOST_DISAGREEMENT):.2f} can be promised"
+                f"max_f1_loss is {max_f1_loss!r}; on the traffic, with {full_f1:g} F1 of full depth, a number from "
+                f"{least:g} to below {most:g} can be promised"
             )
+        disagreement = math.floor(1e6 * disagreement_for_loss(full_f1 / 100, max_f1_loss / 100)) / 1e6
         return {"max_disagreement": disagreement, "max_f1_loss": max_f1_loss, "full_f1": full_f1}
 
     def to_json(self) -> dict[str, Any]:

@@ -67,27 +67,20 @@ class Promise:
 
 
 def payoffs_above(scores: Scores, agreements: DoubleArray, max_errors: int) -> DoubleArray:
-    """Return what one sample pays for bets that F1 is above each of some agreements, in [-1, 1]: (levels, agreements).
+    """Return what one sample pays for bets that F1 is above each of some agreements, at least -1: (levels, agreements).
 
     scores      of one sample
-    agreements  (agreements,) fractions
-    All are divided by `max_errors`, and gains beyond it are left out, which makes it harder to prove anything. So, for
-    every sample, the payoffs fall as the agreement rises.
+    agreements  (agreements,) fractions between 0 and 1
+    For every sample, the payoffs fall as the agreement rises.
     """
     correct, errors = scores.true_positives[0, :, None], scores.errors[0, :, None]
-    clipped: DoubleArray = np.minimum(_payoffs(correct, errors, agreements, max_errors) / max_errors, 1.0)
-    return clipped
+    return _payoffs(correct, errors, agreements, max_errors) / (agreements * max_errors)
 
 
 def payoffs_below(scores: Scores, agreements: DoubleArray, max_errors: int) -> DoubleArray:
-    """Return the same for bets that F1 is below each of the agreements.
-
-    A loss must not be left out here, so all are divided by the largest: they rise as the agreement rises.
-    """
+    """Return the same for bets that F1 is below each of the agreements: they rise as the agreement rises."""
     correct, errors = scores.true_positives[0, :, None], scores.errors[0, :, None]
-    most_lost = max(max_errors, 2 * (1 - agreements.min()) * MAX_CORRECT)
-    paid: DoubleArray = -_payoffs(correct, errors, agreements, max_errors) / most_lost
-    return paid
+    return -_payoffs(correct, errors, agreements, max_errors) / (2 * (1 - agreements) * MAX_CORRECT)
 
 
 def excess(scores: Scores, max_errors: int) -> IntArray:

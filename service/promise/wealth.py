@@ -20,7 +20,7 @@ from service.spans.types import DoubleArray
 Flags = NDArray[np.bool_]
 
 MOST_STAKE = 0.97  # of the wealth that a bet may lose at once
-BETS: DoubleArray = MOST_STAKE * 0.6 ** np.arange(7)
+BETS: DoubleArray = MOST_STAKE * np.array([0.6**k for k in range(7)])
 BOLD: DoubleArray = np.array([0.46, 0.22, 0.13, 0.08, 0.05, 0.03, 0.03])
 """A spread of the capital over BETS. In hundreds of samples, large bets alone can prove anything; small ones are for
 levels that are hardly good enough, and for times of which little is sampled."""
