@@ -73,7 +73,7 @@ def simulated() -> list[dict[str, Any]]:
     }
     rows = []
     for name, (traffic, terms) in streams.items():
-        found = simulate(traffic, terms, deployments=n, levels=4, steps=1_500)
+        found = simulate(traffic, terms, deployments=n, levels=4, steps=1_500, most_payoff=promise.most_payoff)
         rows.append({"stream": name, "delta": terms.delta, "deployments": n, **summary(found)})
     return rows
 
@@ -106,7 +106,15 @@ def traced(
         shares = None if dev is None else seeded_shares(promise.payoffs(dev))
         levels = payoffs.shape[1]
         traffic = resampled(OF_TRACES, payoffs)
-        found = simulate(traffic, Terms(), deployments=OF_TRACES, levels=levels, steps=LOOKS[-1], shares=shares)
+        found = simulate(
+            traffic,
+            Terms(),
+            deployments=OF_TRACES,
+            levels=levels,
+            steps=LOOKS[-1],
+            most_payoff=promise.most_payoff,
+            shares=shares,
+        )
         good = np.flatnonzero(agreement >= promise.agreement)
         beyond = excess(scores, promise.max_errors)[:, good].sum() / max(1, scores.errors[:, good].sum())
         rows.append(

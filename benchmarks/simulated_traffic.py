@@ -67,13 +67,14 @@ def simulate(
     deployments: int,
     levels: int,
     steps: int,
+    most_payoff: float = 1.0,
     seed: int = 0,
     shares: DoubleArray | None = None,
     weigh: bool = True,
 ) -> Deployments:
     """Run deployments side by side; `weigh=False` leaves the weights out, to see what they are for."""
     draw = np.random.default_rng(seed)
-    certificates = Certificates(levels, terms, shares=shares, streams=(deployments,))
+    certificates = Certificates(levels, terms, most_payoff=most_payoff, shares=shares, streams=(deployments,))
     shape = (deployments, levels)
     truth, reached_falsely, was_in_force = np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool)
     certified_at, dropped_at = np.zeros(shape, np.int64), np.zeros(shape, np.int64)

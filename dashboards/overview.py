@@ -344,6 +344,14 @@ def who_decides() -> Row:
         Query(series("ner_promise_uncovered_sentences"), "uncovered {{instance}}"),
         unit="bytes",
     )
+    gold = over_time(
+        "F1 by feedback",
+        "F1 against the right entities that were sent to POST /feedback: of the policy in force, and of full depth. "
+        "And the sentences that wait for idle time to be counted.",
+        Query(series("ner_feedback_f1"), "{{level}} {{instance}}"),
+        Query(series("ner_feedback_waiting_sentences"), "waiting {{instance}}"),
+        unit="percentunit",
+    )
     return Row(
         "Who decides",
         [
@@ -358,7 +366,8 @@ def who_decides() -> Row:
             Cell(stepped(coloured(certified, {"alarms.*": RED})), 6, 7),
             Cell(on_the_right(samples, "probability.*", "percentunit"), 6, 7),
             Cell(on_the_right(waiting, "uncovered.*", "short"), 6, 7),
-            Cell(stepped(on_the_right(store, "version.*", "none")), 24, 5),
+            Cell(stepped(on_the_right(store, "version.*", "none")), 16, 5),
+            Cell(on_the_right(gold, "waiting.*", "short"), 8, 5),
         ],
     )
 

@@ -17,6 +17,7 @@ from service.api.routes import (
     console,
     documentation,
     exit_policy,
+    feedback,
     health,
     hugging_face,
     ner,
@@ -39,6 +40,7 @@ def create_app(service: Service) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.engine.start()
         service.keeper.start()
+        service.gold_keeper.start()
         service.autopilot.start()
         if service.follower is not None:
             service.follower.start()
@@ -53,6 +55,7 @@ def create_app(service: Service) -> FastAPI:
         service.keeper.close()
         service.cutter.close()
         service.engine.close()
+        service.gold_keeper.close()
 
     app: FastAPI = FastAPIOffline(
         title="Named entities with early exit",
@@ -69,7 +72,18 @@ def create_app(service: Service) -> FastAPI:
         EntityCall.of(presidio.router, AnalyzeRequest, presidio.ask),
     ]
     add_error_handlers(app)
-    for routes in (ner, hugging_face, presidio, exit_policy, strategies, health, about, console, documentation):
+    for routes in (
+        ner,
+        hugging_face,
+        presidio,
+        exit_policy,
+        feedback,
+        strategies,
+        health,
+        about,
+        console,
+        documentation,
+    ):
         app.include_router(routes.router, responses=described(*OF_EVERY_ROUTE))
     # outermost, where the framework would put its own around it: on the short way they would all be passed in vain
     app.middleware_stack = RequestMiddleware(app.build_middleware_stack(), service=service, calls=calls)

@@ -111,6 +111,11 @@ def _show_promise(service: Service) -> None:
     )
     found = service.levels.measured().get(state.in_force.policy)
     metrics.set_disagreement(_disagreement(found.estimate) if found and found.estimate.samples else None)
+    metrics.set_gold(
+        waiting=service.labelled.waiting,
+        in_force=service.gold.f1(state.in_force.policy),
+        full_depth=service.gold.f1(service.policy.full_depth()),
+    )
 
 
 def _disagreement(estimate: Estimate) -> tuple[float, float]:

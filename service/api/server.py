@@ -28,6 +28,7 @@ from service.assets import assets_of
 from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
 from service.engine.engine import Engine, EngineLimits
+from service.engine.labelled import LabelledRuns
 from service.engine.reuse import AnswerCache, Reuse, ReuseSource
 from service.engine.samples import SampleRuns
 from service.engine.sequence import Sequence
@@ -39,6 +40,7 @@ from service.exits.operating_points import Calibration
 from service.exits.policies import EXIT_REASONS
 from service.exits.policies.full_depth import FullDepth
 from service.levels.keeper import PromiseKeeper
+from service.levels.labels import GoldKeeper, GoldLevels
 from service.levels.on_traffic import TrafficLevels
 from service.logs import start_logging
 from service.metrics import Metrics
@@ -51,7 +53,7 @@ from service.policy.goals import Goals
 from service.policy.live import LivePolicy
 from service.policy.lock import StateLock
 from service.policy.shared_folder import SharedStateFolder
-from service.policy.store import PolicyStore, StateFolder
+from service.policy.store import PolicyStore, StateFolder, folder_of
 from service.processes.link import Link
 from service.promise.sampling import SamplingDesign
 from service.settings import Settings, read_settings
@@ -203,8 +205,9 @@ def build_service(settings: Settings, loaded: Loaded | None = None, link: Link |
 
     traffic = Traffic(time.monotonic)
     observer = _Observer(metrics.engine, policy, traffic)
+    points = [policy.catalog.policy(point.parameters) for point in policy.operating_points()]
     levels = TrafficLevels(
-        [policy.catalog.policy(point.parameters) for point in policy.operating_points()],
+        points,
         policy.levels_to_certify(),
         config.num_layers,
         now=lambda: datetime.now(UTC),
@@ -215,6 +218,14 @@ def build_service(settings: Settings, loaded: Loaded | None = None, link: Link |
     if settings.sampled_fraction and policy.levels_to_certify():
         design = SamplingDesign(settings.sampled_fraction, settings.sample_bytes, config.text.window_pieces)
         samples = SampleRuns(design, levels.add)
+    gold = GoldLevels(
+        points,
+        config.num_layers,
+        folder_of(settings.state_dir, stored.reference),
+        f"{stored.reference} {stored.weights_sha256}",
+        on_sentence=metrics.promise.labelled_counted,
+    )
+    labelled = LabelledRuns(gold.add)
     engine = Engine(
         ModelStepper(executor),
         policy=policy,
@@ -222,6 +233,7 @@ def build_service(settings: Settings, loaded: Loaded | None = None, link: Link |
         observer=observer,
         shadows=Shadows(settings.shadow_fraction, observer.shadow_done),
         samples=samples,
+        labelled=labelled,
         reuse=Reuse(AnswerCache(settings.cache_bytes) if settings.cache_bytes else None),
         prepare=prepare,
     )
@@ -242,6 +254,9 @@ def build_service(settings: Settings, loaded: Loaded | None = None, link: Link |
         levels,
         samples,
         keeper,
+        gold,
+        labelled,
+        GoldKeeper(policy, gold),
         environment,
         PolicyFollower(policy, pushes) if pushes is not None else None,
         link,

@@ -14,8 +14,10 @@ from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
 from service.engine.cutter import Cutter
 from service.engine.engine import Engine
+from service.engine.labelled import LabelledRuns
 from service.engine.samples import SampleRuns
 from service.levels.keeper import PromiseKeeper
+from service.levels.labels import GoldKeeper, GoldLevels
 from service.levels.on_traffic import TrafficLevels
 from service.metrics import Metrics
 from service.models.config import ModelConfig
@@ -53,6 +55,9 @@ class Service:
     levels       what samples of the traffic say of every operating point
     samples      the samples that wait; None where nothing is sampled
     keeper       keeps what is promised
+    gold         what labelled sentences say of every operating point
+    labelled     the labelled sentences that wait
+    gold_keeper  saves what was counted of them
     environment  device, dtype, executor, threads and versions, as GET /info shows them
     follower     follows the policy that replicas share; None where this server has it for itself
     link         to the process that answers for all serving processes; None where this is the only one
@@ -72,6 +77,9 @@ class Service:
     levels: TrafficLevels
     samples: SampleRuns | None
     keeper: PromiseKeeper
+    gold: GoldLevels
+    labelled: LabelledRuns
+    gold_keeper: GoldKeeper
     environment: dict[str, Any] = field(default_factory=dict)
     follower: PolicyFollower | None = None
     link: Link | None = None

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from service.engine.admission import Admission, EngineLoad
 from service.engine.forecast import Forecast
 from service.engine.idle import IdleWork
+from service.engine.labelled import Labelled, LabelledRuns
 from service.engine.reuse import Reuse, ReuseSource
 from service.engine.samples import SampleRuns
 from service.engine.scheduler import Scheduler, Step
@@ -90,14 +91,15 @@ class Engine:
         observer: EngineObserver,
         shadows: Shadows | None = None,
         samples: SampleRuns | None = None,
+        labelled: LabelledRuns | None = None,
         reuse: Reuse | None = None,
         prepare: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`start` has the worker's thread run `prepare` before anything else.
 
-        Without `shadows`, no shadow runs; nor does any sample without `samples`. Without `reuse`, every sequence runs,
-        also if an equal one is under way.
+        Without `shadows`, no shadow runs; nor does any sample without `samples`, or any labelled sentence without
+        `labelled`. Without `reuse`, every sequence runs, also if an equal one is under way.
         """
         self._stepper = stepper
         self._policy = policy
@@ -106,8 +108,9 @@ class Engine:
         self._clock = clock
         self._shadows = shadows or Shadows()
         self._samples = samples
-        # samples first: none may be dropped, and shadows may
-        self._idle: list[IdleWork] = [work for work in (samples, self._shadows) if work is not None]
+        self._labelled = labelled
+        # samples first, which keep a promise, and shadows last: they alone may be dropped
+        self._idle: list[IdleWork] = [work for work in (samples, labelled, self._shadows) if work is not None]
         self._reuse = reuse or Reuse(is_on=False)
         self._admission = Admission(limits.queue_texts, limits.queue_pieces)
         self.forecast = Forecast(clock)  # kept by whoever submits requests; here it says who cannot make it any more
@@ -200,6 +203,14 @@ class Engine:
                 self._start(request)
                 self._answer(request, None)
             self._hand_over()
+
+    def submit_labelled(self, sentences: Seq[Labelled]) -> None:
+        """Let labelled sentences run in idle time. Raises Overloaded, TooLarge, or NotReady where none are taken."""
+        if self._labelled is None:
+            raise NotReady("labelled sentences are not taken here")
+        self._labelled.add(sentences)
+        with self._changed:
+            self._changed.notify()
 
     def cancel(self, request: Request) -> None:
         """Drop a request: its place is free at once, and its sequences leave at the next layer boundary."""

@@ -71,6 +71,11 @@ class Calibration:
     rule: ExitRule | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def full_f1(self) -> float:
+        """F1 x 100 of full depth, as the points tell it."""
+        return round(self.points[0].f1 + self.points[0].f1_loss, 2)
+
     def catalog(self, model: ModelAssets) -> PolicyCatalog:
         """Return the policies of the model, with calibrated defaults and the learned rule."""
         points = (*self.others, *(point for point in self.points if point.preset == "balanced"))

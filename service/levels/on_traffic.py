@@ -83,9 +83,18 @@ class TrafficLevels:
             scores = worst_scores(len(self._scored), self._scorer.num_layers)
         else:
             scores = self._scorer.score(run.readings, [run.owned])
+        self.take(scores, run.weight, run.heaviest)
+
+    @property
+    def scored(self) -> tuple[ExitPolicy, ...]:
+        """The levels that are scored: all but those whose words halt one by one."""
+        return self._scored
+
+    def take(self, scores: Scores, weight: float, heaviest: float) -> None:
+        """Take the scores that all levels in `scored` have on a sample; the rest as in SampleRun."""
         with self._lock:
-            self._estimates.add(scores, run.weight, run.heaviest)
-            is_alarm = self._settle(scores, run)
+            self._estimates.add(scores, weight, heaviest)
+            is_alarm = self._settle(scores, weight, heaviest)
         self._on_sample()
         if is_alarm:
             self._on_alarm()
@@ -103,8 +112,7 @@ class TrafficLevels:
         with self._lock:
             if goal != self._goal:
                 self._goal = goal
-                count = len(self._to_certify)
-                self._certificates = Certificates(count, goal.terms) if goal is not None and count else None
+                self._certificates = self._begin(goal) if goal is not None and self._to_certify else None
                 self._window = 0, self._timestamp()
             return self._standing()
 
@@ -124,13 +132,16 @@ class TrafficLevels:
             for level, estimate in zip(self._scored, estimates, strict=True)
         }
 
-    def _settle(self, scores: Scores, run: SampleRun) -> bool:
+    def _begin(self, goal: PromiseGoal) -> Certificates:
+        return Certificates(len(self._to_certify), goal.terms, most_payoff=goal.promise.most_payoff)
+
+    def _settle(self, scores: Scores, weight: float, heaviest: float) -> bool:
         """Settle the bets on all levels that are tested; return whether an alarm was raised."""
         if self._goal is None or self._certificates is None:
             return False
         certificates, alarms = self._certificates, int(self._certificates.alarms)
         payoffs = self._goal.promise.payoffs(scores)[0, self._indices]
-        certificates.settle(payoffs, run.weight, run.heaviest)
+        certificates.settle(payoffs, weight, heaviest)
         if int(certificates.window) != self._window[0]:
             self._window = int(certificates.window), self._timestamp()
         return int(certificates.alarms) > alarms

@@ -36,10 +36,26 @@ class PromiseMetrics:
             "bound",
         )
         self._lower, self._upper = bounds("lower"), bounds("upper")
+        self._labelled = series.counter(
+            "ner_feedback_sentences", "Sentences with their right entities, of POST /feedback, that were counted"
+        )
+        self._labelled_waiting = series.gauge(
+            "ner_feedback_waiting_sentences", "Those that wait for idle time to be counted", across="sum"
+        )
+        gold_f1 = series.gauges(
+            "ner_feedback_f1",
+            "F1 against the right entities of POST /feedback, a fraction; NaN where it is not known",
+            "level",
+        )
+        self._gold_in_force, self._gold_full_depth = gold_f1("in_force"), gold_f1("full_depth")
 
     def sample_run(self) -> None:
         """Count a sample that was run."""
         self._samples.inc()
+
+    def labelled_counted(self) -> None:
+        """Count a labelled sentence that was counted."""
+        self._labelled.inc()
 
     def alarm_raised(self) -> None:
         """Count an alarm."""
@@ -56,6 +72,12 @@ class PromiseMetrics:
         self._wanted.set(or_nan(max_disagreement))
         self._certified.set(certified)
         self._is_kept.set(served_is_certified)
+
+    def set_gold(self, *, waiting: int, in_force: float | None, full_depth: float | None) -> None:
+        """Show the labelled sentences that wait, and F1 against gold; called before every scrape."""
+        self._labelled_waiting.set(waiting)
+        self._gold_in_force.set(or_nan(in_force))
+        self._gold_full_depth.set(or_nan(full_depth))
 
     def set_disagreement(self, bounds: tuple[float, float] | None) -> None:
         """Show the bounds of the disagreement of the policy in force; None where it is not measured."""

@@ -20,10 +20,11 @@ from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.hashee import HashEE
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
-from service.policy.promised import PromiseGoal
+from service.policy.promised import EXAMPLE_OF_LOSS, PromiseGoal
 
 GOALS = (*CALIBRATED_GOALS, "rollback_to")
-OF_PROMISE = ("max_disagreement", "confidence")
+OF_PROMISE = ("max_disagreement", "confidence", "on")
+TRAFFIC = "traffic"  # where a promise is kept; what the goals of a calibration say holds for its dev set
 READ_ONLY = ("version", "updated_at", "updated_by", "expected", "observed", "promise")
 _OF_AUTOPILOT = {
     "p95_ms": Number(lowest=1.0, highest=60_000.0, meaning="milliseconds from request to answer"),
@@ -209,9 +210,13 @@ class Goals:
             policies, speeds = [self.full_depth(), *policies], [1.0, *speeds]
         return Ladder(objective, tuple(policies), tuple(speeds))
 
-    def promised(self, current: PromiseGoal | None, changes: Mapping[str, Any]) -> PromiseGoal | None:
+    def promised(
+        self, current: PromiseGoal | None, changes: Mapping[str, Any], gold_f1: float | None = None
+    ) -> PromiseGoal | None:
         """Return the promise that a change asks for, merged with the one in force; None if it ends that one.
 
+        gold_f1  F1 x 100 of full depth that texts with their right entities have shown at least; without it, what
+                 calibration measured is taken for it where a loss of F1 is promised
         Raises BadInput.
         """
         strategy = changes.get("strategy")
@@ -222,7 +227,7 @@ class Goals:
                 "what it would have answered, so nothing can be certified of it: leave it out, and the service chooses "
                 "among its operating points by sentence"
             )
-        if others := sorted(changes.keys() - set(OF_PROMISE)):
+        if others := sorted(changes.keys() - {*OF_PROMISE, *(["max_f1_loss"] if "on" in changes else [])}):
             raise BadInput(
                 f"given {others} beside {sorted(changes.keys() & set(OF_PROMISE))}; a promise stands alone, since the "
                 "service chooses the parameters itself"
@@ -230,10 +235,25 @@ class Goals:
         _check_kinds(changes)
         if changes.get("max_disagreement", 0) is None:
             return None
-        goal = PromiseGoal.merged(current, changes)
         self._points_to_certify()
+        if "on" in changes:
+            changes = self._in_disagreement(changes, gold_f1)
+        elif "max_disagreement" in changes:
+            changes = {**changes, "max_f1_loss": None, "full_f1": None}
+        goal = PromiseGoal.merged(current, changes)
         self._check_sampled()
         return goal
+
+    def _in_disagreement(self, changes: Mapping[str, Any], gold_f1: float | None) -> dict[str, Any]:
+        """Return a change that asks for a loss of F1 as one that asks for a disagreement. Raises BadInput."""
+        if changes["on"] != TRAFFIC:
+            raise BadInput(f"on is {changes['on']!r}; expected {TRAFFIC!r}, as in {EXAMPLE_OF_LOSS}")
+        if "max_f1_loss" not in changes or "max_disagreement" in changes:
+            raise BadInput(f"given {sorted(changes)}; on stands beside max_f1_loss, as in {EXAMPLE_OF_LOSS}")
+        calibration = self.calibration
+        assert calibration is not None, "there would be no points to certify"
+        wish = PromiseGoal.of_loss(changes["max_f1_loss"], calibration.full_f1 if gold_f1 is None else gold_f1)
+        return {**wish, **({"confidence": changes["confidence"]} if "confidence" in changes else {})}
 
     def full_depth(self) -> ExitPolicy:
         """Return the policy by which nobody leaves early: it keeps any promise."""

@@ -74,6 +74,7 @@ class LivePolicy:
         self._history: tuple[HistoryEntry, ...] = ()  # oldest first
         self._counts = Counts()
         self._certified: Certified | None = None
+        self._gold_f1: float | None = None
         self._shadows_since = 0  # the version that a person made last, or the one found at start
         self._current = self._start_among_others()
         on_change(self._current)
@@ -129,6 +130,13 @@ class LivePolicy:
         """Take note of the levels that are certified from now on; None if nothing is tested."""
         with self._lock:
             self._certified = certified
+
+    def set_gold_f1(self, least: float | None) -> None:
+        """Take note of what full depth's F1 x 100 on the traffic is at least; None if too few labels have been sent.
+
+        A promise of a loss that is asked for from now on is worked out with it; one in force stays as it is.
+        """
+        self._gold_f1 = least
 
     def levels_to_certify(self) -> tuple[ExitPolicy, ...]:
         """Return the operating points that are tested for a promise, the safest first; none if nothing can be."""
@@ -333,7 +341,7 @@ class LivePolicy:
         """Return the version that a change makes of `before`. Raises BadInput."""
         ladder, promise = (before.ladder, before.promise) if source in OWN_MOVES else (None, None)
         if changes.keys() & set(OF_PROMISE):
-            promise = self._goals.promised(before.promise, changes)
+            promise = self._goals.promised(before.promise, changes, self._gold_f1)
             policy = before.policy if promise is None else self._fastest(promise)
         elif "autopilot" in changes:
             policy, ladder = self._goals.flown(before.policy, before.objective, changes)

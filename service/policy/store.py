@@ -85,14 +85,14 @@ class StateFolder:
         """
         old = state_dir / _FILE
         if os.path.lexists(old):
-            folder = _folder_of(state_dir, _model_named_in(old) or model)
+            folder = folder_of(state_dir, _model_named_in(old) or model)
             folder.mkdir(exist_ok=True)
             place = folder / _FILE
             if os.path.lexists(place):
                 place = _free_name(folder)
             os.rename(old, place)
             log.info("state moved", extra={"data": {"file": str(old), "to": str(place.resolve())}})
-        return cls(_folder_of(state_dir, model), model)
+        return cls(folder_of(state_dir, model), model)
 
     @classmethod
     def copy_within(cls, state_dir: Path, model: str) -> StateFolder:
@@ -100,7 +100,7 @@ class StateFolder:
 
         It is apart from what the server keeps while it is alone: that is of another history.
         """
-        return cls(_folder_of(state_dir, model) / "shared", model)
+        return cls(folder_of(state_dir, model) / "shared", model)
 
     def load(self) -> tuple[HistoryEntry, ...]:
         """See PolicyStore."""
@@ -141,7 +141,7 @@ class StateFolder:
         write_whole(self._path, json.dumps(state, indent=1))
 
 
-def _folder_of(state_dir: Path, model: str) -> Path:
+def folder_of(state_dir: Path, model: str) -> Path:
     return state_dir / quote(model, safe="@")
 
 

@@ -98,7 +98,7 @@ class PolicyRecord:
         return cls(
             version.policy.to_json(),
             asdict(objective) if objective else None,
-            asdict(promise) if promise else None,
+            promise.to_json() if promise else None,
         )
 
     def to_json(self) -> dict[str, Any]:

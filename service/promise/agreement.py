@@ -44,42 +44,43 @@ class Promise:
         """The F1 against full depth that is promised, a fraction: c."""
         return 1.0 - self.max_disagreement
 
+    @property
+    def most_payoff(self) -> float:
+        """The largest payoff that there can be; the smallest is -1."""
+        return 2 * (1 - self.agreement) * MAX_CORRECT / self._most_lost
+
     def payoffs(self, scores: Scores) -> DoubleArray:
-        """Return what every sample pays for every level, in [-1, 1]: (samples, levels).
+        """Return what every sample pays for every level, from -1 to `most_payoff`: (samples, levels).
 
         F1 = 2 TP / (2 TP + FP + FN) of sums over sentences is at least c if and only if the sum of
         2 (1 - c) TP - c (FP + FN) over sentences is at least 0. A bet must know the most that it may lose, and without
         a limit one sentence in a million might break any promise, unseen. So at most `max_errors` errors of a sentence
         count, which is part of the promise, and at most MAX_CORRECT of the entities in common, which can only make it
-        harder to prove; `uncounted` of the estimates says what is left out. The payoff is that, divided by the largest
-        value that it can take.
+        harder to prove; `uncounted` of the estimates says what is left out. The payoff is that, divided by the most
+        that can be lost: a bet need not know what it may gain.
         """
-        c = self.agreement
-        unit = max(c * self.max_errors, 2 * (1 - c) * MAX_CORRECT)
-        return _payoffs(scores.true_positives, scores.errors, c, self.max_errors) / unit
+        return _payoffs(scores.true_positives, scores.errors, self.agreement, self.max_errors) / self._most_lost
+
+    @property
+    def _most_lost(self) -> float:
+        return self.agreement * self.max_errors
 
 
 def payoffs_above(scores: Scores, agreements: DoubleArray, max_errors: int) -> DoubleArray:
-    """Return what one sample pays for bets that F1 is above each of some agreements, in [-1, 1]: (levels, agreements).
+    """Return what one sample pays for bets that F1 is above each of some agreements, at least -1: (levels, agreements).
 
     scores      of one sample
-    agreements  (agreements,) fractions
-    All are divided by `max_errors`, and gains beyond it are left out, which makes it harder to prove anything. So, for
-    every sample, the payoffs fall as the agreement rises.
+    agreements  (agreements,) fractions between 0 and 1
+    For every sample, the payoffs fall as the agreement rises.
     """
     correct, errors = scores.true_positives[0, :, None], scores.errors[0, :, None]
-    clipped: DoubleArray = np.minimum(_payoffs(correct, errors, agreements, max_errors) / max_errors, 1.0)
-    return clipped
+    return _payoffs(correct, errors, agreements, max_errors) / (agreements * max_errors)
 
 
 def payoffs_below(scores: Scores, agreements: DoubleArray, max_errors: int) -> DoubleArray:
-    """Return the same for bets that F1 is below each of the agreements, which are at least 0.5.
-
-    A loss must not be left out here, so all are divided by the largest: they rise as the agreement rises.
-    """
+    """Return the same for bets that F1 is below each of the agreements: they rise as the agreement rises."""
     correct, errors = scores.true_positives[0, :, None], scores.errors[0, :, None]
-    paid: DoubleArray = -_payoffs(correct, errors, agreements, max_errors) / max(max_errors, MAX_CORRECT)
-    return paid
+    return -_payoffs(correct, errors, agreements, max_errors) / (2 * (1 - agreements) * MAX_CORRECT)
 
 
 def excess(scores: Scores, max_errors: int) -> IntArray:

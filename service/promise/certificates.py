@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.errors import BadInput
-from service.promise.wealth import DroppedWealth, Flags, Wealth, even_shares
+from service.promise.wealth import DroppedWealth, Flags, Wealth, bold_shares
 from service.spans.types import DoubleArray, IntArray
 
 
@@ -56,29 +56,35 @@ class Certificates:
     A certificate is in force for one window of samples after the one in which it was proven, or until an alarm.
 
     An alarm is raised when the fastest level in force is proven to have been broken since some moment of the current
-    window. It goes out of force at once, together with those just below it that are proven to be broken as well, and
-    the evidence for all levels starts anew, since the traffic is not what it was.
+    window. So the traffic is not what it was: all certificates go out of force at once, since what they prove is of
+    other text, and the evidence for all levels starts anew.
     """
 
     def __init__(
-        self, num_levels: int, terms: Terms, *, shares: DoubleArray | None = None, streams: tuple[int, ...] = ()
+        self,
+        num_levels: int,
+        terms: Terms,
+        *,
+        most_payoff: float = 1.0,
+        shares: DoubleArray | None = None,
+        streams: tuple[int, ...] = (),
     ) -> None:
         """Start without evidence: nothing is certified.
 
-        shares   (levels, bets) how each level's capital is spread over the bets; evenly, if they are not given
-        streams  shape of the streams that are tested side by side; () for one
+        most_payoff  the largest payoff that there can be, which is what a bet against a level may lose
+        shares       (levels, bets) how each level's capital is spread over the bets, if not as usual
+        streams      shape of the streams that are tested side by side; () for one
         """
         if num_levels < 1:
             raise BadInput("no level is given; expected at least one, the safest first")
         self.terms = terms
+        self._most_payoff = most_payoff
         shape = (*streams, num_levels)
-        spread = even_shares(num_levels) if shares is None else shares
+        spread = bold_shares(num_levels) if shares is None else shares
         self._wealth = Wealth(np.broadcast_to(spread, (*shape, spread.shape[-1])))
-        self._dropped = DroppedWealth(even_shares(*shape), terms.window)
+        self._dropped = DroppedWealth(bold_shares(*shape), terms.window)
         self._reached = np.zeros(shape, dtype=bool)
         self._left = np.full(shape, -1)  # samples for which a certificate is in force beyond its own window
-        self._looked = np.zeros(streams, dtype=np.int64)  # samples since the dropped wealth was restarted
-        self._rank = np.arange(num_levels)
         self.samples: IntArray = np.zeros(streams, dtype=np.int64)
         """In this window: (*streams,)."""
         self.window: IntArray = np.zeros(streams, dtype=np.int64)
@@ -96,20 +102,16 @@ class Certificates:
     ) -> None:
         """Take the next sample of every stream, in the order in which samples were drawn.
 
-        payoffs   (*streams, levels) in [-1, 1]
+        payoffs   (*streams, levels) from -1 to `most_payoff`
         weights   (*streams,) at least 1: how many sentences, of those that are sampled most, each stands for
         heaviest  (*streams,) the largest weight that a sentence would have had since the sample before; by default the
                   sample's own
         """
         self._start_windows(self.samples == self.terms.window)
-        drop_is_over = self._looked == self.terms.window
-        if drop_is_over.any():
-            self._dropped.restart(self._of_levels(drop_is_over))
-        self._looked = np.where(drop_is_over, 0, self._looked) + 1
         weight = np.asarray(weights, dtype=np.float64)[..., None]
         most = weight if heaviest is None else np.asarray(heaviest, dtype=np.float64)[..., None]
         self._wealth.settle(payoffs, weight, most)
-        self._dropped.settle(payoffs, weight, most)
+        self._dropped.settle(payoffs / self._most_payoff, weight, most)
         self.samples = self.samples + 1
         newly = (self._wealth.total >= self.terms.proof) & ~self._reached
         if newly.any():
@@ -145,16 +147,12 @@ class Certificates:
         return self._wealth.total
 
     def _raise_alarms(self) -> None:
-        in_force, broken = self.in_force, self.broken
-        served = in_force.sum(axis=-1, keepdims=True) - 1
-        holds = in_force & ~broken
-        alarm = (served[..., 0] >= 0) & ~np.take_along_axis(holds, np.maximum(served, 0), axis=-1)[..., 0]
+        served = self.fastest
+        is_broken = np.take_along_axis(self.broken, np.maximum(served, 0)[..., None], axis=-1)[..., 0]
+        alarm = (served >= 0) & is_broken
         if not alarm.any():
             return
-        last_good = np.where(holds, self._rank, -1).max(axis=-1, keepdims=True)
-        withdrawn = alarm[..., None] & in_force & (self._rank > last_good)
-        self._left = np.where(withdrawn, -1, self._left)
-        self._dropped.give_up(withdrawn)
+        self._left = np.where(self._of_levels(alarm), -1, self._left)
         self._start_windows(alarm)
         self.alarms = self.alarms + alarm
 
@@ -166,6 +164,7 @@ class Certificates:
         self._reached = self._reached & ~of_levels
         self.proven_after = np.where(of_levels, 0, self.proven_after)
         self._wealth.restart(of_levels)
+        self._dropped.restart(of_levels)
         self.samples = np.where(where, 0, self.samples)
         self.window = self.window + where
 

@@ -110,7 +110,7 @@ class _Bounds:
         self._below = Wealth(even_shares(num_levels, len(grid)))
 
     def settle(self, above: DoubleArray, below: DoubleArray, weight: float, heaviest: float) -> None:
-        """Settle one sample's bets; the payoffs of each side are (levels, grid) in [-1, 1]."""
+        """Settle one sample's bets; the payoffs of each side are (levels, grid), at least -1."""
         weights, most = np.array([weight]), np.array([heaviest])
         self._above.settle(above, weights, most)
         self._below.settle(below, weights, most)

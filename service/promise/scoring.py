@@ -24,12 +24,12 @@ SMALLEST_DISTANCE = 1e-4  # of a threshold from the surest value, as a share of 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """Holds how every level does on some samples, full depth as the reference; all are (samples, levels).
+    """Holds how every level does on some samples, mostly with full depth as the reference; all are (samples, levels).
 
     exit_layers      after which layer the sample leaves
     true_positives   entities that both answer
-    false_positives  entities that the level answers and full depth does not
-    false_negatives  entities that full depth answers and the level does not
+    false_positives  entities that the level answers and the reference does not
+    false_negatives  entities that the reference answers and the level does not
     """
 
     exit_layers: IntArray
@@ -39,7 +39,7 @@ class Scores:
 
     @property
     def errors(self) -> IntArray:
-        """The entities on which a level and full depth differ: (samples, levels)."""
+        """The entities on which a level and the reference differ: (samples, levels)."""
         return self.false_positives + self.false_negatives
 
     @property
@@ -67,14 +67,20 @@ class LevelScorer:
         for index, level in enumerate(self.levels):
             self._of_kind[level.kind(num_layers)].append(index)
 
-    def score(self, readings: Sequence[Reading], owned: Sequence[tuple[int, int]]) -> Scores:
+    def score(
+        self,
+        readings: Sequence[Reading],
+        owned: Sequence[tuple[int, int]],
+        reference: Sequence[SpanSet] | None = None,
+    ) -> Scores:
         """Score all levels on some samples.
 
-        readings  one of every exit, each of the same samples; they were run to full depth
-        owned     per sample, the words [first, last) it answers for, as in SequenceInput
+        readings   one of every exit, each of the same samples; they were run to full depth
+        owned      per sample, the words [first, last) it answers for, as in SequenceInput
+        reference  per sample, the entities that levels are compared with, in place of full depth's
         """
         assert len(readings) == self.num_layers, f"{len(readings)} readings of a model of {self.num_layers} layers"
-        full = _answers(readings[-1], owned)
+        full = _answers(readings[-1], owned) if reference is None else reference
         shape = (len(owned), len(self.levels))
         exit_layers = np.empty(shape, dtype=np.int64)
         counts = np.empty((*shape, 3), dtype=np.int64)

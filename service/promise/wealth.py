@@ -19,9 +19,12 @@ from service.spans.types import DoubleArray
 
 Flags = NDArray[np.bool_]
 
-MOST_STAKE = 0.9  # of the wealth that a bet may lose at once
-NUM_BETS = 10
-BETS: DoubleArray = MOST_STAKE * np.array([0.5**k for k in range(NUM_BETS)])
+MOST_STAKE = 0.97  # of the wealth that a bet may lose at once
+BETS: DoubleArray = MOST_STAKE * np.array([0.6**k for k in range(7)])
+BOLD: DoubleArray = np.array([0.46, 0.22, 0.13, 0.08, 0.05, 0.03, 0.03])
+"""A spread of the capital over BETS. In hundreds of samples, large bets alone can prove anything; small ones are for
+levels that are hardly good enough, and for times of which little is sampled."""
+NUM_BETS = len(BETS)
 WARM_UP_SAMPLES = 500  # a seed of more samples counts as so many
 UNSEEDED_SHARE = 0.5  # of the capital, spread evenly whatever the seed: a misleading seed costs a factor of 2 at most
 MOST_WEALTH = 1e250  # of a bet, so that none overflows; less wealth never proves more
@@ -30,6 +33,11 @@ MOST_WEALTH = 1e250  # of a bet, so that none overflows; less wealth never prove
 def even_shares(*shape: int) -> DoubleArray:
     """Return an even spread of the capital over BETS: (*shape, bets)."""
     return np.full((*shape, NUM_BETS), 1 / NUM_BETS)
+
+
+def bold_shares(*shape: int) -> DoubleArray:
+    """Return the spread BOLD of the capital: (*shape, bets)."""
+    return np.tile(BOLD, (*shape, 1))
 
 
 def seeded_shares(payoffs: DoubleArray) -> DoubleArray:
@@ -57,7 +65,7 @@ class Wealth:
     def settle(self, payoffs: DoubleArray, weights: DoubleArray, heaviest: DoubleArray) -> None:
         """Settle one sample's bets.
 
-        payoffs   (...) in [-1, 1]
+        payoffs   (...) of at least -1
         weights   that broadcast to (...), at least 1 and known before the payoff: how many sentences, of those that are
                   sampled most, this one stands for
         heaviest  likewise, the largest weight that a sentence would have had since the sample before, this one included
@@ -101,12 +109,8 @@ class DroppedWealth:
 
     def restart(self, where: Flags) -> None:
         """Start anew where a mask of shape (...) says so."""
-        self.give_up(where)
-        self._not_in = np.where(where, 1.0, self._not_in)
-
-    def give_up(self, where: Flags) -> None:
-        """Give up what has been put in so far; the rest of the capital goes on being put in."""
         self._of_bets = np.where(where[..., None], 0.0, self._of_bets)
+        self._not_in = np.where(where, 1.0, self._not_in)
 
     @property
     def total(self) -> DoubleArray:

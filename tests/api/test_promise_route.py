@@ -13,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.models.store import load_model, write_operating_points
+from service.promise.agreement import disagreement_for_loss, least_gold_f1
 from tests.api.servers_ import (
     ADMIN_KEY,
     AS_ADMIN,
@@ -116,7 +117,7 @@ def test_samples_are_a_share_of_all_sentences_as_shadows_are_of_early_leavers(
 
 def test_a_model_without_calibration_has_no_levels(start: Start) -> None:
     client = start(sample_fraction=1.0)
-    assert levels(client) == {"sampling": None, "promise": None, "levels": []}
+    assert levels(client) == {"sampling": None, "promise": None, "feedback": None, "levels": []}
     assert "calibrated operating points" in change(client, WISH, 422)["error"]
 
 
@@ -139,6 +140,13 @@ def test_levels_need_the_key_that_reads_need(start: Start) -> None:
         ({**WISH, "tau": 0.1}, "a promise stands alone"),
         ({**WISH, "strategy": "tokee"}, "strategy is 'tokee', whose words halt one by one; a run to full depth"),
         ({"promise": WISH}, "promise cannot be set"),
+        ({"max_f1_loss": 1.0, "on": "dev"}, "on is 'dev'; expected 'traffic'"),
+        ({"max_f1_loss": "little", "on": "traffic"}, "max_f1_loss is 'little'; expected a number"),
+        ({"max_f1_loss": 10**400, "on": "traffic"}, "can be promised"),
+        ({"max_f1_loss": 0.01, "on": "traffic"}, "with 83 F1 of full depth, a number from 0.07 to below"),
+        ({"on": "traffic"}, "on stands beside max_f1_loss"),
+        ({**WISH, "on": "traffic"}, "on stands beside max_f1_loss"),
+        ({"max_f1_loss": 1.0, "confidence": 0.9}, "given ['max_f1_loss'] beside ['confidence']"),
         ({"autopilot": {"p95_ms": 9, "max_f1_loss": 1, "certified": True}}, "certified needs max_disagreement"),
         ({"autopilot": {"p95_ms": 9, "max_f1_loss": 1, "certified": 1}}, "autopilot.certified is 1; expected true"),
     ],
@@ -155,6 +163,27 @@ def test_a_promise_takes_the_admin_key_and_is_nothing_for_one_request(sampled: T
     assert sampled.patch("/exit-policy", json=WISH).status_code == 401
     own = sampled.post("/ner", json={"text": "Ben", "exit_policy": {"max_disagreement": 0.1}})
     assert own.status_code == 422 and "cannot be set for one request" in own.json()["error"]
+
+
+def test_a_loss_of_f1_on_the_traffic_is_promised_by_the_disagreement_that_bounds_it(sampled: TestClient) -> None:
+    promise = change(sampled, {"max_f1_loss": 2.0, "on": "traffic"})["promise"]
+    disagreement = disagreement_for_loss(0.83, 0.02)
+    assert promise == {
+        "max_disagreement": pytest.approx(disagreement, abs=1e-6),
+        "confidence": 0.95,
+        "max_f1_loss": 2.0,
+        "full_f1": 83.0,
+        "certified": True,
+    }
+    assert 83 - 100 * least_gold_f1(0.83, promise["max_disagreement"]) == pytest.approx(2.0, abs=0.01)
+    surer = change(sampled, {"confidence": 0.99})["promise"]
+    assert surer == {**promise, "confidence": 0.99}
+    wait_until(lambda: (levels(sampled)["promise"] or {}).get("max_f1_loss") == 2.0)
+    assert change(sampled, {"max_disagreement": 0.1})["promise"] == {
+        "max_disagreement": 0.1,
+        "confidence": 0.99,
+        "certified": True,
+    }
 
 
 def test_a_dry_run_of_a_promise_changes_nothing(sampled: TestClient) -> None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from service.engine.engine import Engine, EngineLimits, EngineObserver
+from service.engine.labelled import LabelledRuns
 from service.engine.reuse import Reuse, ReuseSource
 from service.engine.samples import SampleRuns
 from service.engine.sequence import Request, Sequence
@@ -230,6 +231,7 @@ def make_engine(
     shadows: Shadows | None = None,
     reuse: Reuse | None = None,
     samples: SampleRuns | None = None,
+    labelled: LabelledRuns | None = None,
     prepare: Callable[[], None] = lambda: None,
 ) -> Engine:
     """An engine that has not started; a request's own changes name a whole policy. rule: of learned policies."""
@@ -243,6 +245,7 @@ def make_engine(
         shadows=shadows,
         reuse=reuse,
         samples=samples,
+        labelled=labelled,
         prepare=prepare,
         clock=clock,
     )

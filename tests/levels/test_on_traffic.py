@@ -83,14 +83,15 @@ def test_a_level_that_errs_is_not_certified_and_holds_up_no_safer_one() -> None:
     assert measured[FASTEST].estimate.agreement == pytest.approx(0.5, abs=0.01)
 
 
-def test_an_alarm_takes_the_level_that_broke_and_no_other_out_of_force() -> None:
+def test_an_alarm_takes_all_levels_out_of_force_and_those_that_hold_are_proven_anew() -> None:
     alarms: list[int] = []
     levels = TrafficLevels(LEVELS, LEVELS, NUM_LAYERS, now=lambda: NOON, on_alarm=lambda: alarms.append(1))
     levels.test(GOAL)
     until(levels, agreeing, lambda: certified(levels) == LEVELS)
     until(levels, wrong_if_fastest, lambda: alarms)
-    assert certified(levels) == (SAFE, MIDDLE)
+    assert certified(levels) == ()
     assert (standing(levels).alarms, standing(levels).samples) == (1, 0)  # the evidence begins anew
+    until(levels, wrong_if_fastest, lambda: certified(levels) == (SAFE, MIDDLE))
 
 
 def test_another_goal_begins_anew_and_the_same_goes_on() -> None:

@@ -44,9 +44,13 @@ def test_the_sum_is_at_least_0_exactly_where_f1_is_at_least_what_is_promised(
 
 @seeded
 @given(any_rows, disagreements)
-def test_a_payoff_is_from_minus_1_to_1(rows: list[tuple[int, int, int]], disagreement: float) -> None:
-    payoffs = Promise(disagreement).payoffs(scores_of(rows))
-    assert payoffs.min() >= -1 - 1e-12 and payoffs.max() <= 1 + 1e-12
+def test_a_payoff_is_from_minus_1_to_the_most_there_can_be(
+    rows: list[tuple[int, int, int]], disagreement: float
+) -> None:
+    promise = Promise(disagreement)
+    payoffs = promise.payoffs(scores_of(rows))
+    assert payoffs.min() >= -1 - 1e-12 and payoffs.max() <= promise.most_payoff + 1e-12
+    assert promise.payoffs(scores_of([(0, 3, 0), (90, 0, 0)])).ravel() == pytest.approx([-1, promise.most_payoff])
 
 
 @seeded
@@ -67,7 +71,7 @@ def test_on_a_grid_the_payoffs_of_every_sample_fall_above_and_rise_below(rows: l
     agreements = np.linspace(0.5, 0.999, 30)
     above, below = (pay(scores_of(rows[:1]), agreements, 3) for pay in (payoffs_above, payoffs_below))
     assert (np.diff(above) <= 1e-12).all() and (np.diff(below) >= -1e-12).all()
-    assert max(abs(above).max(), abs(below).max()) <= 1 + 1e-12
+    assert min(above.min(), below.min()) >= -1 - 1e-12
 
 
 @seeded

@@ -20,7 +20,15 @@ GOOD, BAD = (0.98, 0.97), (0.945, 0.9)
 
 
 def run(traffic: Traffic, terms: Terms, deployments: int = DEPLOYMENTS, *, weigh: bool = True) -> Deployments:
-    return simulate(traffic, terms, deployments=deployments, levels=2, steps=STEPS, weigh=weigh)
+    return simulate(
+        traffic,
+        terms,
+        deployments=deployments,
+        levels=2,
+        steps=STEPS,
+        most_payoff=PROMISE.most_payoff,
+        weigh=weigh,
+    )
 
 
 def probability_of_so_few(false: int, share: float) -> float:
@@ -75,6 +83,6 @@ def test_levels_that_keep_the_promise_are_called_broken_more_rarely_than_alarm_d
     traffic, draw = independent(PROMISE, DEPLOYMENTS, (0.9505,)), np.random.default_rng(0)
     dropped, was_broken = DroppedWealth(even_shares(DEPLOYMENTS, 1), STEPS), np.zeros((DEPLOYMENTS, 1), bool)
     for step in range(STEPS):
-        dropped.settle(traffic(step, draw).payoffs, np.ones(1), np.ones(1))
+        dropped.settle(traffic(step, draw).payoffs / PROMISE.most_payoff, np.ones(1), np.ones(1))
         was_broken |= dropped.total >= WHOLE.alarm
     assert probability_of_so_few(int(was_broken.sum()), WHOLE.alarm_delta) < 0.01

@@ -8,7 +8,17 @@ from itertools import product
 import numpy as np
 import pytest
 
-from service.promise.wealth import BETS, MOST_STAKE, NUM_BETS, DroppedWealth, Wealth, even_shares, seeded_shares
+from service.promise.sampling import MAX_WEIGHT
+from service.promise.wealth import (
+    BETS,
+    MOST_STAKE,
+    NUM_BETS,
+    DroppedWealth,
+    Wealth,
+    bold_shares,
+    even_shares,
+    seeded_shares,
+)
 from service.spans.types import DoubleArray
 
 ONE = np.array(1.0)
@@ -66,14 +76,14 @@ def test_weights_make_up_for_how_seldom_a_time_is_sampled() -> None:
 
 def test_a_bet_that_a_weight_could_make_lose_too_much_is_given_up_and_its_wealth_with_it() -> None:
     wealth = Wealth(even_shares())
-    assert settled(wealth, [0.0], [4.0]) == pytest.approx((NUM_BETS - 2) / NUM_BETS)
-    assert settled(wealth, [1.0]) == pytest.approx((1 + BETS[2:]).sum() / NUM_BETS)
+    assert settled(wealth, [0.0], [4.0]) == pytest.approx((NUM_BETS - 3) / NUM_BETS)
+    assert settled(wealth, [1.0]) == pytest.approx((1 + BETS[3:]).sum() / NUM_BETS)
 
 
 def test_a_bet_is_given_up_for_a_weight_that_no_sample_happened_to_have() -> None:
     wealth = Wealth(even_shares())
     wealth.settle(np.array(1.0), ONE, np.array(2.0))
-    assert float(wealth.total) == pytest.approx((1 + BETS[1:]).sum() / NUM_BETS)
+    assert float(wealth.total) == pytest.approx((1 + BETS[2:]).sum() / NUM_BETS)
 
 
 def test_wealth_stays_positive_whatever_happens() -> None:
@@ -150,3 +160,14 @@ def test_a_misleading_seed_costs_no_more_than_half_of_the_wealth() -> None:
 
 def test_no_bet_may_lose_more_than_the_stake_that_keeps_it_alive() -> None:
     assert BETS[0] == MOST_STAKE < 1 and (np.diff(BETS) < 0).all()
+    assert BETS[-1] * MAX_WEIGHT <= MOST_STAKE  # so that some are left in the busiest times
+
+
+def test_the_bold_spread_is_of_the_whole_capital_and_proves_in_fewer_samples_than_the_even_one() -> None:
+    assert float(Wealth(bold_shares()).total) == pytest.approx(1.0)
+
+    def needed(shares: DoubleArray) -> int:
+        wealth = Wealth(shares)
+        return next(count for count in range(1, 1_000) if settled(wealth, [0.015]) >= 20)
+
+    assert needed(bold_shares()) < needed(even_shares())

@@ -19,6 +19,7 @@ from service.api.schemas.exit_policy import (
     CHANGES,
     EXAMPLES,
     ExitPolicyOut,
+    GoldOut,
     HistoryEntryOut,
     LevelsOut,
     OperatingPointOut,
@@ -33,6 +34,7 @@ from service.exits.operating_points import OperatingPoint
 from service.levels.on_traffic import Measured
 from service.policy.versions import HISTORY_LENGTH, HistoryEntry, PolicyState
 from service.promise.estimates import Estimate
+from service.promise.gold import GoldEstimate
 
 router = APIRouter(prefix="/exit-policy", route_class=BodyRoute)
 
@@ -139,17 +141,14 @@ def _promise(state: PolicyState) -> PromiseOut | None:
     promise = state.in_force.promise
     if promise is None:
         return None
-    return {
-        "max_disagreement": promise.max_disagreement,
-        "confidence": promise.confidence,
-        "certified": bool(state.is_certified),
-    }
+    return {**promise.to_json(), "certified": bool(state.is_certified)}  # type: ignore[typeddict-item]
 
 
 def _levels(service: Service) -> dict[str, Any]:
     samples, standing, measured = service.samples, service.levels.standing(), service.levels.measured()
+    gold = service.gold.gold() if service.gold.sentences else None
     catalog = service.policy.catalog
-    found = [(point, measured.get(catalog.policy(point.parameters))) for point in service.policy.operating_points()]
+    found = [(point, catalog.policy(point.parameters)) for point in service.policy.operating_points()]
     return {
         "sampling": {
             "since": service.levels.since,
@@ -162,23 +161,34 @@ def _levels(service: Service) -> dict[str, Any]:
         if samples
         else None,
         "promise": {
-            **asdict(standing.certified.goal),
+            **standing.certified.goal.to_json(),
             "since": standing.since,
             "samples": standing.samples,
             "alarms": standing.alarms,
         }
         if standing
         else None,
-        "levels": [_level(point, seen if samples else None) for point, seen in found],
+        "feedback": {"sentences": gold.sentences, **_gold(gold.full_depth)} if gold else None,
+        "levels": [
+            _level(point, measured.get(policy) if samples else None, gold.levels.get(policy) if gold else None)
+            for point, policy in found
+        ],
     }
 
 
-def _level(point: OperatingPoint, seen: Measured | None) -> dict[str, Any]:
+def _gold(estimate: GoldEstimate) -> GoldOut:
+    low, high = estimate.f1_interval
+    f1 = None if estimate.f1 is None else round(100 * estimate.f1, 2)
+    return {"f1": f1, "f1_interval": (round(100 * low, 2), round(100 * high, 2))}
+
+
+def _level(point: OperatingPoint, seen: Measured | None, gold: GoldEstimate | None) -> dict[str, Any]:
     return {
         "parameters": point.parameters,
         "preset": point.preset,
         "expected": point.expected(),
         "measured": _measured(seen.estimate) if seen else None,
+        "gold": _gold(gold) if gold else None,
         "certified": seen.is_certified if seen else None,
     }
 

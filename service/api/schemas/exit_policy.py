@@ -68,11 +68,18 @@ class AutopilotOut(TypedDict):
     highest_level: Annotated[int, Field(description="the fastest that it may use just now")]
 
 
-class PromiseOut(TypedDict):
-    """What is promised, and whether the policy in force is certified for it."""
+class PromisedOut(TypedDict):
+    """What is promised."""
 
     max_disagreement: Annotated[Number, Field(description="1 - F1 of the answers against full depth's")]
     confidence: Annotated[Number, Field(description="of a certificate")]
+    max_f1_loss: NotRequired[Annotated[Number, Field(description=f"{LOSS_UNIT}: where it was asked for, it gave this")]]
+    full_f1: NotRequired[Annotated[Number, Field(description="beside it: F1 x 100 of full depth that it was based on")]]
+
+
+class PromiseOut(PromisedOut):
+    """What is promised, and whether the policy in force is certified for it."""
+
     certified: Annotated[bool, Field(description="false for a moment after an alarm, until another policy is in force")]
 
 
@@ -147,6 +154,11 @@ CHANGES: Mapping[str, Any] = {
             "is certified for it on this traffic; null ends it and leaves the policy as it is",
         },
         "confidence": {"type": ["number", "null"], "description": "beside it: of a certificate; 0.95 if left out"},
+        "on": {
+            "type": "string",
+            "enum": ["traffic"],
+            "description": "beside max_f1_loss: makes it a promise, kept on this traffic by bounding the disagreement",
+        },
         "autopilot": {
             "type": ["object", "null"],
             "description": "merged with its objective; null switches it off",
@@ -172,6 +184,7 @@ EXAMPLES: Mapping[str, Any] = {
     "a strategy with its defaults": {"value": {"strategy": "learned"}},
     "back to a version": {"value": {"rollback_to": 1}},
     "a promise": {"value": {"max_disagreement": 0.02, "confidence": 0.95}},
+    "a promise of F1": {"value": {"max_f1_loss": 2.0, "on": "traffic"}},
     "the autopilot": {"value": {"autopilot": {"p95_ms": 100, "max_f1_loss": 1.0}}},
 }
 """Changes that a calibrated model takes whatever policy is in force."""
@@ -204,6 +217,21 @@ class MeasuredOut(TypedDict):
     ]
 
 
+class GoldOut(TypedDict):
+    """What texts with their right entities say of an operating point, or of full depth; F1 x 100."""
+
+    f1: Annotated[Number | None, Field(description="null before an entity was seen")]
+    f1_interval: Annotated[
+        Interval, Field(description="of 95 %, where the texts were drawn from the traffic at random")
+    ]
+
+
+class FeedbackFiguresOut(GoldOut):
+    """What texts with their right entities say of full depth."""
+
+    sentences: Annotated[int, Field(description="that were counted")]
+
+
 class LevelOut(ParametersOfPoint):
     """An operating point: what calibration measured on its dev set, and what was measured on this traffic."""
 
@@ -212,6 +240,7 @@ class LevelOut(ParametersOfPoint):
     measured: Annotated[
         MeasuredOut | None, Field(description="null where nothing is sampled, or words halt one by one")
     ]
+    gold: Annotated[GoldOut | None, Field(description="null before the first feedback, or where words halt one by one")]
     certified: Annotated[
         bool | None,
         Field(description="proven to keep what is promised; null where it is not tested, or nothing is promised"),
@@ -229,11 +258,9 @@ class SamplingOut(TypedDict):
     probability: Annotated[Number, Field(description="with which the next sentence is drawn")]
 
 
-class EvidenceOut(TypedDict):
+class EvidenceOut(PromisedOut):
     """What is promised, and the evidence for it."""
 
-    max_disagreement: Number
-    confidence: Number
     since: Annotated[Time, Field(description="when the evidence of this window began")]
     samples: Annotated[int, Field(description="of this window")]
     alarms: Annotated[int, Field(description="raised since it is promised")]
@@ -244,6 +271,7 @@ class LevelsOut(TypedDict):
 
     sampling: Annotated[SamplingOut | None, Field(description="null where nothing is sampled")]
     promise: Annotated[EvidenceOut | None, Field(description="null while nothing is promised")]
+    feedback: Annotated[FeedbackFiguresOut | None, Field(description="null before the first one was counted")]
     levels: list[LevelOut]
 
 

@@ -1,0 +1,50 @@
+"""Traces of the corpora that `benchmarks.promise` plays streams of: made once, and kept in a folder."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.data.corpora import Corpus
+from service.errors import DataRefused
+from service.evaluation.trace import Trace, load_trace, save_trace, trace
+from service.executors.executor import Executor
+from service.models.store import StoredModel
+from service.training.recipe import find_recipe, read_recipe
+
+RECIPE = Path("general-minilm")  # whose corpora these are, with what their labels mean
+CORPORA = (
+    "wikigold",
+    "redocred",
+    "crossner_politics",
+    "crossner_science",
+    "slurp",
+    "snips",
+    "wnut17",
+    "idrisi",
+    "tweebank",
+    "btc",
+)
+MOST_TEXTS = 1_000  # of each test set
+
+
+def traces_of(stored: StoredModel, executor: Executor, data: Path, kept: Path) -> dict[str, Trace]:
+    """Return a trace of each of CORPORA, by its name; those that `kept` has of these weights are read from there."""
+    corpora = {corpus.name: corpus for corpus in read_recipe(find_recipe(RECIPE)).sources}
+    return {name: _trace_of(stored, executor, corpora[name], data, kept / f"{name}.safetensors") for name in CORPORA}
+
+
+def _trace_of(stored: StoredModel, executor: Executor, corpus: Corpus, data: Path, kept: Path) -> Trace:
+    try:
+        found = load_trace(kept)
+        if found.weights_sha256 == stored.weights_sha256:
+            return found
+    except DataRefused:
+        pass  # there is none, or of another format
+    examples: Sequence = corpus.read(data / corpus.test)
+    drawn = random.Random(0).sample(examples, min(len(examples), MOST_TEXTS))
+    found = trace(stored, drawn, corpus.name, executor)
+    save_trace(kept, found)
+    print(f"traced {corpus.name}: {len(found.sequences)} sentences", flush=True)
+    return found

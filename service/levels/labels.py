@@ -1,0 +1,262 @@
+"""What every level is worth against gold, on sentences whose right entities somebody has told.
+
+right entities --(labelled_of)--> Labelled --(engine.labelled: a full run)--> GoldLevels --(counts)--> GoldFile
+GoldKeeper, a thread: saves the counts, and tells the live policy what full depth's F1 is at least
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.engine.labelled import Labelled
+from service.errors import BadInput
+from service.exits.policies.full_depth import FullDepth
+from service.exits.policy import ExitPolicy
+from service.exits.reading import Reading
+from service.files import write_whole
+from service.policy.live import LivePolicy
+from service.policy.thread import PolicyThread
+from service.promise.gold import GoldCounts, GoldEstimate
+from service.promise.scoring import LevelScorer
+from service.spans.types import Entity
+from service.text.types import SequenceInput
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 1.0  # between two looks at whether there is anything to save
+PAUSE_S = 30.0  # after one that failed, for instance because the disk is full
+FEWEST_SENTENCES = 100  # from which something is concluded of full depth's F1
+
+
+def labelled_of(
+    sequences: Sequence[SequenceInput], entities: Sequence[Entity], labels: Sequence[str]
+) -> list[Labelled]:
+    """Return the sentences of a text with their right entities.
+
+    entities  of the text, each of a label in `labels`, the model's
+    An entity that no span of words of one sentence is goes to the sentence that it begins in, as one that no level can
+    answer.
+    """
+    found: list[set[tuple[int, int, int]]] = [set() for _ in sequences]
+    for number, entity in enumerate(entities):
+        at = _sentence_of(sequences, entity)
+        first, last = _place(sequences[at].word_starts, entity.start), _place(sequences[at].word_ends, entity.end)
+        if first is None or last is None or last < first:
+            found[at].add((-1 - number, 0, 0))
+        else:
+            found[at].add((first, last + 1, 1 + labels.index(entity.label)))
+    return [Labelled(sequence, frozenset(right)) for sequence, right in zip(sequences, found, strict=True)]
+
+
+def _sentence_of(sequences: Sequence[SequenceInput], entity: Entity) -> int:
+    """Return the sequence that answers for the word in which an entity begins; the last before it, if none does."""
+    at = 0
+    for index, sequence in enumerate(sequences):
+        if sequence.owned[0] < sequence.num_words and sequence.word_starts[sequence.owned[0]] <= entity.start:
+            at = index
+    return at
+
+
+def _place(offsets: Any, offset: int) -> int | None:
+    """Return which word has an offset, None if none has."""
+    where = (offsets == offset).nonzero()[0]
+    return int(where[0]) if len(where) else None
+
+
+class GoldFile:
+    """Keeps counts, and nothing of a text, in a file that several processes may add to."""
+
+    def __init__(self, folder: Path, model: str, levels: Sequence[ExitPolicy]) -> None:
+        """model: name@version and checksum; counts of other weights or levels are given up for new ones."""
+        self._path = folder / "feedback.json"
+        self._seen: tuple[int, int] | None = None
+        self._header = {"model": model, "policies": [level.to_json() for level in levels]}
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether it is not as `add` has left it."""
+        return self._mark() != self._seen
+
+    def add(self, counts: GoldCounts) -> GoldCounts:
+        """Add to what is kept, and return the whole. Raises OSError."""
+        with self._locked():
+            whole = self._load(len(self._header["policies"])).plus(counts)
+            if counts.sentences:
+                write_whole(self._path, json.dumps({**self._header, **whole.to_json()}) + "\n")
+            self._seen = self._mark()
+            return whole
+
+    def _mark(self) -> tuple[int, int] | None:
+        """Return what says whether it has been replaced; None while there is none."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def _load(self, num_levels: int) -> GoldCounts:
+        if not self._path.exists():
+            return GoldCounts(num_levels)
+        try:
+            kept = json.loads(self._path.read_text(encoding="utf-8"))
+            if {name: kept[name] for name in self._header} == self._header:
+                return GoldCounts.from_json(kept)
+            why = "it is of other weights or operating points"
+        except (ValueError, LookupError, TypeError, RecursionError, BadInput) as error:
+            why = str(error)
+        aside = self._path.with_suffix(".unusable")
+        os.replace(self._path, aside)
+        log.warning("feedback set aside", extra={"data": {"reason": why, "file": str(aside)}})
+        return GoldCounts(num_levels)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """What is known against gold.
+
+    sentences  whose right entities were told, in all
+    levels     by policy, full depth among them
+    """
+
+    sentences: int
+    levels: Mapping[ExitPolicy, GoldEstimate]
+
+    @property
+    def full_depth(self) -> GoldEstimate:
+        """What full depth is worth."""
+        return self.levels[FullDepth()]
+
+
+class GoldLevels:
+    """Scores every level on labelled sentences. The engine's worker adds to it, and any thread may look."""
+
+    def __init__(
+        self,
+        levels: Sequence[ExitPolicy],
+        num_layers: int,
+        folder: Path,
+        model: str,
+        *,
+        on_sentence: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Start without sentences; `save` takes over those of the file.
+
+        levels       those whose words halt one by one are not scored
+        folder       for the counts; model: see GoldFile
+        on_sentence  called after every sentence; it must return at once
+        """
+        scored = (*(level for level in dict.fromkeys(levels) if level.is_replayable), FullDepth())
+        self._scored = tuple(dict.fromkeys(scored))
+        self._scorer = LevelScorer(self._scored, num_layers)
+        self._file = GoldFile(folder, model, self._scored)
+        self._on_sentence = on_sentence
+        self._lock = threading.Lock()  # guards the two fields below
+        self._unsaved = GoldCounts(len(self._scored))
+        self._saved = GoldCounts(len(self._scored))
+
+    def add(self, readings: Sequence[Reading], labelled: Labelled) -> None:
+        """Count a labelled sentence that was run to full depth."""
+        scores = self._scorer.score(readings, [labelled.sequence.owned], [labelled.right])
+        with self._lock:
+            self._unsaved.add(scores)
+        self._on_sentence()
+
+    def save(self) -> None:
+        """Add what is new to the file, and take over what other processes have added. Raises OSError; then all stays.
+
+        One thread alone may call it.
+        """
+        with self._lock:
+            new, before = self._unsaved, self._saved
+            if not new.sentences and not self._file.has_changed:
+                return
+            self._saved, self._unsaved = before.plus(new), GoldCounts(len(self._scored))
+        try:
+            whole = self._file.add(new)
+        except OSError:
+            with self._lock:
+                self._saved, self._unsaved = before, new.plus(self._unsaved)
+            raise
+        with self._lock:
+            self._saved = whole
+
+    @property
+    def sentences(self) -> int:
+        """How many have been counted."""
+        with self._lock:
+            return self._saved.sentences + self._unsaved.sentences
+
+    def f1(self, policy: ExitPolicy) -> float | None:
+        """Return what a level is worth, a fraction; None for one that is not scored, or before an entity was seen."""
+        if policy not in self._scored:
+            return None
+        with self._lock:
+            return self._saved.plus(self._unsaved).f1(self._scored.index(policy))
+
+    def gold(self) -> Gold:
+        """Return what every level is worth."""
+        with self._lock:
+            counts = self._saved.plus(self._unsaved)
+        return Gold(counts.sentences, dict(zip(self._scored, counts.estimates(), strict=True)))
+
+
+class GoldKeeper(PolicyThread):
+    """Saves the counts once a second, and tells the live policy what full depth's F1 is at least."""
+
+    def __init__(self, live: LivePolicy, levels: GoldLevels) -> None:
+        super().__init__("gold-keeper")
+        self._live = live
+        self._levels = levels
+        self._told = 0  # sentences, of which the live policy knows
+
+    def start(self) -> None:
+        """Take over what was counted before, and start the thread."""
+        self._try_to_look()
+        super().start()
+
+    def close(self) -> None:
+        """End the thread, and save what is left."""
+        super().close()
+        self._try_to_look()
+
+    def look(self) -> None:
+        """Save, and tell what is new. Raises OSError."""
+        self._levels.save()
+        if self._levels.sentences == self._told:
+            return
+        found = self._levels.gold()
+        self._told = found.sentences
+        least = round(100 * found.full_depth.f1_interval[0], 2)
+        self._live.set_gold_f1(least if found.sentences >= FEWEST_SENTENCES else None)
+
+    def _run(self) -> None:
+        pause_s = PERIOD_S
+        while not self._stop.wait(pause_s):
+            pause_s = PERIOD_S if self._try_to_look() else PAUSE_S
+
+    def _try_to_look(self) -> bool:
+        try:
+            self.look()
+            return True
+        except Exception:  # whatever it was, the counts are kept, and tried again
+            log.exception("the counts of feedback could not be saved; the next try is in %g s", PAUSE_S)
+            return False
