@@ -22,6 +22,7 @@ from service.api.routes import (
     ner,
     presidio,
     strategies,
+    stream,
 )
 from service.api.schemas.hugging_face import HuggingFaceRequest
 from service.api.schemas.ner import NerRequest
@@ -70,6 +71,6 @@ def create_app(service: Service) -> FastAPI:
     ]
     app.add_middleware(RequestMiddleware, service=service, calls=calls)
     add_error_handlers(app)
-    for routes in (ner, hugging_face, presidio, exit_policy, strategies, health, about, console, documentation):
+    for routes in (ner, stream, hugging_face, presidio, exit_policy, strategies, health, about, console, documentation):
         app.include_router(routes.router, responses=described(*OF_EVERY_ROUTE))
     return app

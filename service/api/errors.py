@@ -138,10 +138,15 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     if any(problem["type"] == "json_invalid" for problem in problems):
         reason = problems[0].get("ctx", {}).get("error", problems[0]["msg"])
         return _respond(request.scope, 400, f"the body is not JSON: {reason}", "NotJSON")
+    return _respond(request.scope, 422, described_problems(problems), "BadInput")
+
+
+def described_problems(problems: Sequence[Any]) -> str:
+    """Return what pydantic found wrong, for people; of many problems the first."""
     told = [_describe(problem) for problem in problems[:_MAX_PROBLEMS]]
     if len(problems) > _MAX_PROBLEMS:
         told.append(f"and {len(problems) - _MAX_PROBLEMS} more")
-    return _respond(request.scope, 422, "; ".join(told), "BadInput")
+    return "; ".join(told)
 
 
 def _describe(problem: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import Request
 
 from service.api.keys import Keys
+from service.api.streams import Streams
 from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
 from service.engine.cutter import Cutter
@@ -56,6 +57,7 @@ class Service:
     environment  device, dtype, executor, threads and versions, as GET /info shows them
     follower     follows the policy that replicas share; None where this server has it for itself
     link         to the process that answers for all serving processes; None where this is the only one
+    streams      the streams of lines that are open
     is_draining  whether SIGTERM or SIGINT has come
     """
 
@@ -78,6 +80,10 @@ class Service:
     cutter: Cutter = field(default_factory=Cutter)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     is_draining: bool = False
+    streams: Streams = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.streams = Streams(self.settings.queue_bytes)
 
     @property
     def model_reference(self) -> str:

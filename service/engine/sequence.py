@@ -14,7 +14,6 @@ from service.stepping.inspection import LayerView
 from service.stepping.passage import Passage
 from service.text.types import EncodedText
 
-
 Priority = Literal["interactive", "bulk"]
 """Bulk work is done with what interactive requests leave, see `service.engine.scheduler`."""
 

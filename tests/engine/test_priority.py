@@ -1,4 +1,4 @@
-"""Bulk work: it runs with what interactive requests leave, in small steps, goes on for ever, and takes nobody's place."""
+"""Bulk work: it runs with what interactive requests leave, in small steps, never starves, and takes nobody's place."""
 
 from __future__ import annotations
 
