@@ -23,7 +23,7 @@ from service.engine.cutter import IN_PLACE_CHARS, do_at_once
 from service.engine.forecast import OpenWork
 from service.engine.sequence import Priority, Sequence
 from service.engine.sequence import Request as EngineRequest
-from service.errors import NotReady, Overloaded, TimedOut, TooLarge
+from service.errors import NotReady, Overloaded, ServiceError, TimedOut, TooLarge
 from service.metrics.http import RefusedFor
 from service.policy.captured import CapturedPolicy
 from service.spans.types import Entity
@@ -117,6 +117,15 @@ async def answer(service: Service, scope: Scope, asked: Asked) -> Reply:
     is rendered in a thread, too. Raises BadInput, TooLarge, Overloaded, NotReady, TimedOut, ClientLeft or the engine's
     own error.
     """
+    try:
+        return await _answer(service, scope, asked)
+    except ServiceError as error:
+        if not asked.waits:
+            service.tracing.failed(scope, error)
+        raise
+
+
+async def _answer(service: Service, scope: Scope, asked: Asked) -> Reply:
     arrived: float = scope["state"]["arrived"]
     texts = [asked.texts] if isinstance(asked.texts, str) else asked.texts
     _check_sizes(service, asked, texts)
@@ -140,7 +149,7 @@ async def answer(service: Service, scope: Scope, asked: Asked) -> Reply:
                     future=caller.loop.create_future(),
                 )
                 await _run(service, caller, asked, pending, work)
-                reply = await _finish(service, caller, pending, asked, arrived)
+                reply = await _finish(service, caller, pending, asked, scope)
         except TimedOut:  # the engine's own, too
             service.metrics.http.request_timed_out()
             raise
@@ -257,8 +266,9 @@ def _is_long(pending: EngineRequest) -> bool:
     return pending.wants_trace or sum([len(text.sequences) for text in pending.texts]) > LONG_SEQUENCES
 
 
-async def _finish(service: Service, caller: Caller, pending: EngineRequest, asked: Asked, arrived: float) -> Reply:
+async def _finish(service: Service, caller: Caller, pending: EngineRequest, asked: Asked, scope: Scope) -> Reply:
     """Return the answer of a finished request, rendered, and count it. Raises TimedOut if it is late by then."""
+    arrived: float = scope["state"]["arrived"]
 
     def finish() -> tuple[Answer, Reply]:
         found = _read(service, pending, asked, arrived)
@@ -270,6 +280,8 @@ async def _finish(service: Service, caller: Caller, pending: EngineRequest, aske
         found, reply = finish()
     caller.check_time()
     service.metrics.http.entities_answered([entity.label for text in found.texts for entity in text.entities])
+    if not asked.waits:
+        service.tracing.answered(scope, found.timing_ms, _attributes(asked, found))
     if asked.priority == "bulk":  # its times say nothing of the service, nor does the autopilot care
         return reply
     stages_s = {stage: milliseconds / 1_000 for stage, milliseconds in found.timing_ms.items()}
@@ -277,6 +289,18 @@ async def _finish(service: Service, caller: Caller, pending: EngineRequest, aske
     service.metrics.http.request_answered(duration_s, stages_s)
     service.traffic.answered(arrived, arrived + duration_s)
     return reply
+
+
+def _attributes(asked: Asked, found: Answer) -> dict[str, str | int]:
+    """Return what a trace tells of an answer; never a text."""
+    layers = [sequence.layer for text in found.texts for sequence in text.sequences]
+    return {
+        "ner.priority": asked.priority,
+        "ner.policy_version": found.captured.version,
+        "ner.texts": len(found.texts),
+        "ner.sequences": len(layers),
+        "ner.exit_layer": max(layers, default=0),
+    }
 
 
 def _read(service: Service, pending: EngineRequest, asked: Asked, arrived: float) -> Answer:

@@ -54,6 +54,7 @@ def create_app(service: Service) -> FastAPI:
         service.keeper.close()
         service.cutter.close()
         service.engine.close()
+        service.tracing.close()
 
     app: FastAPI = FastAPIOffline(
         title="Named entities with early exit",

@@ -108,9 +108,14 @@ def _respond(
     return JSONResponse(body, status, headers={**_HEADERS.get(status, {}), **(headers or {})})
 
 
+def status_of(error: Exception) -> int:
+    """Return the HTTP status of an error; 500 for one that is none of ours."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
 def error_response(scope: Scope, error: Exception) -> JSONResponse:
     """Return the answer to an HTTP request that was refused on purpose or failed in the engine; log what is amiss."""
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    status = status_of(error)
     told = {
         "request_id": scope["state"]["request_id"],
         "endpoint": endpoint_of(scope),
