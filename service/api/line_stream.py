@@ -22,6 +22,7 @@ from pydantic_core import to_json
 from starlette.types import Send
 
 from service.api.answering import Asked, answer
+from service.api.bodies import LARGE_BYTES
 from service.api.caller import ClientLeft, Departure
 from service.api.errors import described_problems, error_body
 from service.api.exchange import Exchange
@@ -112,10 +113,7 @@ class LineStream:
 
     async def _write(self, send: Send) -> None:
         """Send the answers in order; at the end, why the stream ended if its body did not."""
-        while not (self._is_read and not self._under_way):
-            if isinstance(self._end, ClientLeft):
-                self._service.metrics.http.client_left()
-                return
+        while (self._under_way or not self._is_read) and not isinstance(self._end, ClientLeft):
             if not self._under_way:
                 await self._wait()
                 continue
@@ -127,9 +125,12 @@ class LineStream:
             self._changed.set()
             if not self._under_way:
                 self._exchange.works_on_stream(False)
-        last = b"" if self._end is None else to_json(self._told(self._end, self._exchange.request_id)) + b"\n"
+        if isinstance(self._end, ClientLeft):
+            self._service.metrics.http.client_left()
+            return
         if self._end is None:
             await self._reading  # raises what went wrong with it
+        last = b"" if self._end is None else to_json(self._told(self._end, self._exchange.request_id)) + b"\n"
         await send({"type": "http.response.body", "body": last})
 
     async def _wait(self) -> None:
@@ -142,7 +143,8 @@ class LineStream:
         request_id = f"{self._exchange.request_id}/{number}"
         outcome: LineOutcome = "error"
         try:
-            given = self._parse(line)
+            is_large = len(line or b"") > LARGE_BYTES
+            given = await asyncio.to_thread(self._parse, line) if is_large else self._parse(line)
             if given.id is not None:
                 head["id"] = given.id
             body = await self._patiently(replace(self._asked, texts=given.text), request_id)

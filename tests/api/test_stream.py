@@ -116,6 +116,11 @@ def test_blank_lines_count_and_are_passed_over_as_other_fields_are(client: TestC
     assert stream(client, b"") == []
 
 
+def test_a_large_line_is_answered_as_others_are(client: TestClient) -> None:
+    large = {"text": "Anna", "filler": "x" * 70_000}
+    assert [told(answer)["line"] for answer in stream(client, body([large, {"text": 7, "filler": large}]))] == [1, 2]
+
+
 def test_a_stream_may_be_longer_than_a_body_and_than_the_queue(start: Start) -> None:
     client = start(max_body_bytes=200, queue_texts=1, queue_tokens=60)
     lines = [{"text": f"Ben met Carla in {number}."} for number in range(100)]

@@ -12,14 +12,15 @@ from typing import Any, cast
 
 import pytest
 
+from service.api import streams
 from service.api.caller import ClientLeft
 from service.api.exchange import Exchange
 from service.api.line_stream import MOST_LINES, LineStream
 from service.api.routes.stream import ask
 from service.api.state import Service
-from service.api.streams import GIVE_WAY_S, ROOM_S, Streams
+from service.api.streams import Streams
 from service.engine.engine import EngineLimits
-from tests.api.servers_ import GatedStepper, listening, tiny_service, use_stepper, value, wait_until
+from tests.api.servers_ import PATIENCE_S, GatedStepper, listening, tiny_service, use_stepper, value, wait_until
 from tests.api.sockets_ import RawClient, head
 from tests.api.sockets_ import ask as ask_raw
 from tests.engine.scripted_ import ScriptedStepper, make_engine, scripted_request
@@ -52,6 +53,13 @@ class StreamClient(RawClient):
 
 
 @pytest.fixture(scope="module")
+def url(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server."""
+    with listening(tiny_service(model_folder, tmp_path_factory.mktemp("state"))) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
 def strict(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, str]]:
     """A server that waits for a client for TIMEOUT_S only."""
     service = tiny_service(model_folder, tmp_path_factory.mktemp("state"), client_timeout_s=TIMEOUT_S)
@@ -71,8 +79,8 @@ def gated_server(build: Build, gated: GatedStepper, **settings: Any) -> Iterator
             gated.gate.set()
 
 
-def test_lines_are_answered_while_the_body_comes_and_the_connection_is_kept(strict: tuple[Service, str]) -> None:
-    with StreamClient(strict[1]) as client:
+def test_lines_are_answered_while_the_body_comes_and_the_connection_is_kept(url: str) -> None:
+    with StreamClient(url) as client:
         client.send_line(b'{"text": "An')
         assert client.read_head()[0] == 200
         client.send_line(b'na"}\n{"text": ')
@@ -84,8 +92,8 @@ def test_lines_are_answered_while_the_body_comes_and_the_connection_is_kept(stri
         assert client.read_answer().status == 200
 
 
-def test_whoever_asks_before_sending_is_told_to_go_on(strict: tuple[Service, str]) -> None:
-    with RawClient(strict[1]) as client:
+def test_whoever_asks_before_sending_is_told_to_go_on(url: str) -> None:
+    with RawClient(url) as client:
         client.send(head("POST", "/ner/stream", ["Content-Length: 13", "Expect: 100-continue"]))
         assert client.read_answer().status == 100
         client.send(b'{"text": "a"}')
@@ -204,7 +212,7 @@ def streamed(service: Service, *pieces: bytes | Exception | None, then: Callable
 
 def test_a_stream_that_the_server_ends_answers_what_is_under_way_and_says_so(build: Build) -> None:
     service = build()
-    body = streamed(service, b'{"text": "Anna"}\n{"text": "B', then=service.streams.end)
+    body = streamed(service, b'{"text": "Anna"}\n{"text": "B', b"en", then=service.streams.end)
     first, last = body.answers
     assert first["line"] == 1 and "error" not in first
     assert (last["error_type"], last["request_id"], "line" in last) == ("NotReady", "one", False)
@@ -217,9 +225,10 @@ def test_a_stream_that_was_read_to_its_end_is_not_ended(build: Build) -> None:
     assert [answer["line"] for answer in body.answers] == [1]
 
 
-def test_a_stream_whose_client_left_ends_without_another_word(build: Build) -> None:
+@pytest.mark.parametrize("pieces", [(b'{"text": "Anna"}\n',), (b'{"text": "An',), ()])
+def test_a_stream_whose_client_left_ends_without_another_word(build: Build, pieces: tuple[bytes, ...]) -> None:
     service = build()
-    body = streamed(service, b'{"text": "Anna"}\n', ClientLeft("gone"))
+    body = streamed(service, *pieces, ClientLeft("gone"))
     assert all(message.get("more_body", True) for message in body.sent)
     assert value(service, "ner_requests_client_left_total") == 1
 
@@ -232,31 +241,40 @@ def test_a_fault_while_lines_are_read_is_not_taken_for_their_end(build: Build) -
 # turns
 
 
-def test_lines_give_way_to_interactive_requests_for_a_while_and_not_for_ever() -> None:
-    async def run() -> tuple[bool, float]:
-        streams, engine, loop = Streams(1), make_engine(ScriptedStepper()), asyncio.get_running_loop()
+def test_lines_give_way_to_interactive_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "GIVE_WAY_S", PATIENCE_S)
+
+    async def run() -> list[bool]:
+        shared, engine = Streams(1), make_engine(ScriptedStepper())
         with engine.forecast.enter(1, 1e9):
-            waiting = asyncio.create_task(streams.take_turn(engine))
-            await asyncio.sleep(GIVE_WAY_S / 4)
-            gave_way = not waiting.done()
+            waiting = asyncio.create_task(shared.take_turn(engine))
+            await asyncio.sleep(3 * streams.LOOK_S)
+            seen = [waiting.done()]
         await waiting
+        return [*seen, waiting.done()]
+
+    assert asyncio.run(run()) == [False, True]
+
+
+def test_lines_give_way_for_a_while_alone() -> None:
+    async def run() -> float:
+        shared, engine, loop = Streams(1), make_engine(ScriptedStepper()), asyncio.get_running_loop()
         with engine.forecast.enter(1, 1e9):
             started = loop.time()
-            await streams.take_turn(engine)
-            return gave_way, loop.time() - started
+            await shared.take_turn(engine)
+            return loop.time() - started
 
-    gave_way, waited_s = asyncio.run(run())
-    assert gave_way and waited_s >= 0.9 * GIVE_WAY_S
+    assert asyncio.run(run()) >= 0.9 * streams.GIVE_WAY_S
 
 
 def test_lines_wait_for_room_and_for_nobody_who_waits_in_bulk() -> None:
     async def run() -> list[bool]:
-        streams, engine = Streams(1), make_engine(ScriptedStepper(), limits=EngineLimits(queue_texts=1))
+        shared, engine = Streams(1), make_engine(ScriptedStepper(), limits=EngineLimits(queue_texts=1))
         request = scripted_request(1)
         request.priority = "bulk"
         engine.submit(request)
-        waiting = asyncio.create_task(streams.take_turn(engine))
-        await asyncio.sleep(2 * ROOM_S)
+        waiting = asyncio.create_task(shared.take_turn(engine))
+        await asyncio.sleep(2 * streams.ROOM_S)
         seen = [waiting.done()]
         engine.cancel(request)
         with engine.forecast_of("bulk").enter(1, 1e9):
@@ -268,11 +286,11 @@ def test_lines_wait_for_room_and_for_nobody_who_waits_in_bulk() -> None:
 
 def test_one_line_of_all_streams_is_begun_in_a_turn_of_the_event_loop() -> None:
     async def run() -> list[int]:
-        streams, engine, turn, begun = Streams(1), make_engine(ScriptedStepper()), 0, []
+        shared, engine, turn, begun = Streams(1), make_engine(ScriptedStepper()), 0, []
 
         async def begin() -> None:
             for _ in range(3):
-                await streams.take_turn(engine)
+                await shared.take_turn(engine)
                 begun.append(turn)
 
         tasks = [asyncio.create_task(begin()) for _ in range(4)]
