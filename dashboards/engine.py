@@ -16,7 +16,7 @@ from dashboards.panels import (
     stacked,
     with_limit,
 )
-from dashboards.queries import buckets, mean, of_process, per_second, quantile, series
+from dashboards.queries import buckets, mean, of_process, per_second, quantile, series, total
 
 TITLE = "NER: inside the engine"
 UID = "ner-engine"
@@ -186,6 +186,14 @@ def requests() -> Row:
         Query(f"sum({series('ner_cache_bytes')})", "memory"),
         unit="ops",
     )
+    bulk = over_time(
+        "Bulk work",
+        "Lines of streams answered per second; streams that are open, and bulk requests and lines that wait or run.",
+        Query(per_second("ner_stream_lines_total", by="outcome"), "lines: {{outcome}}"),
+        Query(total("ner_streams"), "open streams"),
+        Query(total("ner_bulk_requests"), "open requests"),
+        unit="ops",
+    )
     entities = over_time(
         "Entities by label",
         "Entities answered per second. A label that vanishes says that the texts have changed, or the model.",
@@ -195,9 +203,10 @@ def requests() -> Row:
     return Row(
         "Requests",
         [
-            Cell(endpoints, 8, 7),
-            Cell(refused, 8, 7),
-            Cell(abandoned, 8, 7),
+            Cell(endpoints, 6, 7),
+            Cell(refused, 6, 7),
+            Cell(abandoned, 6, 7),
+            Cell(on_the_right(bulk, "open.*", "none"), 6, 7),
             Cell(on_the_right(throughput, "pieces", "ops"), 8, 7),
             Cell(on_the_right(reused, "memory", "bytes"), 8, 7),
             Cell(stacked(entities), 8, 7),

@@ -45,6 +45,8 @@ OTHER_VARIABLES = {
     "LOAD_PEAK_RATE": "Compose, `--profile load`: requests a second at the dinner hour, 60 by default",
     "TORCH_INDEX_URL": "`make` and image builds: where PyTorch comes from; its CPU build by default",
     "NER_E2E_REQUIRE_DOCKER": "`make e2e`: with 1, a machine without a Docker engine is a failure",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "OpenTelemetry, and all other `OTEL_` variables of its SDK: where "
+    "[traces](monitoring.md#traces) go",
     "WEB_CONCURRENCY": "a start with more than 1 is refused: see `NER_PROCESSES`",
 }
 """Variables that are not read by Settings: who reads each one, and what for."""

@@ -67,20 +67,30 @@ class Settings(BaseSettings):
     )
 
     max_body_bytes: int = Field(
-        2_000_000, ge=1, description="largest request body; it is kept whole in memory while it is read"
+        2_000_000,
+        ge=1,
+        description="largest request body, which is kept whole in memory while it is read, and longest line of a "
+        "stream, which has no limit as a whole",
     )
     max_text_chars: int = Field(100_000, ge=1, description="longest text; bounds the work of one call")
     max_texts: int = Field(1_024, ge=1, description="most texts of one call, since they are answered all or none")
     queue_texts: int = Field(
-        4_096, ge=1, description="most texts admitted and not answered; more are refused rather than answered too late"
+        4_096,
+        ge=1,
+        description="most texts admitted and not answered, and as many again of bulk work; more are refused rather "
+        "than answered too late",
     )
     queue_tokens: int = Field(
-        262_144, ge=1, description="most pieces admitted and not answered; long texts are more work than short ones"
+        262_144,
+        ge=1,
+        description="most pieces admitted and not answered, and as many again of bulk work; long texts are more work "
+        "than short ones",
     )
     queue_bytes: int = Field(
         64_000_000,
         ge=1,
-        description="most bytes of bodies worked on, and as many of bodies that have not arrived whole; bounds memory",
+        description="most bytes of bodies worked on, as many of bodies that have not arrived whole, and as many held "
+        "by streams; bounds memory",
     )
     max_connections: int = Field(
         5_000,

@@ -6,6 +6,7 @@ The routes decide what a request and its answer look like on the wire. The frame
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from collections.abc import Sequence as Seq
@@ -20,9 +21,10 @@ from service.api.schemas.errors import ErrorOut
 from service.api.state import Service
 from service.engine.cutter import IN_PLACE_CHARS, do_at_once
 from service.engine.forecast import OpenWork
+from service.engine.sequence import Priority, Sequence
 from service.engine.sequence import Request as EngineRequest
-from service.engine.sequence import Sequence
-from service.errors import NotReady, Overloaded, TimedOut, TooLarge
+from service.errors import NotReady, Overloaded, ServiceError, TimedOut, TooLarge
+from service.metrics.http import RefusedFor
 from service.policy.captured import CapturedPolicy
 from service.spans.types import Entity
 from service.text.types import EncodedText
@@ -43,7 +45,9 @@ class Asked:
     keep         returns whether an entity that was found is wanted
     render       returns the answer's body
     split        whether texts are split into sentences
-    timeout_ms   the request's own time limit; None for the operator's
+    timeout_ms   the request's own time limit; None for the operator's, or none at all if it waits
+    waits        whether it waits as long as it takes, and asks again where there is no room: a line of a stream
+    priority     bulk work is done with what interactive requests leave
     wants_trace  whether the layers that ran are to be inspected
     override     changes to the exit policy for this request alone
     """
@@ -56,6 +60,8 @@ class Asked:
     timeout_ms: int | None = None
     wants_trace: bool = False
     override: Mapping[str, Any] | None = None
+    priority: Priority = "interactive"
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +117,22 @@ async def answer(service: Service, scope: Scope, asked: Asked) -> Reply:
     is rendered in a thread, too. Raises BadInput, TooLarge, Overloaded, NotReady, TimedOut, ClientLeft or the engine's
     own error.
     """
+    try:
+        return await _answer(service, scope, asked)
+    except ServiceError as error:
+        if not asked.waits:
+            service.tracing.failed(scope, error)
+        raise
+
+
+async def _answer(service: Service, scope: Scope, asked: Asked) -> Reply:
     arrived: float = scope["state"]["arrived"]
     texts = [asked.texts] if isinstance(asked.texts, str) else asked.texts
     _check_sizes(service, asked, texts)
     num_chars = sum(map(len, texts))
-    deadline = arrived + (asked.timeout_ms or service.settings.timeout_ms) / 1_000
-    with _enter(service, num_chars, deadline) as work:
+    is_endless = asked.waits and asked.timeout_ms is None
+    deadline = math.inf if is_endless else arrived + (asked.timeout_ms or service.settings.timeout_ms) / 1_000
+    with _enter(service, asked, num_chars, deadline) as work:
         captured = service.policy.capture(asked.override)  # refuses changes that do not fit, before any work is done
         try:
             with Caller(scope["state"]["departure"], deadline) as caller:
@@ -129,10 +145,11 @@ async def answer(service: Service, scope: Scope, asked: Asked) -> Reply:
                     override=asked.override,
                     captured=captured,
                     wants_trace=asked.wants_trace,
+                    priority=asked.priority,
                     future=caller.loop.create_future(),
                 )
-                await _run(service, caller, pending, work)
-                reply = await _finish(service, caller, pending, asked, arrived)
+                await _run(service, caller, asked, pending, work)
+                reply = await _finish(service, caller, pending, asked, scope)
         except TimedOut:  # the engine's own, too
             service.metrics.http.request_timed_out()
             raise
@@ -143,17 +160,22 @@ async def answer(service: Service, scope: Scope, asked: Asked) -> Reply:
         return reply
 
 
-def _enter(service: Service, num_chars: int, deadline: float) -> OpenWork:
+def _enter(service: Service, asked: Asked, num_chars: int, deadline: float) -> OpenWork:
     """Count a request's work from now on, if there is room and time for it. Raises Overloaded."""
-    forecast = service.engine.forecast
-    if not service.engine.has_room:
-        service.metrics.http.request_refused("queue_full")
+    forecast = service.engine.forecast_of(asked.priority)
+    if not service.engine.has_room(asked.priority):
+        _count_refusal(service, asked, "queue_full")
         raise Overloaded("the queue is full; send the request again later", retry_after_s=forecast.retry_after_s())
     try:
         return forecast.enter(num_chars, deadline)
     except Overloaded:
-        service.metrics.http.request_refused("too_late")
+        _count_refusal(service, asked, "too_late")
         raise
+
+
+def _count_refusal(service: Service, asked: Asked, reason: RefusedFor) -> None:
+    if not asked.waits:  # else it asks again, and is a line and no request
+        service.metrics.http.request_refused(reason)
 
 
 def _check_sizes(service: Service, asked: Asked, texts: Seq[str]) -> None:
@@ -161,16 +183,16 @@ def _check_sizes(service: Service, asked: Asked, texts: Seq[str]) -> None:
     settings = service.settings
     most, variable = min((settings.max_texts, "NER_MAX_TEXTS"), (settings.queue_texts, "NER_QUEUE_TEXTS"))
     if len(texts) > most:
-        raise _too_large(service, f"{asked.field} has {len(texts)} items; the limit is {most} ({variable})")
+        raise _too_large(service, asked, f"{asked.field} has {len(texts)} items; the limit is {most} ({variable})")
     for index, text in enumerate(texts):
         if len(text) > settings.max_text_chars:
             where = asked.field if isinstance(asked.texts, str) else f"{asked.field}[{index}]"
             limit = f"{settings.max_text_chars} (NER_MAX_TEXT_CHARS)"
-            raise _too_large(service, f"{where} has {len(text)} characters; the limit is {limit}")
+            raise _too_large(service, asked, f"{where} has {len(text)} characters; the limit is {limit}")
 
 
-def _too_large(service: Service, message: str) -> TooLarge:
-    service.metrics.http.request_refused("too_large")
+def _too_large(service: Service, asked: Asked, message: str) -> TooLarge:
+    _count_refusal(service, asked, "too_large")
     return TooLarge(message)
 
 
@@ -179,7 +201,7 @@ async def _encode(service: Service, caller: Caller, asked: Asked, texts: Seq[str
     cutting = _cut(service, asked, texts)
     if num_chars <= IN_PLACE_CHARS:
         return do_at_once(cutting)
-    return await caller.wait_for(service.cutter.submit(cutting, num_chars))
+    return await caller.wait_for(service.cutter.submit(cutting, num_chars, asked.priority))
 
 
 def _cut(service: Service, asked: Asked, texts: Seq[str]) -> Generator[None, None, list[EncodedText]]:
@@ -191,50 +213,51 @@ def _cut(service: Service, asked: Asked, texts: Seq[str]) -> Generator[None, Non
             num_pieces = next(cutting)
         except StopIteration as done:
             encoded: list[EncodedText] = done.value
-            _check_pieces(service, sum(text.num_pieces for text in encoded), most)
+            _check_pieces(service, asked, sum(text.num_pieces for text in encoded), most)
             return encoded
-        _check_pieces(service, num_pieces, most)
+        _check_pieces(service, asked, num_pieces, most)
         yield
 
 
-def _check_pieces(service: Service, num_pieces: int, most: int) -> None:
+def _check_pieces(service: Service, asked: Asked, num_pieces: int, most: int) -> None:
     if num_pieces > most:
         limit = f"{most} (NER_QUEUE_TOKENS)"
         raise _too_large(
-            service, f"the request has at least {num_pieces} tokens; the limit is {limit}; send it in parts"
+            service, asked, f"the request has at least {num_pieces} tokens; the limit is {limit}; send it in parts"
         )
 
 
-async def _run(service: Service, caller: Caller, pending: EngineRequest, work: OpenWork) -> None:
+async def _run(service: Service, caller: Caller, asked: Asked, pending: EngineRequest, work: OpenWork) -> None:
     """Have the engine run a request. Whoever stops waiting cancels it: it is dropped at the next layer."""
     try:
-        await _submit(service, caller, pending)
+        await _submit(service, caller, asked, pending)
         work.is_known(pending.cost, sum([len(text.text) for text in pending.texts]))
-        await _wait(service, caller, pending)
+        await _wait(service, caller, asked, pending)
     except BaseException:
         service.engine.cancel(pending)  # in vain if the engine itself refused or answered it
         raise
 
 
-async def _submit(service: Service, caller: Caller, pending: EngineRequest) -> None:
+async def _submit(service: Service, caller: Caller, asked: Asked, pending: EngineRequest) -> None:
     try:
         if _is_long(pending):
             await caller.wait_for(asyncio.ensure_future(asyncio.to_thread(service.engine.submit, pending)))
         else:
             service.engine.submit(pending)
     except Overloaded as error:
-        service.metrics.http.request_refused("queue_full")
-        raise Overloaded(str(error), retry_after_s=service.engine.forecast.retry_after_s()) from None
+        _count_refusal(service, asked, "queue_full")
+        retry_after_s = service.engine.forecast_of(asked.priority).retry_after_s()
+        raise Overloaded(str(error), retry_after_s=retry_after_s) from None
     except NotReady:
-        service.metrics.http.request_refused("not_ready")
+        _count_refusal(service, asked, "not_ready")
         raise
 
 
-async def _wait(service: Service, caller: Caller, pending: EngineRequest) -> None:
+async def _wait(service: Service, caller: Caller, asked: Asked, pending: EngineRequest) -> None:
     try:
         await caller.wait_for(pending.future)
     except Overloaded:  # it could not be answered in time any more when its turn came
-        service.metrics.http.request_refused("too_late")
+        _count_refusal(service, asked, "too_late")
         raise
 
 
@@ -243,8 +266,9 @@ def _is_long(pending: EngineRequest) -> bool:
     return pending.wants_trace or sum([len(text.sequences) for text in pending.texts]) > LONG_SEQUENCES
 
 
-async def _finish(service: Service, caller: Caller, pending: EngineRequest, asked: Asked, arrived: float) -> Reply:
+async def _finish(service: Service, caller: Caller, pending: EngineRequest, asked: Asked, scope: Scope) -> Reply:
     """Return the answer of a finished request, rendered, and count it. Raises TimedOut if it is late by then."""
+    arrived: float = scope["state"]["arrived"]
 
     def finish() -> tuple[Answer, Reply]:
         found = _read(service, pending, asked, arrived)
@@ -255,12 +279,28 @@ async def _finish(service: Service, caller: Caller, pending: EngineRequest, aske
     else:
         found, reply = finish()
     caller.check_time()
-    labels = [entity.label for text in found.texts for entity in text.entities]
+    service.metrics.http.entities_answered([entity.label for text in found.texts for entity in text.entities])
+    if not asked.waits:
+        service.tracing.answered(scope, found.timing_ms, _attributes(asked, found))
+    if asked.priority == "bulk":  # its times say nothing of the service, nor does the autopilot care
+        return reply
     stages_s = {stage: milliseconds / 1_000 for stage, milliseconds in found.timing_ms.items()}
     duration_s = stages_s.pop("total")
-    service.metrics.http.request_answered(duration_s, stages_s, labels)
+    service.metrics.http.request_answered(duration_s, stages_s)
     service.traffic.answered(arrived, arrived + duration_s)
     return reply
+
+
+def _attributes(asked: Asked, found: Answer) -> dict[str, str | int]:
+    """Return what a trace tells of an answer; never a text."""
+    layers = [sequence.layer for text in found.texts for sequence in text.sequences]
+    return {
+        "ner.priority": asked.priority,
+        "ner.policy_version": found.captured.version,
+        "ner.texts": len(found.texts),
+        "ner.sequences": len(layers),
+        "ner.exit_layer": max(layers, default=0),
+    }
 
 
 def _read(service: Service, pending: EngineRequest, asked: Asked, arrived: float) -> Answer:

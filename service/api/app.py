@@ -23,6 +23,7 @@ from service.api.routes import (
     ner,
     presidio,
     strategies,
+    stream,
 )
 from service.api.schemas.hugging_face import HuggingFaceRequest
 from service.api.schemas.ner import NerRequest
@@ -56,6 +57,7 @@ def create_app(service: Service) -> FastAPI:
         service.cutter.close()
         service.engine.close()
         service.gold_keeper.close()
+        service.tracing.close()
 
     app: FastAPI = FastAPIOffline(
         title="Named entities with early exit",
@@ -74,6 +76,7 @@ def create_app(service: Service) -> FastAPI:
     add_error_handlers(app)
     for routes in (
         ner,
+        stream,
         hugging_face,
         presidio,
         exit_policy,

@@ -80,11 +80,11 @@ CROWDED = Refusal(
 class Connections:
     """All open connections, and in which of them it is the client's turn, ordered by how long it has been.
 
-    It is the client's turn until its request has arrived whole, while it takes its answer, and between two requests.
-    A client whose turn lasts longer than `client_timeout_s` is cut off. If there are more connections than `limit`, or
-    more than `max_bytes` of unfinished requests, or of answers that are not taken, the client whose turn has lasted
-    longest is cut off to make room. So a client that sends its request and takes its answer is served, however many
-    others are slow.
+    It is the client's turn until its request has arrived whole, while it takes its answer, and between two requests. In
+    a stream of lines it is the client's turn while none of them is under way. A client whose turn lasts longer than
+    `client_timeout_s` is cut off. If there are more connections than `limit`, or more than `max_bytes` of unfinished
+    requests, or of answers that are not taken, the client whose turn has lasted longest is cut off to make room. So a
+    client that sends its request and takes its answer is served, however many others are slow.
     """
 
     def __init__(
@@ -176,7 +176,12 @@ class Connection(HttpToolsProtocol):
         self._bytes_without_progress = 0
         self._refusal: Refusal | None = None  # once there is one, nothing more is read
         self._departure = Departure()
-        self.app_state = {**self.app_state, "departure": self._departure}  # the state that every request begins with
+        self._is_at_work = False  # on lines of a stream
+        self.app_state = {  # the state that every request begins with
+            **self.app_state,
+            "departure": self._departure,
+            "works_on_stream": self.works_on_stream,
+        }
 
     def connection_made(self, transport: BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -303,9 +308,15 @@ class Connection(HttpToolsProtocol):
         self._refusal = refusal
         self.transport.close()
 
+    def works_on_stream(self, is_at_work: bool) -> None:
+        """Take note of whether lines of a stream are under way: then it is our turn, although the body goes on."""
+        self._is_at_work = is_at_work
+        self._take_turns()
+
     def _take_turns(self) -> None:
         cycle = self.cycle
-        is_ours = cycle is not None and not (cycle.response_complete or cycle.more_body or self.flow.write_paused)
+        awaits_body = cycle is not None and cycle.more_body and not self._is_at_work
+        is_ours = cycle is not None and not (cycle.response_complete or awaits_body or self.flow.write_paused)
         if is_ours:
             self._connections.serve_client(self)
         else:

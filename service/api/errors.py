@@ -109,9 +109,14 @@ def _respond(
     return JSONResponse(body, status, headers={**_HEADERS.get(status, {}), **(headers or {})})
 
 
+def status_of(error: Exception) -> int:
+    """Return the HTTP status of an error; 500 for one that is none of ours."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
 def error_response(scope: Scope, error: Exception) -> JSONResponse:
     """Return the answer to an HTTP request that was refused on purpose or failed in the engine; log what is amiss."""
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    status = status_of(error)
     told = {
         "request_id": scope["state"]["request_id"],
         "endpoint": endpoint_of(scope),
@@ -147,10 +152,15 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     if any(problem["type"] == "json_invalid" for problem in problems):
         reason = problems[0].get("ctx", {}).get("error", problems[0]["msg"])
         return _respond(request.scope, 400, f"the body is not JSON: {reason}", "NotJSON")
+    return _respond(request.scope, 422, described_problems(problems), "BadInput")
+
+
+def described_problems(problems: Sequence[Any]) -> str:
+    """Return what pydantic found wrong, for people; of many problems the first."""
     told = [_describe(problem) for problem in problems[:_MAX_PROBLEMS]]
     if len(problems) > _MAX_PROBLEMS:
         told.append(f"and {len(problems) - _MAX_PROBLEMS} more")
-    return _respond(request.scope, 422, "; ".join(told), "BadInput")
+    return "; ".join(told)
 
 
 def _describe(problem: dict[str, Any]) -> str:

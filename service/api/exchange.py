@@ -8,11 +8,12 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 
 from starlette.types import Message, Receive, Scope, Send
 
+from service.api.budget import BodyBudget
 from service.api.caller import ClientLeft, Departure
 from service.api.connections import LINGER_S
 from service.api.errors import EncodingRefused, endpoint_of
@@ -27,32 +28,12 @@ MOST_LENGTH_DIGITS = 20  # of a length, beyond leading zeros; the server has ref
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
-class BodyBudget:
-    """Limits how many bytes of bodies are worked on at a time; one body alone always fits."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._taken = 0
-
-    def take(self, num_bytes: int) -> None:
-        """Take bytes from the budget. Raises Overloaded if it has too few left."""
-        if self._taken and self._taken + num_bytes > self._limit:
-            raise Overloaded(
-                f"requests of {self._taken} bytes are being worked on; {num_bytes} more are over the limit of "
-                f"{self._limit} (NER_QUEUE_BYTES); send it again later"
-            )
-        self._taken += num_bytes
-
-    def give_back(self, num_bytes: int) -> None:
-        """Return bytes that were taken."""
-        self._taken -= num_bytes
-
-
 class Exchange:
     """One request and its answer.
 
     The body is read when somebody asks for it, since the route is known by then: first the route's key is checked, then
-    the whole body is read, within its limit. If the answer came without the body, the connection is closed after it.
+    the whole body is read, within its limit. A route may have it in pieces instead, of any length. If the answer came
+    without the body, the connection is closed after it.
     """
 
     def __init__(
@@ -77,9 +58,12 @@ class Exchange:
         state["request_id"] = self.request_id
         state.setdefault("arrived", time.monotonic())
         state.setdefault("departure", Departure())  # of a server that tells of none
+        state["exchange"] = self
+        self.works_on_stream: Callable[[bool], None] = state.get("works_on_stream", lambda _: None)
+        """Tells the server whether lines of a stream are under way: then nobody waits for the client."""
         self.content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        self._length = length_of(headers) or 0  # as the client says; the bytes are counted, too
-        self._is_unread = self._length > 0 or b"transfer-encoding" in headers
+        self.length = length_of(headers) or 0  # as the client says, if it does; the bytes are counted, too
+        self._is_unread = self.length > 0 or b"transfer-encoding" in headers
         self._encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
         self._body: bytes | None = None  # once it is read
         self._has_given_body = False
@@ -100,13 +84,31 @@ class Exchange:
         if self._body is not None:
             return self._body
         check_key(self._service.keys, self.scope)
+        self.check_encoding()
+        self._body = await self._read_body()
+        self._is_unread = False
+        return self._body
+
+    def check_encoding(self) -> None:
+        """Raise EncodingRefused for a body that is packed."""
         if self._is_unread and self._encoding not in ("", "identity"):
             raise EncodingRefused(
                 f"the body's Content-Encoding is {self._encoding!r}; send it as it is, without that header"
             )
-        self._body = await self._read_body()
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body as it comes, without a limit; what is not asked for is not read. Raises ClientLeft.
+
+        The server drops what still comes after the answer.
+        """
         self._is_unread = False
-        return self._body
+        more_body = True
+        while more_body:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientLeft("the client left before its request was there")
+            yield message.get("body", b"")
+            more_body = message.get("more_body", False)
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer; count the answer, and put the request's id on it."""
@@ -138,7 +140,7 @@ class Exchange:
         limit = self._service.settings.max_body_bytes
         chunks: list[bytes] = []
         size, is_whole = 0, False
-        while not is_whole and max(size, self._length) <= limit:
+        while not is_whole and max(size, self.length) <= limit:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 self._service.metrics.http.client_left()
@@ -146,7 +148,7 @@ class Exchange:
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
             is_whole = not message.get("more_body", False)
-        if max(size, self._length) > limit:
+        if max(size, self.length) > limit:
             self._service.metrics.http.request_refused("too_large")
             raise TooLarge(f"the body is over the limit of {limit} bytes (NER_MAX_BODY_BYTES); send it in parts")
         try:

@@ -86,8 +86,12 @@ def update_metrics(service: Service) -> None:
     disagreement = service.policy.disagreement()
     engine = service.engine
     service.metrics.engine.set_health(
-        is_up=engine.is_alive, step_age_s=engine.step_age_s(), cache_bytes=engine.cache_bytes
+        is_up=engine.is_alive,
+        step_age_s=engine.step_age_s(),
+        cache_bytes=engine.cache_bytes,
+        bulk_requests=engine.bulk_requests,
     )
+    service.metrics.http.set_streams(len(service.streams))
     service.metrics.policy.set_observed(
         speedup_layers=service.config.num_layers / observed if observed else None,
         disagreement_bound=disagreement.interval[1] if disagreement.runs else None,

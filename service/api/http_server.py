@@ -188,6 +188,7 @@ class Server(uvicorn.Server):
         drain_s = self._service.settings.drain_s
         log.info("draining", extra={"data": {"signal": signal.Signals(sig).name, "seconds": drain_s}})
         loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(self._service.streams.end)  # others may go on with what is left of them
         loop.call_soon_threadsafe(loop.call_later, drain_s, self._end)
 
     def _end(self) -> None:

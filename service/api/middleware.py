@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.budget import BodyBudget
 from service.api.errors import endpoint_of, error_body, error_response
-from service.api.exchange import BodyBudget, Exchange, RequestIds, length_of, log_access
+from service.api.exchange import Exchange, RequestIds, length_of, log_access
 from service.api.hosts import AllowedHosts
 from service.api.short_way import EntityCall, ShortWay
 from service.api.state import Service

@@ -24,6 +24,7 @@ from service.api.keys import Keys, load_admin_key, read_key
 from service.api.listening import bind, bind_health
 from service.api.policy_observer import PolicyObserver
 from service.api.state import Service
+from service.api.tracing import tracing_of
 from service.assets import assets_of
 from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
@@ -260,6 +261,7 @@ def build_service(settings: Settings, loaded: Loaded | None = None, link: Link |
         environment,
         PolicyFollower(policy, pushes) if pushes is not None else None,
         link,
+        tracing_of(os.environ, stored.reference),
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from fastapi import Request
 
 from service.api.keys import Keys
+from service.api.streams import Streams
+from service.api.tracing import Tracing, Untraced
 from service.autopilot.pilot import Autopilot
 from service.autopilot.traffic import Traffic
 from service.engine.cutter import Cutter
@@ -61,6 +63,8 @@ class Service:
     environment  device, dtype, executor, threads and versions, as GET /info shows them
     follower     follows the policy that replicas share; None where this server has it for itself
     link         to the process that answers for all serving processes; None where this is the only one
+    tracing      is told of requests that are answered
+    streams      the streams of lines that are open
     is_draining  whether SIGTERM or SIGINT has come
     """
 
@@ -83,9 +87,14 @@ class Service:
     environment: dict[str, Any] = field(default_factory=dict)
     follower: PolicyFollower | None = None
     link: Link | None = None
+    tracing: Tracing = field(default_factory=Untraced)
     cutter: Cutter = field(default_factory=Cutter)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     is_draining: bool = False
+    streams: Streams = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.streams = Streams(self.settings.queue_bytes)
 
     @property
     def model_reference(self) -> str:

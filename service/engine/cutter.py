@@ -9,6 +9,7 @@ from collections.abc import Generator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from service.engine.sequence import Priority
 from service.errors import NotReady
 
 IN_PLACE_CHARS = 512  # of a request whose texts are cut at once: half a millisecond, of the hardest some
@@ -29,7 +30,8 @@ def do_at_once(work: Work[T]) -> T:
 
 
 class Cutter:
-    """Two threads that do work in parts: one for short requests, so that they never wait for a part of a long one.
+    """Threads that do work in parts: one for short requests, so that they never wait for a part of a long one, one for
+    long ones, and one for bulk work.
 
     Of the requests in a thread, the one that has had the fewest parts gets the next one; so a text that is hard to cut
     costs its own request time, and hardly anybody else. Work whose future is cancelled ends before its next part. The
@@ -37,18 +39,20 @@ class Cutter:
     """
 
     def __init__(self) -> None:
-        self._short, self._long = _Lane("cutting short texts"), _Lane("cutting long texts")
+        self._short, self._long, self._bulk = (_Lane(f"cutting {kind} texts") for kind in ("short", "long", "bulk"))
 
     def close(self) -> None:
         """Drop what is not cut yet, and have the threads end after their part; waits for neither."""
-        self._short.close()
-        self._long.close()
+        for lane in (self._short, self._long, self._bulk):
+            lane.close()
 
-    def submit(self, work: Work[T], num_chars: int) -> Future[T]:
+    def submit(self, work: Work[T], num_chars: int, priority: Priority = "interactive") -> Future[T]:
         """Do `work`, of so many characters; the future gets what it returns or raises. Cancel it to drop the work.
 
         Raises NotReady once closed.
         """
+        if priority == "bulk":
+            return self._bulk.submit(work)
         return (self._short if num_chars <= SHORT_CHARS else self._long).submit(work)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence as Seq
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from service.engine.admission import Admission, EngineLoad
 from service.engine.forecast import Forecast
@@ -20,7 +20,7 @@ from service.engine.labelled import Labelled, LabelledRuns
 from service.engine.reuse import Reuse, ReuseSource
 from service.engine.samples import SampleRuns
 from service.engine.scheduler import Scheduler, Step
-from service.engine.sequence import Request, Sequence
+from service.engine.sequence import Priority, Request, Sequence
 from service.engine.settling import settle
 from service.engine.shadows import Shadows
 from service.errors import BadInput, EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
@@ -37,7 +37,8 @@ MAX_WORKER_FAILURES = 3
 class EngineLimits:
     """Limits of what may wait and run at a time, and of what one step may hold.
 
-    queue_texts, queue_pieces  most texts and pieces of all admitted requests that are not answered yet
+    queue_texts, queue_pieces  most texts and pieces of all admitted requests that are not answered yet, and as many
+                               again of bulk work
     max_step_pieces            most pieces of one layer step
     step_overdue_s             after so many seconds in one step, the engine no longer counts as alive
     """
@@ -61,7 +62,7 @@ class EngineObserver(Protocol):
         """Take note that a sequence has the answer of an equal one, and ran no layer."""
 
     def queue_changed(self, waiting: int, running: int) -> None:
-        """Take note of how many requests wait for their first step, and of how many have started."""
+        """Take note of how many interactive requests wait for their first step, and of how many have started."""
 
 
 class PolicySource(Protocol):
@@ -79,7 +80,8 @@ class Engine:
 
     A step is three lines: schedule, run, settle. An exception in a step fails only the request that causes it. The
     policy that is in force when a request's first sequence starts decides the whole request. Shadows and samples run
-    only while no request has a step to run.
+    only while no interactive request has a step to run. They go before bulk work, of which they are a small share, and
+    which would leave them nothing.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class Engine:
         self._idle: list[IdleWork] = [work for work in (samples, labelled, self._shadows) if work is not None]
         self._reuse = reuse or Reuse(is_on=False)
         self._admission = Admission(limits.queue_texts, limits.queue_pieces)
-        self.forecast = Forecast(clock)  # kept by whoever submits requests; here it says who cannot make it any more
+        self._forecasts: dict[Priority, Forecast] = {priority: Forecast(clock) for priority in get_args(Priority)}
         self._scheduler = Scheduler(stepper.num_layers, limits.max_step_pieces)
         self._changed = threading.Condition()  # guards the three fields below, and who tells of the queue
         self._newcomers: list[Request] = []
@@ -167,9 +169,22 @@ class Engine:
         return 0.0 if started is None else self._clock() - started
 
     @property
-    def has_room(self) -> bool:
-        """Whether another text could be admitted at all; callers ask before they tokenise it."""
-        return self._admission.has_room
+    def forecast(self) -> Forecast:
+        """The forecast of interactive requests."""
+        return self._forecasts["interactive"]
+
+    def forecast_of(self, priority: Priority) -> Forecast:
+        """Return the forecast that is kept by whoever submits requests; here it says who cannot make it any more."""
+        return self._forecasts[priority]
+
+    def has_room(self, priority: Priority = "interactive") -> bool:
+        """Return whether another text could be admitted at all; callers ask before they tokenise it."""
+        return self._admission.has_room(priority)
+
+    @property
+    def bulk_requests(self) -> int:
+        """How many bulk requests are admitted and not answered."""
+        return self._admission.bulk_requests
 
     @property
     def cache_bytes(self) -> int:
@@ -248,10 +263,12 @@ class Engine:
                 self._newcomers.clear()
                 if self._is_closing and not self._scheduler.has_work:
                     return
-            if self._scheduler.has_work:
+            if self._scheduler.has_interactive:
                 self._step()
             elif work := self._idle_work():
                 self._run_idle(work)
+            elif self._scheduler.has_work:
+                self._step()
 
     def _step(self) -> None:
         step = self._schedule()
@@ -345,7 +362,7 @@ class Engine:
         elif now > request.deadline:
             self._answer(request, TimedOut("the request's timeout_ms passed before its answer was ready"))
         elif not request.has_started:
-            if now + self.forecast.least_s(request.cost) > request.deadline:
+            if now + self._forecasts[request.priority].least_s(request.cost) > request.deadline:
                 self._answer(request, Overloaded("the request waited until it could not be answered in time any more"))
             else:
                 self._start(request)

@@ -38,6 +38,7 @@ class Forecast:
       is served under a lasting overload is served soon, and the service is well as soon as the load is gone.
     - With fewer than FEWEST_REQUESTS open, nobody is refused, so that a pace that is wrong is measured anew.
 
+    Requests of each priority have a forecast of their own: the pace of bulk work is what interactive requests leave.
     All methods but `least_s` are called by one thread, the event loop's.
     """
 
@@ -51,6 +52,11 @@ class Forecast:
         self._window_started: float | None = None  # None while fewer than BUSY_REQUESTS are open
         self._window_work = 0.0
         self._empty_at = clock()  # when there was no queue last
+
+    @property
+    def has_open(self) -> bool:
+        """Whether any request is open."""
+        return self._open > 0
 
     @property
     def wait_s(self) -> float:

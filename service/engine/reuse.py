@@ -7,6 +7,7 @@ The way of a sequence before its first layer:
     an equal one under way -> it follows that leader, and takes over its answer when the leader leaves
     else                   -> it runs, and leads those that come
 
+A leader has the priority of those that follow it: nobody waits for one who waits longer.
 An answer does not depend on batch mates, so both are the answers that a run of its own would have given. What a caller
 inspects, or has under a policy of its own, is always run. The cache holds no text, only a keyed hash of the pieces.
 """
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal, NamedTuple
 
-from service.engine.sequence import Sequence
+from service.engine.sequence import Priority, Sequence
 from service.exits.policy import ExitReason
 from service.spans.types import Span
 
@@ -87,7 +88,7 @@ class Reuse:
 
     cache: AnswerCache | None = None
     is_on: bool = True
-    _leaders: dict[Key, list[Sequence]] = field(default_factory=dict)  # key of a leader: who follows it
+    _leaders: dict[tuple[Priority, Key], list[Sequence]] = field(default_factory=dict)  # of each, who follows it
     _keys: dict[Sequence, Key] = field(default_factory=dict)  # of every leader
 
     def begin(self, sequences: Iterable[Sequence]) -> tuple[list[Sequence], list[Sequence]]:
@@ -100,10 +101,10 @@ class Reuse:
             elif self.cache is not None and (outcome := self.cache.get(key)) is not None:
                 _answer_as(sequence, outcome)
                 answered.append(sequence)
-            elif key in self._leaders:
-                self._leaders[key].append(sequence)
+            elif (leader := (sequence.request.priority, key)) in self._leaders:
+                self._leaders[leader].append(sequence)
             else:
-                self._leaders[key], self._keys[sequence] = [], key
+                self._leaders[leader], self._keys[sequence] = [], key
                 to_run.append(sequence)
         return to_run, answered
 
@@ -112,7 +113,7 @@ class Reuse:
         key = self._keys.pop(leader, None)
         if key is None:
             return []
-        followers = self._leaders.pop(key)
+        followers = self._leaders.pop((leader.request.priority, key))
         outcome = Outcome(leader.layer, leader.exit_reason, leader.spans)
         for follower in followers:
             _answer_as(follower, outcome)
@@ -124,7 +125,7 @@ class Reuse:
     def give_up(self, leader: Sequence) -> list[Sequence]:
         """Forget a sequence that will not be answered; -> those that follow it, which have to run on their own."""
         key = self._keys.pop(leader, None)
-        return [] if key is None else self._leaders.pop(key)
+        return [] if key is None else self._leaders.pop((leader.request.priority, key))
 
     @property
     def cache_bytes(self) -> int:

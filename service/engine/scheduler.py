@@ -10,6 +10,8 @@ from service.engine.sequence import Sequence
 
 MAX_PASSED_OVER = 8  # steps of other layers that may run while a sequence is first before its own
 FULL_SHARE = 0.75  # of the budget: a batch that loses a few sequences at every exit must still count as full
+BULK_PART = 4  # of a step's budget, a bulk step has one part in so many: an interactive request may wait for one step
+BULK_SHARE = 0.05  # of the pieces that interactive requests move: what bulk work gets while they leave nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,47 @@ class Step:
 
 
 class Scheduler:
-    """Chooses the next step. Sequences wait before their next layer, in order of arrival.
+    """Chooses the next step: of interactive requests while they have any, else of bulk work.
+
+    A bulk step is small, since an interactive request that comes meanwhile waits for its end. While interactive
+    requests leave no gap, bulk work gets BULK_SHARE of what they move, so that it goes on at least so fast.
+    """
+
+    def __init__(self, num_layers: int, max_step_pieces: int) -> None:
+        self._interactive = Lane(num_layers, max_step_pieces)
+        self._most_bulk_pieces = max(1, max_step_pieces // BULK_PART)
+        self._bulk = Lane(num_layers, self._most_bulk_pieces)
+        self._due_pieces = 0.0  # of bulk work; below 0 after a bulk step that was larger
+
+    def add(self, sequences: Iterable[Sequence]) -> None:
+        """Put sequences before the layer that each has to run next."""
+        for sequence in sequences:
+            (self._bulk if sequence.request.priority == "bulk" else self._interactive).add(sequence)
+
+    def next_step(self) -> Step:
+        """Take out and return the next step; its first sequence may exceed the budget. Call it only if `has_work`."""
+        has_bulk = self._bulk.has_work
+        if self.has_interactive and not (has_bulk and self._due_pieces >= self._most_bulk_pieces):
+            step = self._interactive.next_step()
+            self._due_pieces += BULK_SHARE * step.pieces if has_bulk else 0.0
+            return step
+        step = self._bulk.next_step()
+        self._due_pieces = self._due_pieces - step.pieces if self.has_interactive else min(self._due_pieces, 0.0)
+        return step
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any sequence waits."""
+        return self._interactive.has_work or self._bulk.has_work
+
+    @property
+    def has_interactive(self) -> bool:
+        """Whether any sequence of an interactive request waits."""
+        return self._interactive.has_work
+
+
+class Lane:
+    """The sequences of one priority. They wait before their next layer, in order of arrival.
 
     A step takes the sequences that wait before one layer, up to a budget of pieces. The layer is chosen in this order:
     1. a layer that was passed over at least MAX_PASSED_OVER times, the most often first, so that none starves;
@@ -45,14 +87,13 @@ class Scheduler:
         self._max_step_pieces = max_step_pieces
         self._most_begun = num_layers * max_step_pieces
 
-    def add(self, sequences: Iterable[Sequence]) -> None:
-        """Put sequences before the layer that each has to run next."""
-        for sequence in sequences:
-            self._waiting[sequence.layer].append(sequence)
-            self._pieces[sequence.layer] += sequence.step_pieces
+    def add(self, sequence: Sequence) -> None:
+        """Put a sequence before the layer that it has to run next."""
+        self._waiting[sequence.layer].append(sequence)
+        self._pieces[sequence.layer] += sequence.step_pieces
 
     def next_step(self) -> Step:
-        """Take out and return the next step; its first sequence may exceed the budget. Call it only if `has_work`."""
+        """Take out and return the next step, as `Scheduler` says."""
         with_work = [index for index, waiting in enumerate(self._waiting) if waiting]
         may_begin = sum(self._pieces[1:]) < self._most_begun
         chosen = max((index for index in with_work if index or may_begin), key=self._precedence)

@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from service.errors import ServiceError
 from service.policy.captured import CapturedPolicy
 from service.stepping.inspection import LayerView
 from service.stepping.passage import Passage
 from service.text.types import EncodedText
+
+Priority = Literal["interactive", "bulk"]
+"""Bulk work is done with what interactive requests leave, see `service.engine.scheduler`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +43,7 @@ class Request:
     override: Mapping[str, Any] | None = None
     captured: CapturedPolicy | None = None
     wants_trace: bool = False
+    priority: Priority = "interactive"
     future: Future[Request] | asyncio.Future[Request] = field(default_factory=Future)
     has_started: bool = False
     is_cancelled: bool = False

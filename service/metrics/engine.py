@@ -27,9 +27,16 @@ class EngineMetrics:
 
     def __init__(self, series: Series, num_layers: int, exit_reasons: Iterable[str]) -> None:
         """exit_reasons: the reasons for which sequences may leave; each has its counter from the start."""
-        self._running = series.gauge("ner_requests_running", "Requests whose first sequence has started", "sum")
-        self._waiting = series.gauge("ner_requests_waiting", "Requests admitted that have not started", "sum")
+        self._running = series.gauge(
+            "ner_requests_running", "Interactive requests whose first sequence has started", "sum"
+        )
+        self._waiting = series.gauge(
+            "ner_requests_waiting", "Interactive requests admitted that have not started", "sum"
+        )
         self._capacity = series.gauge("ner_queue_capacity", "Most texts that may wait and run", "sum")
+        self._bulk_requests = series.gauge(
+            "ner_bulk_requests", "Requests of priority bulk, and lines of streams, that are admitted and open", "sum"
+        )
 
         self._exit_layer = series.histogram(
             "ner_exit_layer",
@@ -80,8 +87,9 @@ class EngineMetrics:
         """Set the most texts that may wait and run; called once, at the start."""
         self._capacity.set(texts)
 
-    def set_health(self, *, is_up: bool, step_age_s: float, cache_bytes: int) -> None:
-        """Set the engine's health and its cache's size; called before every scrape: they change without an event."""
+    def set_health(self, *, is_up: bool, step_age_s: float, cache_bytes: int, bulk_requests: int) -> None:
+        """Set the engine's health, its cache's size and its bulk work; called before every scrape, without an event."""
+        self._bulk_requests.set(bulk_requests)
         self._cache_bytes.set(cache_bytes)
         self._up.set(is_up)
         self._step_age.set(step_age_s)

@@ -73,6 +73,15 @@ class RawClient:
             headers[name.lower()] = value
         return int(status_line.split()[1]), headers
 
+    def read_chunk(self) -> bytes:
+        """The next chunk of a body that comes in chunks; empty at its end. Raises ConnectionError likewise."""
+        size = self._file.readline()
+        if not size:
+            raise ConnectionAbortedError("the server ended the connection amid an answer")
+        chunk = self._file.read(int(size, 16))
+        self._file.readline()
+        return chunk
+
     @property
     def has_answer(self) -> bool:
         """Whether something has come that was not read yet."""

@@ -26,6 +26,7 @@ from service.api.http_server import Server
 from service.engine.engine import Engine
 from service.policy.lock import StateLock
 from tests.api.servers_ import PATIENCE_S, ServerProcess, wait_until
+from tests.api.sockets_ import RawClient, head
 
 API_KEY = "key-of-Zanzibarbara"
 WRONG_KEY = "wrong-key-of-Zanzibarbara"
@@ -37,6 +38,8 @@ SOON_S = 25.0  # far below TIMEOUT_S, and enough for a process to end on a busy 
 TIMEOUT_S = 100
 SLOW = {"texts": ["Anna works at Acme Labs in Oslo."] * 400, "exit_policy": {"strategy": "full_depth"}}
 ABANDONED = {**SLOW, "texts": ["Anna works at Acme Labs in Oslo. " * 4] * 1_000}  # would take ten times as long
+KEY_HEADER = f"Authorization: Bearer {API_KEY}"
+ONE_LINE = b'11\r\n{"text": "Anna"}\n\r\n'  # a chunk, after which more is awaited
 POLICY = {"strategy": "budgeted", "layer": 2}
 
 
@@ -67,6 +70,7 @@ class Life:
     statuses_while_draining: dict[str, int]
     in_flight_was_open: bool  # when /readyz said 503
     in_flight: httpx.Response
+    stream: list[dict[str, Any]]  # the answers to a stream that was open at SIGTERM
     sent_while_draining: httpx.Response
     clients_left: float
     told_to_nonsense: list[bytes]
@@ -142,7 +146,8 @@ def life(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
     """Start a server, use it, change its policy, and end it with a request in flight."""
     server = ServerProcess(tmp_path_factory.mktemp("first"), **environment)
     try:
-        with open_client(server.wait_ready()) as client, ThreadPoolExecutor() as pool:
+        url = server.wait_ready()
+        with open_client(url) as client, RawClient(url) as stream, ThreadPoolExecutor() as pool:
             key_file = Path(environment["NER_STATE_DIR"]) / "admin_key"
             statuses = call_in_every_way(client)
             told = say_nonsense(client)
@@ -151,10 +156,15 @@ def life(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
             client.patch("/exit-policy", json=POLICY, headers=as_admin).raise_for_status()
             policy, history = client.get("/exit-policy").json(), client.get("/exit-policy/history").json()
 
+            stream.send(head("POST", "/ner/stream", [KEY_HEADER, "Transfer-Encoding: chunked"]), ONE_LINE)
+            stream.read_head()
+            lines = [json.loads(stream.read_chunk())]
+
             in_flight = pool.submit(client.post, "/ner", json=SLOW)
             wait_until(lambda: metric(client, "ner_requests_running") == 1)
             server.terminate()
             wait_until(lambda: server.event("draining"))
+            lines.append(json.loads(stream.read_chunk()))
             late = pool.submit(client.post, "/ner", json={"text": MARKER})
             while_draining = {path: client.get(path).status_code for path in ("/readyz", "/health", "/livez", "/info")}
             was_open = not in_flight.done()
@@ -174,6 +184,7 @@ def life(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
             statuses_while_draining=while_draining,
             in_flight_was_open=was_open,
             in_flight=answers[0],
+            stream=lines,
             sent_while_draining=answers[1],
             clients_left=clients_left,
             told_to_nonsense=told,
@@ -286,6 +297,12 @@ def test_a_request_in_flight_at_sigterm_is_answered(life: Life) -> None:
     assert life.in_flight_was_open
     assert life.in_flight.status_code == 200
     assert len(life.in_flight.json()["results"]) == len(SLOW["texts"])
+
+
+def test_a_stream_that_is_open_at_sigterm_ends_with_a_word(life: Life) -> None:
+    answered, last = life.stream
+    assert answered["line"] == 1 and "entities" in answered
+    assert last["error_type"] == "NotReady" and "line" not in last
 
 
 def test_a_request_that_comes_while_draining_is_answered(life: Life) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx2 as httpx
@@ -27,16 +27,41 @@ def result(text: str) -> dict[str, Any]:
 
 
 def texts_of(request: httpx.Request) -> list[str]:
-    """The texts that a request asks for."""
-    body = json.loads(request.content)
-    texts: list[str] = [body["text"]] if "text" in body else body["texts"]
-    return texts
+    """The texts that a request asks for: one, or the lines of a stream."""
+    return [json.loads(line)["text"] for line in request.content.splitlines()]
+
+
+def answered(request: httpx.Request, results: Sequence[dict[str, Any]], **end: str) -> httpx.Response:
+    """The results of a request's texts: of one text as it is, of a stream as lines.
+
+    end  the fields of the last line of a stream that ended early
+    """
+    if not request.url.path.endswith("/stream"):
+        return httpx.Response(200, json=results[0])
+    lines = [{"line": number, **result} for number, result in enumerate(results, 1)]
+    return lines_of(*lines, *([end] if end else []))
+
+
+def lines_of(*lines: Any) -> httpx.Response:
+    """Lines of JSON."""
+    return httpx.Response(200, content="".join(json.dumps(line) + "\n" for line in lines))
 
 
 def good(request: httpx.Request) -> httpx.Response:
     """The answer of a server that is well."""
-    results = [result(text) for text in texts_of(request)]
-    return httpx.Response(200, json={"results": results} if b'"texts"' in request.content else results[0])
+    return answered(request, [result(text) for text in texts_of(request)])
+
+
+def refusing(refused: str, message: str = "too strange") -> Handler:
+    """A server that does not take one text."""
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/stream"):
+            return bad(422, message) if refused in texts_of(request) else good(request)
+        error = {"error": message, "error_type": "T"}
+        return answered(request, [error if text == refused else result(text) for text in texts_of(request)])
+
+    return handler
 
 
 def bad(status: int, message: str = "so it is", **headers: str) -> httpx.Response:

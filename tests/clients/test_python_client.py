@@ -15,7 +15,19 @@ import pytest
 from ner_client import AsyncClient, Client, Result, ServerLost, TextsRefused, exchange
 from service.settings import Settings
 from tests.api.servers_ import ENTITY_TEXT, PATIENCE_S, listening, tiny_service
-from tests.clients.scripted_ import LIMITS, URL, Handler, Script, bad, client_of, good, result, texts_of, with_limits
+from tests.clients.scripted_ import (
+    LIMITS,
+    URL,
+    Handler,
+    Script,
+    bad,
+    client_of,
+    good,
+    refusing,
+    result,
+    texts_of,
+    with_limits,
+)
 
 TEXTS = [f"text {number} of Zürich 😀" for number in range(100)]
 
@@ -115,9 +127,7 @@ def test_none_or_one_of_many_texts_is_answered_too(kind: Any, texts: list[str]) 
 
 @both
 def test_a_text_that_is_refused_has_its_error_for_a_result_where_that_is_wanted(kind: Any) -> None:
-    def handler(request: httpx.Request) -> httpx.Response:
-        return bad(422, "too strange") if TEXTS[40] in texts_of(request) else good(request)
-
+    handler = refusing(TEXTS[40])
     results = list(made(kind, handler).ner_many(TEXTS, return_exceptions=True))
     assert [index for index, found in enumerate(results) if isinstance(found, TextsRefused)] == [40]
     assert results[40].index == 40

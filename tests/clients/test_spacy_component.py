@@ -20,7 +20,7 @@ from ner_client import Client, ServerLost, TextsRefused
 from service import __version__
 from tests.api.servers_ import ENTITY_TEXT, listening, tiny_service
 from tests.clients.installed_ import install_clients
-from tests.clients.scripted_ import URL, Handler, Script, bad, result, texts_of, with_limits
+from tests.clients.scripted_ import URL, Handler, Script, answered, bad, refusing, result, texts_of, with_limits
 
 TEXT = "😀 Anna Bell flew\n to Oslo-Gardermoen."
 ANNA, BELL, OSLO = (2, 11, "PER"), (7, 11, "PER"), (21, 25, "LOC")
@@ -41,7 +41,7 @@ def finding(*entities: Found) -> Handler:
             }
             for text in texts_of(request)
         ]
-        return httpx.Response(200, json={"results": results} if b'"texts"' in request.content else results[0])
+        return answered(request, results)
 
     return handler
 
@@ -129,11 +129,6 @@ def test_what_is_refused_for_now_is_sent_again(pipeline: Any) -> None:
     script = Script(bad(429, **{"Retry-After": "0"}))
     pipeline(script)("Anna")
     assert len(script.requests) == 2
-
-
-def refusing(text: str) -> Handler:
-    """A server that does not take one text."""
-    return lambda request: bad(422, "too strange") if text in texts_of(request) else finding((0, 4, "PER"))(request)
 
 
 def test_a_document_that_is_refused_is_an_error_or_left_out_as_the_error_handler_says(pipeline: Any) -> None:

@@ -86,6 +86,16 @@ def test_a_short_request_does_not_wait_for_a_part_of_a_long_one(cutter: Cutter) 
     assert long.result(PATIENCE_S) == "long"
 
 
+@pytest.mark.parametrize("num_chars", [SHORT_CHARS, SHORT_CHARS + 1])
+def test_no_request_waits_for_a_part_of_bulk_work(cutter: Cutter, num_chars: int) -> None:
+    parts = Parts()
+    bulk = cutter.submit(parts.work("bulk", 2, is_gated=True), num_chars, "bulk")
+    assert cutter.submit(parts.work("a", 2), num_chars).result(PATIENCE_S) == "a"
+    assert not bulk.done()
+    parts.gate.set()
+    assert bulk.result(PATIENCE_S) == "bulk"
+
+
 def test_work_that_is_cancelled_ends_before_its_next_part(cutter: Cutter) -> None:
     parts = Parts()
     future = cutter.submit(parts.work("a", 10, is_gated=True), 1)

@@ -158,7 +158,7 @@ def test_more_texts_than_the_queue_holds_are_refused() -> None:
     engine = make_engine(ScriptedStepper(), limits=EngineLimits(queue_texts=2))
     engine.submit(scripted_request(2))
     engine.submit(scripted_request(2))
-    assert not engine.has_room
+    assert not engine.has_room()
     with pytest.raises(Overloaded, match=r"2 texts .* 1 and 3 more .* limits of 2 texts \(NER_QUEUE_TEXTS\)"):
         engine.submit(scripted_request(2))
 
@@ -166,11 +166,11 @@ def test_more_texts_than_the_queue_holds_are_refused() -> None:
 def test_more_pieces_than_the_queue_holds_are_refused() -> None:
     engine = make_engine(ScriptedStepper(), limits=EngineLimits(queue_pieces=10))
     engine.submit(scripted_request(2, num_pieces=9))
-    assert engine.has_room
+    assert engine.has_room()
     with pytest.raises(Overloaded, match="NER_QUEUE_TOKENS"):
         engine.submit(scripted_request(2, num_pieces=2))
     engine.submit(scripted_request(2, num_pieces=1))
-    assert not engine.has_room
+    assert not engine.has_room()
 
 
 def test_a_list_is_admitted_whole_or_not_at_all() -> None:
@@ -640,9 +640,9 @@ def test_an_engine_that_never_started_refuses_what_it_admitted_when_it_closes() 
 def test_a_cancelled_request_gives_its_room_back_at_once() -> None:
     engine, request = make_engine(ScriptedStepper(), limits=EngineLimits(queue_texts=1)), scripted_request(2)
     engine.submit(request)
-    assert not engine.has_room
+    assert not engine.has_room()
     engine.cancel(request)
-    assert engine.has_room
+    assert engine.has_room()
     assert request.future.done()
 
 

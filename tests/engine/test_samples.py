@@ -192,7 +192,7 @@ def test_samples_are_neither_observed_nor_counted_as_load() -> None:
     engine.submit(request)
     engine.start()
     told.next(1)
-    assert engine.load().open_pieces == 0 and engine.has_room
+    assert engine.load().open_pieces == 0 and engine.has_room()
     engine.close()
     assert [step[0] for step in observer.steps] == [1, 2]
     assert observer.left == request.sequences

@@ -171,7 +171,7 @@ def test_the_queue_counts_under_a_hash_what_a_text_will_come_to() -> None:
     limits = EngineLimits(queue_pieces=sum(work))
     engine = make_engine(ModelStepper(eager(model)), live=lambda: live, limits=limits)
     engine.submit(request_of(*INPUTS))
-    assert engine.load().open_pieces == sum(work) and not engine.has_room
+    assert engine.load().open_pieces == sum(work) and not engine.has_room()
     with pytest.raises(Overloaded, match=f"holds 1 texts and {sum(work)} tokens"):
         engine.submit(request_of(INPUTS[0]))
     engine.close()

@@ -47,7 +47,7 @@ class AsyncClient:
 
     async def ner(self, text: str, **options: Unpack[Options]) -> Result:
         """Return the entities of one text, and where its sentences left. Raises TextsRefused or ServerLost."""
-        return (await self._run(self._exchanges.ner([text], options)))[0]
+        return await self._run(self._exchanges.ner(text, options))
 
     @overload
     def ner_many(

@@ -1,4 +1,7 @@
-"""Puts texts together into requests that the server takes."""
+"""Puts texts together into streams of which the server takes every line before it has sent an answer.
+
+For this client sends a whole request before it reads.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class NerError(Exception):
 class TextsRefused(NerError):
     """The server refused these texts, or failed on them; other texts may be answered.
 
-    index  which of the texts of `ner_many` it was, from 0; None for `ner`
+    index  which of the texts of `ner_many` it was, from 0; None for `ner`, and where the options were refused
     """
 
     index: int | None = None

@@ -28,6 +28,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
 _LATER = (429, 502, 503)  # no room; a proxy without a server behind it; a server that starts or ends
 _TOO_SLOW = 504
 _OF_THE_TEXTS = (400, 413, 422, 500)
+_NO_STREAMS = "; many texts go to POST /ner/stream, which a server of version 0.5 or older has not"
 
 T = TypeVar("T")
 
@@ -88,33 +89,35 @@ class Exchanges:
         self._has_answered = False
         self._limits: Limits | None = None
 
-    def ner(self, texts: Sequence[str], options: Options) -> Exchange[list[Result]]:
-        """Return the result of each text, asked for in one request. Raises TextsRefused or ServerLost."""
-        asked: dict[str, Any] = {"text": texts[0]} if len(texts) == 1 else {"texts": list(texts)}
-        asked |= {name: value for name, value in options.items() if value is not None}
+    def ner(self, text: str, options: Options) -> Exchange[Result]:
+        """Return the result of a text. Raises TextsRefused or ServerLost."""
+        asked = {"text": text, **{name: value for name, value in options.items() if value is not None}}
         call = Call("POST", self._root.join("ner"), json.dumps(asked).encode())
-        may_be_slow = len(texts) == 1 and options.get("timeout_ms") is None
-        return (yield from self._patiently(call, lambda got: self._results(call, got, len(texts), may_be_slow)))
+        may_be_slow = options.get("timeout_ms") is None
+        return (yield from self._patiently(call, lambda got: self._result(call, got, may_be_slow)))
 
     def each(
         self, first: int, texts: Sequence[str], options: Options, return_exceptions: bool
     ) -> Exchange[list[Result | TextsRefused]]:
-        """Return the result of each text. If the server refuses them together, each is asked for alone.
+        """Return the result of each text. Raises ServerLost, and TextsRefused for options that the server refuses.
 
-        A text that it refuses alone raises TextsRefused, whose index counts from `first`; or has that for a result.
+        A text that it refuses raises TextsRefused, whose index counts from `first`; or has that for a result.
         """
-        try:
-            return [*(yield from self.ner(texts, options))]
-        except TextsRefused as refused:
-            if len(texts) == 1:
-                refused.index = first
-                if return_exceptions:
-                    return [refused]
-                raise
         results: list[Result | TextsRefused] = []
-        for index, text in enumerate(texts, first):
-            results += yield from self.each(index, [text], options, return_exceptions)
+        while len(results) < len(texts):  # a server that is about to end leaves some to another one
+            results += yield from self._lines(texts[len(results) :], options)
+        for index, result in enumerate(results, first):
+            if isinstance(result, TextsRefused):
+                result.index = index
+                if not return_exceptions:
+                    raise result
         return results
+
+    def _lines(self, texts: Sequence[str], options: Options) -> Exchange[list[Result | TextsRefused]]:
+        """Return the results of the first of some texts, as many as a stream of them all gives before it ends."""
+        url = self._root.join("ner/stream").copy_merge_params(_query(options))
+        call = Call("POST", url, b"".join(json.dumps({"text": text}).encode() + b"\n" for text in texts))
+        return (yield from self._patiently(call, lambda got: self._results(call, got, len(texts))))
 
     def limits(self) -> Exchange[Limits]:
         """Return what goes into one request; the server is asked once. Raises ServerLost."""
@@ -167,16 +170,32 @@ class Exchanges:
             raise self._another(call)
         return body
 
-    def _results(self, call: Call, response: httpx.Response, num_texts: int, may_be_slow: bool) -> list[Result]:
+    def _result(self, call: Call, response: httpx.Response, may_be_slow: bool) -> Result:
         if response.status_code == _TOO_SLOW and may_be_slow:
             raise _NotNow(_error_of(TextsRefused, response))
         if response.status_code in (*_OF_THE_TEXTS, _TOO_SLOW):
             raise _error_of(TextsRefused, response)
         body = self._read(call, response)
-        results = [body] if num_texts == 1 else body.get("results") if isinstance(body, dict) else None
-        if not isinstance(results, list) or len(results) != num_texts or not all(map(_is_result, results)):
+        if not _is_result(body):
             raise self._another(call)
-        return results
+        result: Result = body
+        return result
+
+    def _results(self, call: Call, response: httpx.Response, num_texts: int) -> list[Result | TextsRefused]:
+        """Return the results of a stream; raise _NotNow if the server ended it before the first one."""
+        if response.status_code in _OF_THE_TEXTS:
+            raise _error_of(TextsRefused, response)
+        if response.status_code == 404:
+            raise _error_of(ServerLost, response, f"{call.url} answered 404: ", _NO_STREAMS)
+        if response.status_code != 200:
+            raise self._lost(call, response)
+        lines = _lines_of(response)
+        end = lines.pop() if lines and _is_end(lines[-1]) else None
+        if (end is None and len(lines) != num_texts) or not all(map(_is_line, lines)):
+            raise self._another(call)
+        if end is not None and not lines:
+            raise _NotNow(_error_in(ServerLost, end))
+        return [_without_line(line) if "entities" in line else _error_in(TextsRefused, line) for line in lines]
 
     def _another(self, call: Call) -> ServerLost:
         return ServerLost(f"{call.url} answered 200 and not what was asked for; is it this service?")
@@ -188,6 +207,42 @@ class Exchanges:
 
 def _is_result(result: object) -> bool:
     return isinstance(result, dict) and "entities" in result
+
+
+def _is_line(line: object) -> bool:
+    """Tell whether something is the answer to a line: a result, or an error in its place."""
+    return isinstance(line, dict) and "line" in line and ("entities" in line or "error" in line)
+
+
+def _is_end(line: object) -> bool:
+    """Tell whether something is the last line of a stream that ended early, which says why."""
+    return isinstance(line, dict) and "line" not in line and "error" in line
+
+
+def _without_line(line: dict[str, Any]) -> Any:
+    """Return the result of a line without its number, which means nothing outside of its stream."""
+    return {name: value for name, value in line.items() if name != "line"}
+
+
+def _query(options: Options) -> dict[str, str]:
+    """Return options as a stream has them, for all its lines."""
+    given = {name: value for name, value in options.items() if value is not None and name != "priority"}
+    labels = options.get("labels")
+    return {
+        **{name: json.dumps(value) for name, value in given.items() if name != "labels"},
+        **({} if labels is None else {"labels": ",".join(labels)}),
+    }
+
+
+def _lines_of(response: httpx.Response) -> list[Any]:
+    """Return the lines of JSON of a response; None for what is no line of JSON."""
+    lines = []
+    for line in response.content.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            lines.append(None)
+    return lines
 
 
 def _pauses_s() -> Iterator[float]:
@@ -225,3 +280,9 @@ def _error_of(kind: type[_E], response: httpx.Response, before: str = "", after:
         error_type=str(told.get("error_type", "")),
         request_id=str(told.get("request_id", response.headers.get("X-Request-Id", ""))),
     )
+
+
+def _error_in(kind: type[_E], line: dict[str, Any]) -> _E:
+    """Return an error with the message of a stream's line."""
+    error_type, request_id = (str(line.get(name, "")) for name in ("error_type", "request_id"))
+    return kind(str(line.get("error")), error_type=error_type, request_id=request_id)

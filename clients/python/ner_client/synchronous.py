@@ -61,7 +61,7 @@ class Client:
 
     def ner(self, text: str, **options: Unpack[Options]) -> Result:
         """Return the entities of one text, and where its sentences left. Raises TextsRefused or ServerLost."""
-        return self._run(self._exchanges.ner([text], options), self._never)[0]
+        return self._run(self._exchanges.ner(text, options), self._never)
 
     @overload
     def ner_many(
@@ -91,9 +91,10 @@ class Client:
     ) -> Generator[Result | TextsRefused, None, None]:
         """Yield the result of every text, in order; texts are read as they are needed, however many there are.
 
-        They go together into requests within the limits that the server tells, `concurrency` of them at a time. A text
-        that the server refuses has no effect on others: it raises TextsRefused, whose `index` says which it was, or,
-        with `return_exceptions`, has that for a result. Raises ServerLost.
+        They go together into streams within the limits that the server tells, `concurrency` of them at a time, as bulk
+        work: it is done with what requests for single texts leave. A text that the server refuses has no effect on
+        others: it raises TextsRefused, whose `index` says which it was, or, with `return_exceptions`, has that for a
+        result. Raises ServerLost, and TextsRefused without an `index` for options that the server refuses.
         """
         stopped = threading.Event()
         pending: deque[Future[list[Result | TextsRefused]]] = deque()

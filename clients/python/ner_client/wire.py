@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 
 class Options(TypedDict, total=False):
@@ -16,6 +16,7 @@ class Options(TypedDict, total=False):
     timeout_ms   the server gives up after this many milliseconds
     exit_policy  parameters of the exit policy, or a goal, for this request alone
     trace        say what the policy saw at every layer
+    priority     "bulk": the request may wait, and is done with what others leave; many texts always are
     """
 
     labels: Seq[str] | None
@@ -24,6 +25,7 @@ class Options(TypedDict, total=False):
     timeout_ms: int | None
     exit_policy: Mapping[str, Any] | None
     trace: bool | None
+    priority: Literal["interactive", "bulk"] | None
 
 
 class Entity(TypedDict):

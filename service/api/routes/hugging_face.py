@@ -44,6 +44,7 @@ def ask(_: Service, body: HuggingFaceRequest) -> Asked:
         field="inputs",
         keep=lambda entity: entity.label not in ignored,
         render=partial(_render, items_of=items_of, ignored=ignored, is_alone=is_alone),
+        priority=body.priority,
     )
 
 

@@ -45,6 +45,7 @@ def ask(service: Service, body: NerRequest) -> Asked:
         timeout_ms=body.timeout_ms,
         wants_trace=body.trace,
         override=body.exit_policy,
+        priority=body.priority,
     )
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import ConfigDict, Discriminator, Field, FiniteFloat, Tag
 from typing_extensions import TypedDict
 
-from service.api.schemas.ner import MOST_LABELS, RequestModel, Text
+from service.api.schemas.ner import MOST_LABELS, PRIORITY, RequestModel, Text
+from service.engine.sequence import Priority
 
 
 def _text_or_texts(inputs: object) -> str | None:
@@ -57,6 +58,7 @@ class HuggingFaceRequest(RequestModel):
         None,
         description="changes nothing: older clients ask here for the hosted service's cache, or to wait for a model",
     )
+    priority: Priority = Field("interactive", description=PRIORITY)
 
 
 class HuggingFaceEntity(TypedDict):

@@ -9,11 +9,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 from typing_extensions import TypedDict
 
 from service.api.schemas.exit_policy import ParametersOut
+from service.engine.sequence import Priority
 from service.exits.policies import EXIT_REASONS
 
 MOST_UNKNOWN = 5  # fields of a body that are looked at
 MOST_LABELS = 1_024  # that a request may name
 MOST_PARAMETERS = 64  # of an exit policy, likewise
+PRIORITY = "bulk: may wait, and is done with what interactive requests leave"
 
 Milliseconds = Annotated[FiniteFloat, Field(ge=0)]
 
@@ -71,6 +73,7 @@ class NerRequest(RequestModel):
         max_length=MOST_PARAMETERS,
         description="for this request only: policy parameters, or a goal",
     )
+    priority: Priority = Field("interactive", description=PRIORITY)
 
     @model_validator(mode="after")
     def _one_input(self) -> NerRequest:
