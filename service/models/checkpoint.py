@@ -16,11 +16,13 @@ from torch import Tensor
 from service.errors import ModelRefused
 from service.models.backbones import FAMILIES
 from service.models.backbones.family import Family
-from service.models.config import EncoderConfig
+from service.models.config import EncoderConfig, check_encoder
 from service.models.encoder import Encoder
-from service.models.folder import read_json
+from service.models.folder import MAX_PARAMETERS, check_checkpoint, read_json
 
 _CLASSIFIER = "ForTokenClassification"  # how the names of such architectures end
+_MOST_TAGS = 4_001  # of a token classifier: for a thousand labels four each, and the one for no entity
+_SAMPLE = "A sentence, of 2 words: Ωhm's 漢."
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -60,32 +62,64 @@ class Checkpoint:
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read `folder` (config.json, model.safetensors, tokenizer files).
 
-    Raises ModelRefused for a folder that lacks a file or a weight, or whose family is none of FAMILIES.
+    It may come from anywhere: no code in it is run. Raises ModelRefused for a folder that lacks a file or a weight, has
+    a file that no checkpoint needs (see `check_checkpoint`), or whose family is none of FAMILIES.
     """
-    from transformers import AutoConfig, AutoTokenizer  # slow to import, and serving never comes here
+    from transformers import AutoTokenizer  # slow to import, and a model of this service never comes here
 
     if not (folder / "config.json").is_file():
         raise ModelRefused(f"{folder} has no config.json; expected a Transformers checkpoint folder")
+    check_checkpoint(folder)
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):  # else Transformers makes up an empty one
         raise ModelRefused(f"{folder} has no tokenizer; expected one of {list(_TOKENIZER_FILES)}")
+    family, config, tags = _described(folder)
     try:
-        theirs: dict[str, Any] = AutoConfig.from_pretrained(folder).to_dict()
-    except (OSError, ValueError) as error:
-        raise ModelRefused(f"{folder}/config.json: {error}; known families are {sorted(FAMILIES)}") from error
-    family = FAMILIES.get(theirs["model_type"])
-    if family is None:
-        raise ModelRefused(f"{folder} holds a {theirs['model_type']!r} model; known families are {sorted(FAMILIES)}")
-    config = family.config(theirs)
-    try:
-        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder, **_AS_DATA).backend_tokenizer
     except Exception as error:  # Transformers and the tokenizers library raise nothing narrower
         raise ModelRefused(f"{folder} has a tokenizer that cannot be read: {error}") from error
     weights = _read(folder)
     encoder = encoder_weights(family, config, weights)
-    if not any(str(name).endswith(_CLASSIFIER) for name in theirs.get("architectures") or ()):
+    if not tags:
         return Checkpoint(config, encoder, tokenizer)
-    tags = tuple(str(name) for _, name in sorted(theirs["id2label"].items()))
     return Checkpoint(config, encoder, tokenizer, tags, _head(folder, weights, (len(tags), config.hidden_size)))
+
+
+_AS_DATA = {"trust_remote_code": False, "local_files_only": True}  # nobody is asked whether to run code of the folder's
+
+
+def _described(folder: Path) -> tuple[Family, EncoderConfig, tuple[str, ...]]:
+    """Return the family and the encoder that config.json describes and, of a token classifier, the names of its tags.
+
+    Raises ModelRefused.
+    """
+    from transformers import AutoConfig
+
+    try:
+        theirs: dict[str, Any] = AutoConfig.from_pretrained(folder, **_AS_DATA).to_dict()
+        family = FAMILIES.get(theirs["model_type"])
+        if family is None:
+            kind = theirs["model_type"]
+            raise ModelRefused(f"{folder} holds a {kind!r} model; known families are {sorted(FAMILIES)}")
+        config = family.config(theirs)
+        is_classifier = any(str(name).endswith(_CLASSIFIER) for name in theirs.get("architectures") or ())
+        tags = tuple(str(name) for _, name in sorted(theirs["id2label"].items())) if is_classifier else ()
+    except ModelRefused:
+        raise
+    except Exception as error:  # Transformers raises nothing narrower for values that do not fit
+        raise ModelRefused(f"{folder}/config.json: {error}; known families are {sorted(FAMILIES)}") from error
+    try:
+        check_encoder(config)
+    except ModelRefused as error:
+        raise ModelRefused(f"{folder}: {error}") from error
+    if len(tags) > _MOST_TAGS:
+        raise ModelRefused(f"{folder}/config.json has {len(tags)} tags (id2label); expected at most {_MOST_TAGS}")
+    return family, config, tags
+
+
+def highest_id(tokenizer: Tokenizer) -> int:
+    """Return the highest id that a tokenizer gives a piece, one of its own or one around every text."""
+    pieces = tokenizer.get_vocab(with_added_tokens=True).values()
+    return max([*pieces, *tokenizer.encode(_SAMPLE).ids], default=0)
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -119,9 +153,12 @@ def _read(folder: Path) -> dict[str, Tensor]:
             "load the checkpoint with Transformers and call save_pretrained, which writes safetensors"
         )
     try:
-        return load_file(path)
-    except SafetensorError as error:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
         raise ModelRefused(f"{path} is no safetensors file: {error}") from error
+    if (parameters := sum(tensor.numel() for tensor in weights.values())) > MAX_PARAMETERS:
+        raise ModelRefused(f"{path} has {parameters} weights; expected at most {MAX_PARAMETERS}")
+    return weights
 
 
 def encoder_weights(family: Family, config: EncoderConfig, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:

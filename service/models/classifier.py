@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer
 
 from service.errors import ModelRefused
-from service.models.checkpoint import Checkpoint, load_checkpoint, load_encoder_weights
+from service.models.checkpoint import Checkpoint, highest_id, load_checkpoint, load_encoder_weights
 from service.models.config import ExitConfig, ModelConfig
 from service.models.multi_exit import MultiExitModel
 from service.models.tag_exit import NoExit, TagExit
@@ -101,7 +101,7 @@ def _check(checkpoint: Checkpoint) -> None:
     for name, tensor in [*checkpoint.weights.items(), *checkpoint.head.items()]:
         if not torch.isfinite(tensor).all():
             raise ModelRefused(f"its weights have numbers that are not finite in {name}")
-    pieces = max(checkpoint.tokenizer.get_vocab(with_added_tokens=True).values(), default=0) + 1
+    pieces = highest_id(checkpoint.tokenizer) + 1
     if pieces > checkpoint.config.vocab_size:
         raise ModelRefused(
             f"its tokenizer has {pieces} pieces, and its encoder {checkpoint.config.vocab_size} (vocab_size): one of "

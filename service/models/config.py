@@ -143,16 +143,18 @@ class ModelConfig:
         return config
 
 
-_RANGES = {  # of what is an integer, by its place; wide enough for any encoder, and too narrow to take a machine down
-    "encoder.vocab_size": (1, 2_000_000),
-    "encoder.embedding_size": (1, 16_384),
-    "encoder.hidden_size": (1, 16_384),
-    "encoder.num_layers": (1, 128),
-    "encoder.num_heads": (1, 256),
-    "encoder.intermediate_size": (1, 65_536),
-    "encoder.max_positions": (1, 65_536),
-    "encoder.position_offset": (0, 16),
-    "encoder.type_vocab_size": (0, 256),
+_OF_ENCODERS = {  # the range of what is an integer, wide enough for any encoder, and too narrow to take a machine down
+    "vocab_size": (1, 2_000_000),
+    "embedding_size": (1, 16_384),
+    "hidden_size": (1, 16_384),
+    "num_layers": (1, 128),
+    "num_heads": (1, 256),
+    "intermediate_size": (1, 65_536),
+    "max_positions": (1, 65_536),
+    "position_offset": (0, 16),
+    "type_vocab_size": (0, 256),
+}
+_RANGES = {  # likewise, by its place
     "exits.rank": (1, 4_096),
     "exits.reach": (0, 64),
     "exits.width_buckets": (0, 1_024),
@@ -160,9 +162,23 @@ _RANGES = {  # of what is an integer, by its place; wide enough for any encoder,
     "text.overlap_pieces": (0, 65_536),
     "buckets": (0, 128),
 }
-_SWITCHES = ("encoder.shared_layers", "nested", "word_shapes", "halting", "prototypes")
+_SWITCHES = ("nested", "word_shapes", "halting", "prototypes")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+ -]{0,63}")  # a folder in the store and in the state folder, a label
 _MAX_LABELS, _MAX_LABEL_CHARS = 1_000, 100
+
+
+def check_encoder(encoder: EncoderConfig) -> None:
+    """Raise ModelRefused for an encoder that no model can have."""
+    _check_choice("encoder.activation", encoder.activation, Activation)
+    for name, allowed in _OF_ENCODERS.items():
+        _check_range(f"encoder.{name}", getattr(encoder, name), *allowed)
+    _check_switch("encoder.shared_layers", encoder.shared_layers)
+    if type(encoder.layer_norm_eps) is not float or not 0 < encoder.layer_norm_eps < 1:
+        raise ModelRefused(
+            f"config.json: encoder.layer_norm_eps is {reprlib.repr(encoder.layer_norm_eps)}; expected a small number"
+        )
+    if encoder.hidden_size % encoder.num_heads:
+        raise ModelRefused(f"config.json: {encoder.num_heads} heads do not divide a width of {encoder.hidden_size}")
 
 
 def _check(config: ModelConfig) -> None:
@@ -174,40 +190,43 @@ def _check(config: ModelConfig) -> None:
                 f"config.json: {what} is {reprlib.repr(name)}; expected up to 64 letters, digits, blanks and ._+-"
             )
     _check_labels(config.labels)
-    choices: list[tuple[str, object, object]] = [
-        ("encoder.activation", encoder.activation, Activation),
-        ("exits.form", exits.form, ExitForm),
-        ("exits.end_piece", exits.end_piece, EndPiece),
-        ("text.table_unit", text.table_unit, TableUnit),
-        *([] if config.hash is None else [("hash", config.hash, Hash)]),
-    ]
-    for name, value, choice in choices:
-        if value not in get_args(choice):
-            raise ModelRefused(f"config.json: {name} is {value!r}; expected one of {list(get_args(choice))}")
-    for name, (lowest, highest) in _RANGES.items():
-        value = attrgetter(name)(config)
-        if type(value) is not int or not lowest <= value <= highest:
-            raise ModelRefused(
-                f"config.json: {name} is {reprlib.repr(value)}; expected an integer from {lowest} to {highest}"
-            )
+    check_encoder(encoder)
+    _check_choice("exits.form", exits.form, ExitForm)
+    _check_choice("exits.end_piece", exits.end_piece, EndPiece)
+    _check_choice("text.table_unit", text.table_unit, TableUnit)
+    if config.hash is not None:
+        _check_choice("hash", config.hash, Hash)
+    for name, allowed in _RANGES.items():
+        _check_range(name, attrgetter(name)(config), *allowed)
     for name in _SWITCHES:
-        if type(value := attrgetter(name)(config)) is not bool:
-            raise ModelRefused(f"config.json: {name} is {reprlib.repr(value)}; expected true or false")
-    if type(encoder.layer_norm_eps) is not float or not 0 < encoder.layer_norm_eps < 1:
-        raise ModelRefused(
-            f"config.json: encoder.layer_norm_eps is {encoder.layer_norm_eps!r}; expected a small number"
-        )
+        _check_switch(name, getattr(config, name))
     if exits.reach and exits.form != "contextual":
         raise ModelRefused(f"config.json: exits.reach is {exits.reach}; expected 0 in the form {exits.form}")
     if config.hash is not None and not 1 <= config.buckets <= config.num_layers:
         raise ModelRefused(f"config.json: buckets is {config.buckets!r}; expected 1 to {config.num_layers} of a hash")
-    if encoder.hidden_size % encoder.num_heads:
-        raise ModelRefused(f"config.json: {encoder.num_heads} heads do not divide a width of {encoder.hidden_size}")
     if text.window_pieces > encoder.max_positions - encoder.position_offset:
         raise ModelRefused(
             f"config.json: text.window_pieces is {text.window_pieces}; expected 3 to the encoder's "
             f"{encoder.max_positions - encoder.position_offset} positions"
         )
+
+
+def _check_choice(name: str, value: object, choice: object) -> None:
+    if value not in get_args(choice):
+        expected = list(get_args(choice))
+        raise ModelRefused(f"config.json: {name} is {reprlib.repr(value)}; expected one of {expected}")
+
+
+def _check_range(name: str, value: object, lowest: int, highest: int) -> None:
+    if type(value) is not int or not lowest <= value <= highest:
+        raise ModelRefused(
+            f"config.json: {name} is {reprlib.repr(value)}; expected an integer from {lowest} to {highest}"
+        )
+
+
+def _check_switch(name: str, value: object) -> None:
+    if type(value) is not bool:
+        raise ModelRefused(f"config.json: {name} is {reprlib.repr(value)}; expected true or false")
 
 
 def _check_labels(labels: tuple[object, ...]) -> None:

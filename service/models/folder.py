@@ -20,6 +20,8 @@ MAX_BYTES: Mapping[str, int] = {
     "tokenizer.json": 64_000_000,
 }
 MAX_OTHER_BYTES = 64_000_000  # of a file that the service does not know
+MAX_PARAMETERS = 1_000_000_000  # of a model
+_OF_WEIGHTS = (".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".pth")  # files of weights that nobody reads
 
 
 def check_file(folder: Path, name: str, max_bytes: int | None = None) -> Path:
@@ -40,6 +42,20 @@ def check_file(folder: Path, name: str, max_bytes: int | None = None) -> Path:
     if size > limit:
         raise ModelRefused(f"{path} has {size} bytes; expected at most {limit}")
     return path
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Check every file of a Transformers checkpoint; it is their contents that say which of them Transformers opens.
+
+    Raises ModelRefused for what is neither a plain file nor a folder, and for a file that is larger than it needs to
+    be. Weights in other formats than safetensors may be there: they are not read.
+    """
+    templates = folder / "additional_chat_templates"  # of folders in the folder, Transformers looks into this one
+    for path in sorted([*folder.iterdir(), *(templates.iterdir() if templates.is_dir() else ())]):
+        if path.suffix == ".safetensors":
+            check_file(path.parent, path.name, 5 * MAX_PARAMETERS)
+        elif not path.is_dir() and path.suffix not in _OF_WEIGHTS:
+            check_file(path.parent, path.name)
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:

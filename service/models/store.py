@@ -18,10 +18,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from service.errors import ModelRefused
-from service.models.checkpoint import is_checkpoint
+from service.models.checkpoint import highest_id, is_checkpoint
 from service.models.classifier import TokenClassifier
 from service.models.config import ModelConfig
-from service.models.folder import check_file, read_json, read_text
+from service.models.folder import MAX_PARAMETERS, check_file, read_json, read_text
 from service.models.multi_exit import MultiExitModel
 from service.text.encoder import TextEncoder
 
@@ -33,8 +33,6 @@ CONFIG, WEIGHTS, TOKENIZER, CARD, CHECKSUMS, OPERATING_POINTS = (
     "checksums.json",
     "operating_points.json",  # only of a calibrated model
 )
-MAX_PARAMETERS = 1_000_000_000
-_SAMPLE = "A sentence, of 2 words: Ωhm's 漢."
 _CARD_OF_A_CLASSIFIER = """# {name}
 
 A token classifier of Transformers as it is ({labels}), with its own head after the last of {layers} layers. It has no
@@ -190,12 +188,12 @@ def _read_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
     path = folder / TOKENIZER
     try:
         tokenizer = Tokenizer.from_file(str(path))
-        ids = [*tokenizer.get_vocab(with_added_tokens=True).values(), *tokenizer.encode(_SAMPLE).ids]
+        highest = highest_id(tokenizer)
     except Exception as error:  # the tokenizers library raises nothing narrower
         raise ModelRefused(f"{path} is no tokenizer: {error}") from error
-    if max(ids, default=0) >= config.encoder.vocab_size:
+    if highest >= config.encoder.vocab_size:
         raise ModelRefused(
-            f"{path} gives pieces ids of up to {max(ids)}; the model has {config.encoder.vocab_size} "
+            f"{path} gives pieces ids of up to {highest}; the model has {config.encoder.vocab_size} "
             "(encoder.vocab_size), so it belongs to another model"
         )
     return tokenizer

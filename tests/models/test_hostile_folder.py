@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers.processors import TemplateProcessing
 
 from service.errors import ModelRefused
+from service.models.checkpoint import load_checkpoint
 from service.models.store import load_model, write_checksums
-from tests.models_ import save_tiny_model
+from tests.models_ import save_bert_checkpoint, save_tiny_model
 
 FILES = ("config.json", "checksums.json", "card.md", "tokenizer.json", "model.safetensors", "operating_points.json")
 SOON_S = 10.0  # of the processor; a terabyte takes a hundred times as long
@@ -182,3 +184,104 @@ def test_weights_of_another_kind_are_refused_by_name(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors")
     write_checksums(folder)
     assert "exits.1.bias: expected (16, 3), given (16, 3) of integers" in refusal(folder)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Of a Transformers token classifier, which can be served as it is."""
+    folder = save_bert_checkpoint(tmp_path / "classifier", num_hidden_layers=1)
+    weights = load_file(folder / "model.safetensors")
+    hidden = weights["embeddings.word_embeddings.weight"].shape[1]
+    head = {"classifier.weight": torch.zeros(3, hidden), "classifier.bias": torch.zeros(3)}
+    save_file({**weights, **head}, folder / "model.safetensors", metadata={"format": "pt"})
+    describe(folder, architectures=["BertForTokenClassification"], id2label={0: "O", 1: "B-PER", 2: "I-PER"})
+    return folder
+
+
+def describe(folder: Path, **fields: object) -> None:
+    """Change a checkpoint's config.json."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
+
+
+def test_a_checkpoint_without_harm_is_served(checkpoint: Path) -> None:
+    (checkpoint / "pytorch_model.bin").touch()
+    os.truncate(checkpoint / "pytorch_model.bin", 2**40)  # which is nobody's business
+    (checkpoint / ".git").mkdir()
+    assert load_model(checkpoint).config.labels == ("PER",)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "chat_template.jinja", "odd"])
+def test_a_pipe_in_a_checkpoint_is_refused_by_name(checkpoint: Path, name: str) -> None:
+    (checkpoint / name).unlink(missing_ok=True)
+    os.mkfifo(checkpoint / name)
+    assert name in refusal(checkpoint)
+
+
+def test_a_pipe_among_the_templates_of_a_checkpoint_is_refused_by_name(checkpoint: Path) -> None:
+    (checkpoint / "additional_chat_templates").mkdir()
+    os.mkfifo(checkpoint / "additional_chat_templates" / "a.jinja")
+    assert "a.jinja" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "vocab.txt", "model.safetensors"])
+def test_a_sparse_terabyte_in_a_checkpoint_is_refused_by_name_unread(checkpoint: Path, name: str) -> None:
+    (checkpoint / name).touch()
+    os.truncate(checkpoint / name, 2**40)
+    said = refusal(checkpoint)
+    assert name in said and f"has {2**40} bytes" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_hidden_layers", 10**9),
+        ("num_hidden_layers", "one"),
+        ("hidden_size", 0),
+        ("hidden_size", [6]),
+        ("max_position_embeddings", "many"),
+        ("vocab_size", 10**12),
+        ("num_attention_heads", 0),
+        ("hidden_act", {}),
+        ("layer_norm_eps", "small"),
+        ("architectures", 5),
+        ("architectures", [[]]),
+        ("id2label", 5),
+        ("id2label", {"a": "O"}),
+        ("id2label", {str(number): f"B-{number}" for number in range(5_000)}),
+        ("auto_map", {"AutoConfig": "run_this.Config"}),
+        ("model_type", 7),
+    ],
+    ids=str,
+)
+def test_an_odd_value_in_the_config_of_a_checkpoint_is_refused_or_passed_over(
+    checkpoint: Path, name: str, value: object
+) -> None:
+    (checkpoint / "run_this.py").write_text("raise SystemExit(7)")
+    describe(checkpoint, **{name: value})
+    if name == "auto_map":  # its own code is never run, and Transformers knows the model without it
+        assert load_model(checkpoint).config.labels == ("PER",)
+    else:
+        assert str(checkpoint) in refusal(checkpoint)
+
+
+def test_a_checkpoint_that_brings_code_for_its_model_is_refused_and_nobody_is_asked_to_run_it(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(*_: object) -> str:
+        raise AssertionError("somebody was asked")
+
+    monkeypatch.setattr("builtins.input", ask)
+    (checkpoint / "run_this.py").write_text("raise SystemExit(7)")
+    describe(checkpoint, model_type="mine", auto_map={"AutoConfig": "run_this.Config"})
+    assert str(checkpoint) in refusal(checkpoint)
+
+
+def test_a_checkpoint_whose_tokenizer_puts_unknown_ids_around_a_text_is_refused(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_checkpoint(checkpoint)
+    around = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 100_000), ("[SEP]", 3)])
+    loaded.tokenizer.post_processor = around
+    monkeypatch.setattr("service.models.classifier.load_checkpoint", lambda _: loaded)
+    assert "its tokenizer has 100001 pieces" in refusal(checkpoint)
