@@ -151,7 +151,8 @@ async def _answer(service: Service, scope: Scope, asked: Asked) -> Reply:
                 await _run(service, caller, asked, pending, work)
                 reply = await _finish(service, caller, pending, asked, scope)
         except TimedOut:  # the engine's own, too
-            service.metrics.http.request_timed_out()
+            if not asked.waits:
+                service.metrics.http.request_timed_out()
             raise
         except ClientLeft:
             service.metrics.http.client_left()

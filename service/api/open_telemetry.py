@@ -68,7 +68,7 @@ class OpenTelemetry:
     def _begin(self, scope: Scope, started_ns: int, status: int) -> Span:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         endpoint = endpoint_of(scope)
-        return self._tracer.start_span(
+        span: Span = self._tracer.start_span(
             f"{scope['method']} {endpoint}",
             self._parents.extract(headers),
             SpanKind.SERVER,
@@ -80,8 +80,10 @@ class OpenTelemetry:
             },
             start_time=started_ns,
         )
+        return span
 
 
 def _arrived_ns(scope: Scope) -> int:
     """Return when a request arrived, in nanoseconds of the wall clock."""
-    return time.time_ns() - round(1e9 * (time.monotonic() - scope["state"]["arrived"]))
+    arrived: float = scope["state"]["arrived"]
+    return time.time_ns() - round(1e9 * (time.monotonic() - arrived))

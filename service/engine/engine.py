@@ -31,6 +31,8 @@ from service.stepping.stepper import Stepper
 log = logging.getLogger(__name__)
 
 MAX_WORKER_FAILURES = 3
+GIVE_WAY_S = 0.005  # that a step of bulk work waits at most for interactive requests that are on their way here or back
+LOOK_S = 0.0005  # between two looks whether they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +269,17 @@ class Engine:
                 self._step()
             elif work := self._idle_work():
                 self._run_idle(work)
-            elif self._scheduler.has_work:
+            elif self._scheduler.has_work and self._gave_way():
                 self._step()
+
+    def _gave_way(self) -> bool:
+        """Before a step of bulk work, let interactive requests have the processor; return False for newcomers."""
+        with self._changed:
+            for _ in range(round(GIVE_WAY_S / LOOK_S)):
+                if self._newcomers or not self.forecast.has_open:
+                    break
+                self._changed.wait(LOOK_S)
+            return not self._newcomers
 
     def _step(self) -> None:
         step = self._schedule()

@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.state import Service
-from tests.api.servers_ import ENTITY_TEXT, BrokenStepper, sample, samples, use_stepper
+from tests.api.servers_ import ENTITY_TEXT, BrokenStepper, GatedStepper, sample, samples, use_stepper
 from tests.models_ import TEXTS
 
 Start = Callable[..., TestClient]
@@ -136,6 +136,14 @@ def test_a_line_that_fails_in_the_engine_says_so(build: Build, start: Start, cap
         answers = stream(start(service), body([{"text": "Anna"}, {"text": ""}]), {"X-Request-Id": "one"})
     assert [answer.get("error_type") for answer in answers] == ["EngineFailed", None]
     assert "request one/1 failed" in caplog.text and "4711" not in json.dumps(answers)
+
+
+def test_a_line_that_has_a_time_limit_is_given_up_when_it_passes(
+    start_gated: Start, gated: GatedStepper, client: TestClient
+) -> None:
+    (late,) = stream(start_gated(), body([{"text": "Anna"}]), timeout_ms=1)
+    assert (late["line"], late["error_type"]) == (1, "TimedOut")
+    assert "entities" in stream(client, body([{"text": "Anna"}]), timeout_ms=10_000)[0]
 
 
 def test_a_stream_needs_the_key_and_is_not_unpacked(start: Start) -> None:

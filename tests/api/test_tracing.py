@@ -41,7 +41,7 @@ class Recorded:
 
 @pytest.fixture
 def _no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     monkeypatch.delitem(sys.modules, "service.api.open_telemetry", raising=False)
 
 

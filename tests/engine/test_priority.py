@@ -6,6 +6,7 @@ from collections.abc import Sequence as Seq
 
 import pytest
 
+from service.engine import engine as engine_module
 from service.engine.engine import EngineLimits, EngineLoad
 from service.engine.reuse import Reuse
 from service.engine.scheduler import BULK_PART, BULK_SHARE, Scheduler
@@ -13,6 +14,7 @@ from service.engine.sequence import Priority, Request, Sequence
 from service.errors import Overloaded
 from service.exits.policies.full_depth import FullDepth
 from tests.engine.scripted_ import (
+    DEADLINE_S,
     Recorder,
     ScriptedStepper,
     answer,
@@ -91,6 +93,27 @@ def test_an_interactive_request_that_comes_meanwhile_waits_for_one_bulk_step_at_
     engine.close()
     assert exit_layers(first) == [3, 3, 3] and exit_layers(late) == [2]
     assert [sequences[0].request for _, sequences in runner.steps[:4]] == [first, late, late, first]
+
+
+def test_bulk_work_gives_way_to_interactive_requests_that_are_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "GIVE_WAY_S", DEADLINE_S)
+    engine, slow, fast = make_engine(ScriptedStepper()), bulk(3), scripted_request(2)
+    engine.submit(slow)
+    with engine.forecast.enter(1, 1e9):
+        engine.start()
+        engine.submit(fast)
+        wait_for([fast])
+        assert not slow.has_started
+    wait_for([slow])
+    engine.close()
+    assert exit_layers(slow) == [3]
+
+
+def test_bulk_work_gives_way_for_a_while_alone() -> None:
+    engine, slow = make_engine(ScriptedStepper()), bulk(3)
+    with engine.forecast.enter(1, 1e9):
+        answer(engine, slow)
+    assert exit_layers(slow) == [3]
 
 
 def test_each_priority_has_places_of_its_own() -> None:
