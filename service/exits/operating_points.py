@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
@@ -146,15 +147,19 @@ def catalog_of(operating_points: Mapping[str, Any] | None, model: ModelAssets) -
 def _point(item: Mapping[str, Any], catalog: PolicyCatalog) -> OperatingPoint:
     """Read one point. A parameter that did not exist when the point was measured takes its default.
 
-    Raises ValueError for figures that are not finite, and BadInput for parameters that the strategy does not take.
+    Raises ValueError for figures or a preset that no point has, and BadInput for parameters that the strategy does not
+    take.
     """
     pairs = dict(item).items()  # TypeError or ValueError for what is no object
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in pairs}
     point = OperatingPoint(**values)
-    figures = [value for name, value in asdict(point).items() if name not in ("parameters", "preset")]
-    flat = [number for figure in figures for number in (figure if isinstance(figure, tuple) else (figure,))]
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in flat):
-        raise ValueError(f"figures must be finite numbers, given {flat}")
+    for name, figure in point.expected().items():
+        numbers = figure if name.endswith("_interval") else (figure,)
+        fits = isinstance(numbers, tuple) and len(numbers) == (2 if name.endswith("_interval") else 1)
+        if not fits or not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+            raise ValueError(f"{name} is {reprlib.repr(figure)}; expected a finite number, of an interval two")
+    if point.preset not in (None, *PRESETS):
+        raise ValueError(f"preset is {reprlib.repr(point.preset)}; expected one of {list(PRESETS)}, or none")
     return replace(point, parameters=catalog.policy(point.parameters).to_json())
 
 
@@ -179,7 +184,7 @@ def _shallow_enough(points: Sequence[OperatingPoint], goal: str, wish: object) -
 def _preset(points: Sequence[OperatingPoint], goal: str, wish: object) -> OperatingPoint:
     found = next((point for point in points if wish in PRESETS and point.preset == wish), None)
     if found is None:
-        raise BadInput(f"{goal} is {wish!r}; expected one of {list(PRESETS)}")
+        raise BadInput(f"{goal} is {reprlib.repr(wish)}; expected one of {list(PRESETS)}")
     return found
 
 
@@ -188,7 +193,7 @@ def _number(goal: str, wish: object, lowest: float, highest: float, unit: str) -
     if not is_number or not lowest <= wish <= highest:  # type: ignore[operator]
         least = math.ceil(100 * lowest) / 100  # rounded inwards: what the message names can be had
         bounds = f"{least:g} or more" if math.isinf(highest) else f"{least:g} to {math.floor(100 * highest) / 100:g}"
-        raise BadInput(f"{goal} is {wish!r}; this model's operating points reach {bounds} {unit}")
+        raise BadInput(f"{goal} is {reprlib.repr(wish)}; this model's operating points reach {bounds} {unit}")
     return wish  # type: ignore[return-value] # an integer may be too large for a float
 
 

@@ -175,8 +175,10 @@ class Goals:
                 given = reprlib.repr(wish)
                 raise BadInput(f"rollback_to is {given}; versions {min(known)} to {max(known)} are kept")
             return self.catalog.policy(known[wish])
+        if goals:
+            return self._policy_for(goals[0], changes[goals[0]])
         _check_kinds(changes)
-        return self._policy_for(goals[0], changes[goals[0]]) if goals else self.catalog.merge(current, changes)
+        return self.catalog.merge(current, changes)
 
     def flown(
         self, current: ExitPolicy, objective: Objective | None, changes: Mapping[str, Any]

@@ -185,6 +185,14 @@ def test_an_unknown_preset_is_told_which_there_are(wish: object) -> None:
     assert refusal("preset", wish) == f"preset is {wish!r}; expected one of {list(PRESETS)}"
 
 
+@pytest.mark.parametrize("goal", ["preset", "speedup"])
+def test_a_wish_is_told_in_few_words_however_deep_or_large_it_is(goal: str) -> None:
+    deep: Any = 1
+    for _ in range(5_000):
+        deep = [deep]
+    assert len(refusal(goal, deep)) < 200 and len(refusal(goal, [1] * 1_000_000)) < 200
+
+
 def test_there_is_a_goal_for_every_figure_and_for_presets() -> None:
     assert GOALS.keys() == {*NUMBERS, "preset"}
 
@@ -273,6 +281,11 @@ REFUSED: dict[str, Callable[[dict[str, Any]], object]] = {
     "a learned point without a rule": lambda stored: stored.update(rule=None),
     "an empty front": lambda stored: stored["points"].clear(),
     "a missing preset": lambda stored: stored["points"].pop(0),
+    "a preset that is a list": lambda stored: stored["points"][2].update(preset=["fast"]),
+    "an interval of one end": lambda stored: stored["points"][0].update(f1_interval=[80.0]),
+    "an interval that is a number": lambda stored: stored["points"][0].update(f1_interval=80.0),
+    "a figure that is an interval": lambda stored: stored["points"][0].update(f1=[79.0, 80.0]),
+    "a figure that is a text": lambda stored: stored["points"][0].update(speedup_latency="fast"),
     "a preset that there is not": lambda stored: stored["points"][2].update(preset="fastest"),
 }
 
