@@ -95,6 +95,8 @@ class LineStream:
                     await self._begin(number, line)
         except ClientLeft as error:
             self._end = error
+            for under_way in self._under_way:  # for which nobody waits any more
+                under_way.answer.cancel()
         finally:
             self._is_read = True
             self._changed.set()
@@ -118,8 +120,10 @@ class LineStream:
                 await self._wait()
                 continue
             line = self._under_way[0]
-            body = await asyncio.shield(line.answer)
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+            if not line.answer.done():
+                await asyncio.wait([line.answer])
+                continue
+            await send({"type": "http.response.body", "body": line.answer.result(), "more_body": True})
             self._under_way.popleft()
             self._num_bytes -= line.num_bytes
             self._changed.set()

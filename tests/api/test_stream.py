@@ -16,6 +16,7 @@ from tests.models_ import TEXTS
 
 Start = Callable[..., TestClient]
 Build = Callable[..., Service]
+JSON = "application/json"
 FULL_DEPTH = json.dumps({"strategy": "full_depth"})  # where the tiny model finds entities
 
 
@@ -172,6 +173,21 @@ def test_no_stream_begins_when_the_server_is_about_to_end(build: Build, start: S
     service.is_draining = True
     refused = client.post("/ner/stream", content=body([{"text": "a"}]))
     assert (refused.status_code, refused.json()["error_type"]) == (503, "NotReady")
+
+
+def test_the_document_says_what_a_line_is_and_what_comes_back(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    described = document["paths"]["/ner/stream"]["post"]
+    lines = described["requestBody"]["content"]
+    assert list(lines) == ["application/x-ndjson"]
+    assert lines["application/x-ndjson"]["schema"]["properties"].keys() == {"text", "id"}
+    answered = described["responses"]["200"]["content"]
+    assert answered == {"application/x-ndjson": {"schema": {"$ref": "#/components/schemas/LineOut"}}}
+    assert [*described["responses"]["503"]["content"]] == [*described["responses"]["429"]["content"]] == [JSON]
+    (answer,) = stream(client, body([{"text": ENTITY_TEXT, "id": "a"}]), exit_policy=FULL_DEPTH, trace=True)
+    assert answer.keys() == document["components"]["schemas"]["LineOut"]["properties"].keys()
+    options = {parameter["name"] for parameter in described["parameters"]}
+    assert options == {"labels", "min_score", "split", "timeout_ms", "trace", "exit_policy"}
 
 
 # priority of other requests

@@ -9,7 +9,7 @@ from service.settings import Settings
 
 READERS = (
     *("Makefile", "docker-compose.yml", "tests/e2e/containers_.py"),
-    *("ner_client/exchange.py", "service/api/server.py"),
+    *("ner_client/exchange.py", "service/api/server.py", "service/api/tracing.py"),
 )
 
 

@@ -31,12 +31,11 @@ _BODY = {
     "description": "Lines of JSON, of which the schema describes one; as many as you like",
     "content": {_MEDIA_TYPE: {"schema": LineIn.model_json_schema()}},
 }
+_ANSWERED: dict[str, Any] = {"content": {_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/LineOut"}}}}
 
 
 class StreamResponse(Response):
-    """An answer that is sent while the request comes."""
-
-    media_type = _MEDIA_TYPE
+    """An answer that is sent while the request comes. It has no `media_type`, which the document gives to errors, too."""
 
     def __init__(self, stream: LineStream | None = None) -> None:
         super().__init__()
@@ -50,9 +49,10 @@ class StreamResponse(Response):
 
 @router.post(
     "/ner/stream",
+    status_code=200,
     response_class=StreamResponse,
     response_model=LineOut,
-    responses=described(401, 415, 503),
+    responses={**described(401, 415, 503), 200: _ANSWERED},
     response_description="A line of JSON for every line that is not blank, in order, of which the schema describes one",
     openapi_extra={"requestBody": _BODY},
     dependencies=[Depends(require_read)],
