@@ -18,7 +18,7 @@ from service.promise.scoring import Scores
 from service.promise.wealth import BETS
 from service.spans.types import DoubleArray, IntArray
 
-MAX_GOLD_ERRORS = 16  # that count in a sentence: against gold there are far more of them than against full depth
+MAX_GOLD_ERRORS = 8  # that count in a sentence: against gold there are more of them than against full depth
 F1_GRID: DoubleArray = np.linspace(0.01, 0.99, 99)  # the values between which bounds are found
 MOST_SENTENCES = 10**12  # of which counts are read, so that no sum overflows
 

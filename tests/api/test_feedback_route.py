@@ -76,14 +76,11 @@ def test_what_is_right_is_counted_for_every_level_and_outlives_the_server(
     ids=str,
 )
 def test_entities_that_cannot_be_are_refused(client: TestClient, entities: list[object], message: str) -> None:
-    known = client.get("/info").json()["labels"]
-    given = json.loads(json.dumps(entities).replace('"PER"', json.dumps(known[0])))
-    assert message in send(client, {"text": "Ben", "entities": given}, 422)["error"]
+    assert message in send(client, {"text": "Ben", "entities": entities}, 422)["error"]
 
 
 def test_a_text_of_no_words_has_no_entities(client: TestClient) -> None:
-    label = client.get("/info").json()["labels"][0]
-    body = {"text": "  ", "entities": [{"start": 0, "end": 1, "label": label}]}
+    body = {"text": "  ", "entities": [{"start": 0, "end": 1, "label": "PER"}]}
     assert "has no words" in send(client, body, 422)["error"]
     assert send(client, {"text": "  ", "entities": []})["sentences"] == 0
 

@@ -155,7 +155,7 @@ def test_the_live_policy_is_told_what_full_depth_is_at_least_once_there_are_enou
     wish = {"max_f1_loss": 5.0, "on": "traffic"}
     promise = change(live, **wish).in_force.promise
     assert promise is not None and promise.full_f1 == PROMISING.full_f1 == 83.0
-    add(levels)
+    add(levels, 2 * FEWEST_SENTENCES)
     keeper.look()
     assert live.current.promise == promise  # what is promised stays as it is until somebody asks anew
     again = change(live, **wish).in_force.promise

@@ -77,7 +77,7 @@ def test_counts_of_two_processes_add_up_and_survive_their_file() -> None:
         {"sentences": 2},
         {"sentences": 1.0},
         {"levels": [{"sums": [1, 0, 0], "cells": {"100000": 1}}]},
-        {"levels": [{"sums": [1, 0], "cells": {"17": 1}}]},
+        {"levels": [{"sums": [1, 0], "cells": {"9": 1}}]},
         {"levels": [{"sums": [1, 0, 0], "cells": {"x": 1}}]},
         {"levels": None},
     ],
