@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,12 +178,10 @@ def changed(goals: Goals, goal: PromiseGoal, before: Material, after: Material) 
             {
                 "seed": seed,
                 "samples_until_right": int(wrong[-1]) + 1 if len(wrong) and is_right else 0 if is_right else None,
-                "samples_before": since,
                 "disagreement_after": _digits(_of(after, played.rows[LENGTH:], played.served[LENGTH:])),
-                "true_disagreement_by_sample": [
-                    *before.disagreement[of_samples[:since]].round(5).tolist(),
-                    *after.disagreement[of_samples[since:]].round(5).tolist(),
-                ],
+                "true_disagreement": _steps(
+                    [*before.disagreement[of_samples[:since]], *after.disagreement[of_samples[since:]]], since
+                ),
                 "alarms": played.alarms,
             }
         )
@@ -195,6 +193,12 @@ def changed(goals: Goals, goal: PromiseGoal, before: Material, after: Material) 
         "disagreement_after": [stream["disagreement_after"] for stream in streams],
         "streams": streams,
     }
+
+
+def _steps(values: Sequence[float], since: int) -> list[list[float]]:
+    """Return where values by sample change, counted from the sample `since`, and to what; and the last one."""
+    changes = [at for at, value in enumerate(values) if at in (0, len(values) - 1) or value != values[at - 1]]
+    return [[at - since, _digits(values[at])] for at in changes]
 
 
 def _of(corpus: Material, rows: Any, served: Any) -> float:

@@ -58,15 +58,14 @@ def _by_corpus(axes: Axes, found: Mapping[str, Sequence[Row]], wishes: Sequence[
     axes.set_ylabel("loss against full depth,\n100 - F1 of its answers")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3, axis="y")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
 def _over_time(axes: Axes, rows: Sequence[Row]) -> None:
     for row, colour in zip(rows, PROMISED, strict=True):
         for stream in row["streams"]:
-            values = [100 * value for value in stream["true_disagreement_by_sample"]]
-            when = range(-stream["samples_before"], len(values) - stream["samples_before"])
-            axes.step(when, values, where="post", color=colour, linewidth=0.9, alpha=0.7)
+            when, values = zip(*stream["true_disagreement"], strict=True)
+            axes.step(when, [100 * value for value in values], where="post", color=colour, linewidth=0.9, alpha=0.7)
         wish = row["max_disagreement"]
         axes.axhline(
             100 * wish, color=colour, linewidth=0.8, linestyle=":", label=f"promise of at most {100 * wish:g} %"

@@ -21,6 +21,7 @@ from service.promise.certificates import Terms
 EXAMPLE = '{"max_disagreement": 0.02, "confidence": 0.95}'
 EXAMPLE_OF_LOSS = '{"max_f1_loss": 2.0, "on": "traffic"}'
 LEAST_CONFIDENCE, MOST_CONFIDENCE = 0.5, 0.9999
+SAMPLES_BY_DISAGREEMENT, FEWEST_SAMPLES = 40, 400  # of a window: the less may be lost, the longer a proof takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,9 @@ class PromiseGoal:
 
     @property
     def terms(self) -> Terms:
-        """How sure certificates have to be."""
-        return Terms(delta=1 - self.confidence)
+        """How sure certificates have to be, and for how long they hold, which is about as long as a proof takes."""
+        window = max(FEWEST_SAMPLES, round(SAMPLES_BY_DISAGREEMENT / self.max_disagreement))
+        return Terms(delta=1 - self.confidence, window=window)
 
 
 @dataclass(frozen=True, slots=True)
