@@ -23,6 +23,9 @@ SERIES = {
     "ner_requests_running": set(),
     "ner_requests_waiting": set(),
     "ner_queue_capacity": set(),
+    "ner_bulk_requests": set(),
+    "ner_streams": set(),
+    "ner_stream_lines_total": {"outcome"},
     "ner_request_duration_seconds_bucket": {"le"},
     "ner_request_tokenize_seconds_bucket": {"le"},
     "ner_request_queue_seconds_bucket": {"le"},
@@ -129,6 +132,7 @@ def test_every_known_value_of_a_label_is_there_from_the_first_scrape(client: Tes
     assert values("ner_entities_total", "label") == set(TINY_LABELS)
     assert values("ner_requests_rejected_total", "reason") == {*("queue_full", "too_late", "too_large", "not_ready")}
     assert values("ner_autopilot_moves_total", "direction") == {"faster", "slower"}
+    assert values("ner_stream_lines_total", "outcome") == {"result", "error"}
     assert values("ner_requests_total", "endpoint") >= {"/ner", "/"}
 
 

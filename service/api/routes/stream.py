@@ -35,7 +35,7 @@ _ANSWERED: dict[str, Any] = {"content": {_MEDIA_TYPE: {"schema": {"$ref": "#/com
 
 
 class StreamResponse(Response):
-    """An answer that is sent while the request comes. It has no `media_type`, which the document gives to errors, too."""
+    """An answer that is sent while the request comes. A `media_type` of its own would be that of errors, too."""
 
     def __init__(self, stream: LineStream | None = None) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class StreamResponse(Response):
     status_code=200,
     response_class=StreamResponse,
     response_model=LineOut,
-    responses={**described(401, 415, 503), 200: _ANSWERED},
+    responses={**described(401, 415, 422, 503), 200: _ANSWERED},
     response_description="A line of JSON for every line that is not blank, in order, of which the schema describes one",
     openapi_extra={"requestBody": _BODY},
     dependencies=[Depends(require_read)],
