@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import reprlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -161,7 +162,7 @@ def refusal(goal: str, wish: object, calibration: Calibration = CALIBRATION) -> 
     ],
 )
 def test_what_is_out_of_reach_is_told_what_is_not(goal: str, wish: object, reach: str) -> None:
-    assert f"{goal} is {wish!r}; this model's operating points reach {reach}" in refusal(goal, wish)
+    assert f"{goal} is {reprlib.repr(wish)}; this model's operating points reach {reach}" in refusal(goal, wish)
 
 
 @pytest.mark.parametrize("goal", NUMBERS)
