@@ -37,7 +37,7 @@ on two cores (processor: {processor}), and `make docs` writes this page from the
 Strict F1 x 100 of spans and labels on the test sets, texts split as the server splits them. Of each corpus count the
 labels that it annotates; "P+O+L" is persons, organisations and places alone. `general-minilm` was trained on the
 training sets of all but CoNLL-2003, so **the row of CoNLL-2003 says what to expect of it on texts of a kind that it
-never saw**; `general-minilm-research` on those and on CoNLL-2003, `conll2003-minilm` on CoNLL-2003 alone.
+never saw**; `conll2003-minilm` on that alone.
 """
 
 
