@@ -53,13 +53,19 @@ class _Process:
     asked: int = 0
     gone: threading.Event = field(default_factory=threading.Event)
 
+    @property
+    def is_stuck(self) -> bool:
+        return self.said.liveness == STUCK
+
     def ask(self, again: bool = True) -> None:
         """Ask how it is and what it measured. Raises OSError, ValueError or LookupError if it has ended.
 
-        again: whether to ask one, too, that is stuck; then what it said last stands, and nobody waits for it
+        again: whether to ask one, too, that is stuck, and to wait for it; else what it said last stands
         """
+        if self.is_stuck and not again:  # somebody else may be waiting for it
+            return
         with self.lock:
-            if self.said.liveness == STUCK and not again:
+            if self.is_stuck and not again:
                 return
             self.asked += 1
             self.line.send({"question": self.asked})

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service.processes.gatherer import Gatherer
-from tests.api.servers_ import wait_until
+from tests.api.servers_ import PATIENCE_S, wait_until
 
 WELL = {"liveness": ["alive", True], "readiness": ["ready", True], "families": []}
+UNWELL = {"liveness": ["stuck", False], "readiness": ["stuck", False], "families": []}
 
 
 class Process:
@@ -29,45 +31,46 @@ class Process:
         asked: int = json.loads(self._lines.readline())["question"]
         return asked
 
-    def answer_all(self) -> None:
-        """Be well from now on."""
-        for line in self._lines:
-            self._say({"question": json.loads(line)["question"], **WELL})
+    def answer(self, question: int, what: dict[str, Any]) -> None:
+        """Say how it is."""
+        self._say({"question": question, **what})
 
-    def shut(self) -> None:
-        """Hear nothing more."""
-        self._socket.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
+    def end(self) -> None:
         """Be gone."""
         self._lines.close()
         self._socket.close()
 
-    def _say(self, message: dict[str, object]) -> None:
+    def _say(self, message: dict[str, Any]) -> None:
         self._socket.sendall(json.dumps(message).encode() + b"\n")
 
 
-def test_metrics_do_not_wait_for_a_process_that_is_stuck_until_it_answers_again(
+def test_metrics_do_not_wait_for_a_process_that_is_stuck_though_somebody_else_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.processes.gatherer.ANSWER_S", 0.05)
+    monkeypatch.setattr("service.processes.gatherer.ANSWER_S", PATIENCE_S)
     gatherer = Gatherer(tmp_path / "gatherer", 1)
     gatherer.listen()
+    process = Process(tmp_path / "gatherer")
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(look_until, gatherer, ("stuck", False))
+        process.answer(process.question(), UNWELL)
+        first.result()
+        second = pool.submit(gatherer.look)
+        asked = process.question()
+        gatherer.render_metrics()  # which neither asks nor waits
+        assert not second.done()
+        process.answer(asked, WELL)
+        second.result()
+    assert gatherer.liveness() == ("alive", True)
+    gatherer.close()
+    process.end()
 
-    def seen_as(liveness: tuple[str, bool]) -> bool:
+
+def look_until(gatherer: Gatherer, liveness: tuple[str, bool]) -> None:
+    """Look until it is said, at first by nobody."""
+
+    def is_said() -> bool:
         gatherer.look()
         return gatherer.liveness() == liveness
 
-    process = Process(tmp_path / "gatherer")
-    wait_until(lambda: seen_as(("stuck", False)))
-    asked = process.question()
-    gatherer.render_metrics()
-    gatherer.look()  # which asks again, as the metrics did not
-    assert process.question() == asked + 1
-    well = threading.Thread(target=process.answer_all)
-    well.start()
-    wait_until(lambda: seen_as(("alive", True)))
-    gatherer.close()
-    process.shut()
-    well.join()
-    process.close()
+    wait_until(is_said)
