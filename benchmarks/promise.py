@@ -61,11 +61,12 @@ def main() -> None:
     executor.close()
     policies = (*goals.levels_to_certify(), *by_hand.values())
     corpora = {name: Material.of(trace, policies) for name, trace in traces.items()}
-    found = {"command": "benchmarks.promise", "model": stored.reference, **study(goals, by_hand, corpora)}
+    told = study(goals, by_hand, corpora)
     if options.json:
+        found = {"command": "benchmarks.promise", "model": stored.reference, **told}
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if options.figure:
-        draw(found, options.figure)
+        draw(told, options.figure)
 
 
 def uncertified(goals: Goals, calibration: Calibration) -> dict[str, ExitPolicy]:

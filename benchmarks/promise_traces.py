@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 from service.data.corpora import Corpus
@@ -42,7 +41,7 @@ def _trace_of(stored: StoredModel, executor: Executor, corpus: Corpus, data: Pat
             return found
     except DataRefused:
         pass  # there is none, or of another format
-    examples: Sequence = corpus.read(data / corpus.test)
+    examples = corpus.read(data / corpus.test)
     drawn = random.Random(0).sample(examples, min(len(examples), MOST_TEXTS))
     found = trace(stored, drawn, corpus.name, executor)
     save_trace(kept, found)

@@ -21,7 +21,7 @@ from service.promise.certificates import Terms
 EXAMPLE = '{"max_disagreement": 0.02, "confidence": 0.95}'
 EXAMPLE_OF_LOSS = '{"max_f1_loss": 2.0, "on": "traffic"}'
 LEAST_CONFIDENCE, MOST_CONFIDENCE = 0.5, 0.9999
-SAMPLES_BY_DISAGREEMENT, FEWEST_SAMPLES = 40, 400  # of a window: the less may be lost, the longer a proof takes
+SAMPLES_BY_DISAGREEMENT, FEWEST_SAMPLES = 20, 400  # of a window: the less may be lost, the longer a proof takes
 
 
 @dataclass(frozen=True, slots=True)

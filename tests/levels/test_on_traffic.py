@@ -140,3 +140,7 @@ def test_a_model_of_which_nothing_can_be_tested_never_certifies() -> None:
     levels = TrafficLevels((), (), NUM_LAYERS, now=lambda: NOON)
     found = levels.test(GOAL)
     assert found is not None and found.certified.levels == () and levels.measured() == {}
+
+
+def test_a_window_is_the_longer_the_less_may_be_lost() -> None:
+    assert [PromiseGoal(of).terms.window for of in (0.005, 0.02, 0.05, 0.5)] == [4_000, 1_000, 400, 400]

@@ -23,7 +23,6 @@ from service.api.schemas.exit_policy import (
     HistoryEntryOut,
     LevelsOut,
     OperatingPointOut,
-    PromiseOut,
     ShadowOut,
 )
 from service.api.schemas.ner import MOST_PARAMETERS
@@ -137,11 +136,9 @@ def _policy(state: PolicyState) -> dict[str, Any]:
     }
 
 
-def _promise(state: PolicyState) -> PromiseOut | None:
+def _promise(state: PolicyState) -> dict[str, Any] | None:
     promise = state.in_force.promise
-    if promise is None:
-        return None
-    return {**promise.to_json(), "certified": bool(state.is_certified)}  # type: ignore[typeddict-item]
+    return {**promise.to_json(), "certified": bool(state.is_certified)} if promise else None
 
 
 def _levels(service: Service) -> dict[str, Any]:
