@@ -56,7 +56,7 @@ def main() -> None:
     calibration = Calibration.from_json(stored.operating_points, assets)
     goals = Goals.of(stored.reference, assets, calibration)
     by_hand = uncertified(goals, calibration)
-    executor = executor_of(options, stored)
+    executor = executor_of(options, stored.model)
     traces = traces_of(stored, executor, options.data, options.traces)
     executor.close()
     policies = (*goals.levels_to_certify(), *by_hand.values())
