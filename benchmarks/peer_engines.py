@@ -41,8 +41,11 @@ def library(name: str) -> Any:
         raise SystemExit(f"{error}; pip install -r benchmarks/requirements.txt") from error
 
 
-def write_graphs(model: MultiExitModel, folder: Path) -> None:
-    """Write plain.onnx, as exported, fused.onnx, with ONNX Runtime's BERT operators, and both with byte matrices."""
+def write_graphs(model: MultiExitModel, folder: Path, *, narrow: bool = False) -> None:
+    """Write plain.onnx, as exported, fused.onnx, with ONNX Runtime's BERT operators, and both with byte matrices.
+
+    narrow: weights have 7 bits, as ONNX Runtime's manual wants it without VNNI, since its products saturate there
+    """
     words = {name: {0: "batch", 1: "words"} for name in ("first_piece", "last_piece", "word_mask")}
     pieces = {name: {0: "batch", 1: "pieces"} for name in ("piece_ids", "shape_ids", "attention_mask")}
     example = torch.arange(1, 7).view(2, 3)
@@ -70,10 +73,10 @@ def write_graphs(model: MultiExitModel, folder: Path) -> None:
         raise SystemExit("ONNX Runtime's optimizer did not fuse every layer's attention")
     fused.save_model_to_file(str(folder / "fused.onnx"))
     for name in ("plain", "fused"):
-        _quantize(folder / f"{name}.onnx", folder / f"{name}_int8.onnx")
+        _quantize(folder / f"{name}.onnx", folder / f"{name}_int8.onnx", narrow=narrow)
 
 
-def _quantize(source: Path, target: Path) -> None:
+def _quantize(source: Path, target: Path, *, narrow: bool) -> None:
     """Turn matrices to bytes, with a scale per column; embeddings and the convolution stay, as bytes are no faster."""
     quantization, float32 = library("onnxruntime.quantization"), library("onnx").TensorProto.FLOAT
     quantization.quantize_dynamic(
@@ -81,6 +84,7 @@ def _quantize(source: Path, target: Path) -> None:
         target,
         op_types_to_quantize=["MatMul", "Attention"],
         per_channel=True,
+        reduce_range=narrow,
         weight_type=quantization.QuantType.QInt8,
         extra_options={"MatMulConstBOnly": True, "DefaultTensorType": float32},
     )
