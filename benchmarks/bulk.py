@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ async def stream(port: int, lines: Iterator[bytes], answered: Callable[[int], No
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
-        writer.close()
+        writer.transport.abort()  # what was sent ahead, which may be much, is for nobody
 
 
 async def _send(writer: asyncio.StreamWriter, lines: Iterator[bytes]) -> None:
@@ -97,21 +97,29 @@ def measure_stream(server: Server, texts: Sequence[str], count: int) -> Row:
 
 
 class Beside:
-    """A stream in a thread of its own, from `with` to its end; `answered` counts its answers."""
+    """A stream in a thread of its own, broken off at the end of `with`; `answered` counts its answers."""
 
     def __init__(self, port: int, texts: Sequence[str]) -> None:
         self.answered = 0
-        self._is_over = threading.Event()
-        lines = itertools.takewhile(lambda _: not self._is_over.is_set(), endless(texts))
-        self._thread = threading.Thread(target=lambda: asyncio.run(stream(port, lines, self._count)))
+        self._port, self._texts = port, texts
+        self._has_begun = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._stream()))
 
     def __enter__(self) -> Beside:
         self._thread.start()
+        self._has_begun.wait()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._is_over.set()
+        self._loop.call_soon_threadsafe(self._streaming.cancel)
         self._thread.join()
+
+    async def _stream(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._streaming = asyncio.create_task(stream(self._port, endless(self._texts), self._count))
+        self._has_begun.set()
+        with suppress(asyncio.CancelledError):
+            await self._streaming
 
     def _count(self, number: int) -> None:
         self.answered = number
