@@ -19,7 +19,7 @@ warm up: the time in which OpenVINO compiles for each new input shape is not in 
 
 `--instructions avx2` compares all as on a processor that has nothing faster: ours is told so, and from every
 competitor's process the rest is hidden, where the system can do that; where it cannot, peers use all that there is, and
-the first line and the file of the results say so. Without VNNI, ONNX Runtime's weights have 7 bits, as its manual wants.
+the first line and the file of the results say so. Without VNNI, ONNX Runtime's weights have 7 bits, as its manual asks.
 """
 
 from __future__ import annotations
