@@ -17,7 +17,7 @@ serve: $(VENV)/runtime.txt  ## start the server on the shipped model; settings a
 	@exec $(BIN)/python -m service serve
 
 test: check  ## lint, types and all tests that need nothing but Python
-	$(BIN)/python -m pytest --ignore tests/e2e
+	$(BIN)/python -m pytest --ignore tests/e2e -n 2 --dist loadfile
 
 e2e: $(VENV)/e2e.txt  ## tests with a browser, containers and foreign clients; installs what they need
 	tests/e2e/install.sh
