@@ -73,6 +73,7 @@ def create_app(service: Service) -> FastAPI:
         EntityCall.of(hugging_face.router, HuggingFaceRequest, hugging_face.ask),
         EntityCall.of(presidio.router, AnalyzeRequest, presidio.ask),
     ]
+    app.add_middleware(RequestMiddleware, service=service, calls=calls)
     add_error_handlers(app)
     for routes in (
         ner,
@@ -88,6 +89,4 @@ def create_app(service: Service) -> FastAPI:
         documentation,
     ):
         app.include_router(routes.router, responses=described(*OF_EVERY_ROUTE))
-    # outermost, where the framework would put its own around it: on the short way they would all be passed in vain
-    app.middleware_stack = RequestMiddleware(app.build_middleware_stack(), service=service, calls=calls)
     return app

@@ -23,6 +23,7 @@ from service.kernels.rows import PANEL
 from service.kernels.team import Team
 from service.kernels.tiles import LANES, load
 from service.models.config import EncoderConfig, ExitConfig, ModelConfig
+from service.models.device import available_cores
 from service.models.multi_exit import MultiExitModel
 from service.spans.table import num_cells
 from service.spans.types import FloatArray
@@ -125,7 +126,7 @@ class FusedExecutor:
         self.config: ModelConfig = model.config
         self._instructions = load()
         self._weights = quantize(model, adds_in_words=self._instructions.adds_in_words)
-        self._team = Team(self._weights.layers, threads)
+        self._team = Team(self._weights.layers, threads, available_cores())
         self._memory = StepMemory(model.config, self._weights.embeddings, threads)
         self._inputs: tuple[SequenceInput, ...] = ()  # that the step is laid out for, and their words
         self._num_words: tuple[int, ...] = ()

@@ -17,7 +17,6 @@ from service.kernels.layout import LAYER, STEP
 from service.kernels.sharing import LINE, RING, WANTED, take_part
 from service.kernels.stages import NUM_STAGES
 from service.kernels.tiles import load
-from service.models.device import available_cores
 
 LOOK_S = 0.05  # between two looks at what the rest of the process does
 BUSY, CALM = 0.6, 0.4  # of a core, above which a thread is given up, and below which it is taken back
@@ -58,8 +57,8 @@ class SpareCores:
 class Team:
     """Runs steps over the layers that `layers` describes, on up to `threads` threads; for one caller at a time."""
 
-    def __init__(self, layers: np.ndarray[Any, Any], threads: int) -> None:
-        """Start the helpers; layers: (num_layers,) records of LAYER."""
+    def __init__(self, layers: np.ndarray[Any, Any], threads: int, cores: int) -> None:
+        """Start the helpers; layers: (num_layers,) records of LAYER; cores: that the process may use."""
         if layers.dtype != LAYER:
             raise TypeError(f"layers are records of LAYER, given {layers.dtype}")
         load()  # before any kernel is linked to it
@@ -68,7 +67,7 @@ class Team:
         self._counters = np.zeros((RING, NUM_STAGES, 2 * LINE), dtype=np.int64)
         self._control = np.zeros((threads, LINE), dtype=np.int64)
         self._control[0, WANTED] = threads
-        self._spare = SpareCores(threads, available_cores())
+        self._spare = SpareCores(threads, cores)
         self._leader: int | None = None  # the thread of the latest caller
         self._clocks: list[int] = []
         self._bells = [threading.Semaphore(0) for _ in range(threads - 1)]

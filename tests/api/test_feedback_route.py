@@ -55,6 +55,7 @@ def test_what_is_right_is_counted_for_every_level_and_outlives_the_server(
     assert all(level["gold"]["f1"] is not None for level in found["levels"])
     assert sample(client, "ner_feedback_f1", level="full_depth") == pytest.approx(half["f1"] / 100, abs=1e-4)
     assert sample(client, "ner_feedback_waiting_sentences") == 0
+    wait_until(lambda: any((tmp_path / "state").rglob("feedback.json")))
     (file,) = (tmp_path / "state").rglob("feedback.json")
     wait_until(lambda: json.loads(file.read_text())["sentences"] == 3)
     assert "Paris" not in file.read_text()

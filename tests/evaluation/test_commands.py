@@ -207,7 +207,8 @@ def test_a_command_runs_the_executor_that_it_is_told(
 ) -> None:
     asked, threads_of_torch = [], list[int]()
 
-    def refuse(name: str, _: object, *, device: str, threads: int) -> None:
+    def refuse(name: str, _: object, *, device: str, threads: int, instructions: str) -> None:
+        assert instructions == "auto"
         asked.append((name, device, threads))
         raise BadInput("that is all")
 

@@ -203,8 +203,8 @@ def test_what_the_team_takes_itself_is_not_of_the_rest(is_own: bool) -> None:
 
 def test_a_team_takes_only_records_of_layers() -> None:
     with pytest.raises(TypeError, match="records of LAYER"):
-        Team(np.zeros(3, dtype=np.int64), 1)
-    team = Team(np.zeros(3, dtype=LAYER), 2)
+        Team(np.zeros(3, dtype=np.int64), 1, 1)
+    team = Team(np.zeros(3, dtype=LAYER), 2, 2)
     assert team.threads == 2
     team.close()
 
