@@ -19,7 +19,7 @@ PIECES_PER_CHAR = 0.3  # until requests have shown what it is
 WINDOW_S = 0.2  # over which a pace is measured
 MEMORY_S = 1.0  # how far back the pace in force looks
 BURST_S = 0.5  # how long the queue may stand before it is kept short
-STANDING_S = 0.5  # how long a newcomer may have to wait while the queue stands
+STANDING_S = 1.0  # in which a newcomer must be answered while the queue stands
 EMPTY_S = 0.05  # a wait so short is no queue
 LONGEST_RETRY_S = 60.0
 
@@ -34,8 +34,9 @@ class Forecast:
     First come, first served, among those that can make it:
     - A request that would be answered after its deadline is refused at once.
     - A burst is taken in as far as it can be answered in time. But once the queue has stood for BURST_S, a newcomer
-      that would wait longer than STANDING_S is refused, too: a queue that stands only makes everybody late. So whoever
-      is served under a lasting overload is served soon, and the service is well as soon as the load is gone.
+      that would not be answered within STANDING_S is refused, too: a queue that stands only makes everybody late. So
+      whoever is served under a lasting overload is served soon, the service is well as soon as the load is gone, and
+      who asks for much is refused first: in the time of one text of 400 sentences, hundreds of others are answered.
     - With fewer than FEWEST_REQUESTS open, nobody is refused, so that a pace that is wrong is measured anew.
 
     Requests of each priority have a forecast of their own: the pace of bulk work is what interactive requests leave.
@@ -78,8 +79,9 @@ class Forecast:
             self._empty_at = now
         if self._open < FEWEST_REQUESTS:
             return
-        stands = now - self._empty_at > BURST_S and wait_s > STANDING_S
-        if stands or now + wait_s + self.least_s(work) > deadline:
+        done_s = wait_s + self.least_s(work)
+        stands = now - self._empty_at > BURST_S and done_s > STANDING_S
+        if stands or now + done_s > deadline:
             raise Overloaded(
                 f"the work that waits takes about {wait_s:.1f} s, so the request would be answered too late and was "
                 "not begun; send it again later",

@@ -123,6 +123,24 @@ def test_who_is_served_while_it_stands_is_served_soon_and_the_load_leaves_nothin
     assert len(queue.open) == 51  # a burst is welcome again
 
 
+def test_while_the_queue_stands_who_asks_for_much_is_refused_first(queue: Queue) -> None:
+    queue.run(30.0, 2)
+    much = round(10 * STANDING_S * PACE) * CHARS
+    deadline = queue.clock.now + 100 * TIMEOUT_S
+    while queue.forecast.wait_s > STANDING_S / 2:
+        queue.answer()
+    assert len(queue.open) < FEWEST_REQUESTS
+    while len(queue.open) < FEWEST_REQUESTS:  # of little work
+        queue.open.append(queue.forecast.enter(1, deadline).__enter__())
+    with pytest.raises(Overloaded):
+        queue.forecast.enter(much, deadline)
+    queue.come()
+    assert len(queue.open) == FEWEST_REQUESTS + 1
+    while queue.open:
+        queue.answer()
+    queue.forecast.enter(much, deadline)
+
+
 def test_a_load_that_it_can_bear_is_never_refused(queue: Queue) -> None:
     for _ in range(BUSY_REQUESTS):
         queue.come()
