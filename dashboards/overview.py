@@ -347,9 +347,10 @@ def who_decides() -> Row:
     gold = over_time(
         "F1 by feedback",
         "F1 against the right entities that were sent to POST /feedback: of the policy in force, and of full depth. "
-        "And the sentences that wait for idle time to be counted.",
+        "And how many sentences it is of, and how many wait for idle time to be counted.",
         Query(series("ner_feedback_f1"), "{{level}} {{instance}}"),
-        Query(series("ner_feedback_waiting_sentences"), "waiting {{instance}}"),
+        Query(series("ner_feedback_sentences_total"), "sentences {{instance}}"),
+        Query(series("ner_feedback_waiting_sentences"), "sentences that wait {{instance}}"),
         unit="percentunit",
     )
     return Row(
@@ -367,7 +368,7 @@ def who_decides() -> Row:
             Cell(on_the_right(samples, "probability.*", "percentunit"), 6, 7),
             Cell(on_the_right(waiting, "uncovered.*", "short"), 6, 7),
             Cell(stepped(on_the_right(store, "version.*", "none")), 16, 5),
-            Cell(on_the_right(gold, "waiting.*", "short"), 8, 5),
+            Cell(on_the_right(gold, "sentences.*", "short"), 8, 5),
         ],
     )
 

@@ -113,6 +113,8 @@ def test_prometheus_shows_the_average_exit_layer_falling_after_a_patch(compositi
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
 def test_every_panel_has_data(composition: Composition, dashboard: Path) -> None:
+    right = composition.service.post("/ner", json=TEXT).json()["entities"]
+    assert composition.service.post("/feedback", json={**TEXT, "entities": right}).is_success
     with suppress(TimeoutError):
         wait_until(lambda: not empty_panels(dashboard, composition.prometheus_url))
     assert empty_panels(dashboard, composition.prometheus_url) == []

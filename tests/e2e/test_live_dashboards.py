@@ -40,6 +40,9 @@ def send(url: str, method: str, body: dict[str, Any]) -> Any:
         return json.load(response)
 
 
+RIGHT = {"text": "Ada Lovelace lived in London.", "entities": [{"start": 0, "end": 12, "label": "PER"}]}
+
+
 def ask_on(url: str, stop: threading.Event) -> None:
     """Ask one text after the other, some twenty a second."""
     while not stop.wait(0.05):
@@ -62,6 +65,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             with prometheus_scraping(url.removeprefix("http://"), folder) as prometheus:
                 wait_until(lambda: query(prometheus, "ner_exit_policy_version"))
                 send(f"{url}/exit-policy", "PATCH", {"preset": "fast"})
+                send(f"{url}/feedback", "POST", RIGHT)
                 yield Watched(url, prometheus)
         finally:
             stop.set()
