@@ -10,7 +10,7 @@ from service.errors import PolicyConflict
 from service.exits.policy import ExitPolicy
 from service.levels.on_traffic import Standing, TrafficLevels
 from service.policy.live import LivePolicy
-from service.policy.thread import PolicyThread
+from service.policy.thread import LookingThread
 
 log = logging.getLogger(__name__)
 
@@ -19,25 +19,21 @@ PAUSE_S = 5.0  # after a move that could not be made, for instance because the d
 LEAST_GAP_S = 60.0  # between two moves to a faster level; a slower one is taken at once
 
 
-class PromiseKeeper(PolicyThread):
+class PromiseKeeper(LookingThread):
     """Tells the tests what is to be promised and the live policy what is certified, and moves it while it promises."""
 
     def __init__(self, live: LivePolicy, levels: TrafficLevels, clock: Callable[[], float]) -> None:
         """clock: returns monotonic seconds."""
-        super().__init__("promise-keeper")
+        failure = "the promise could not be kept as it should be"
+        super().__init__("promise-keeper", period_s=PERIOD_S, pause_s=PAUSE_S, failure=failure)
         self._live = live
         self._levels = levels
         self._clock = clock
         self._alarms = 0  # as the last look found them
         self._sped_up = -math.inf  # when it moved to a faster level last
 
-    def start(self) -> None:
-        """Look once, so that nothing is served that was certified in an earlier life, and start the thread."""
-        self._try_to_look()
-        super().start()
-
     def look(self) -> None:
-        """Look once, and move if need be."""
+        """Look once, and move if need be; at the start, so that nothing certified in an earlier life is served."""
         current = self._live.current
         standing = self._levels.test(current.to_certify)
         self._live.set_certified(standing.certified if standing else None)
@@ -59,19 +55,6 @@ class PromiseKeeper(PolicyThread):
             self._live.change(policy.to_json(), source="promise", changed_by=why, if_versions=(looked_at,))
         except PolicyConflict:
             log.info("somebody else changed the policy first")
-
-    def _run(self) -> None:
-        pause_s = PERIOD_S
-        while not self._stop.wait(pause_s):
-            pause_s = PERIOD_S if self._try_to_look() else PAUSE_S
-
-    def _try_to_look(self) -> bool:
-        try:
-            self.look()
-            return True
-        except Exception:  # whatever it was, later evidence must count
-            log.exception("the promise could not be kept as it should be; the next try is in %g s", PAUSE_S)
-            return False
 
 
 def _reason(standing: Standing, *, is_faster: bool, is_alarm: bool) -> str:

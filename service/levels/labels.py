@@ -24,7 +24,7 @@ from service.exits.policy import ExitPolicy
 from service.exits.reading import Reading
 from service.files import write_whole
 from service.policy.live import LivePolicy
-from service.policy.thread import PolicyThread
+from service.policy.thread import LookingThread
 from service.promise.gold import GoldCounts, GoldEstimate
 from service.promise.scoring import LevelScorer
 from service.spans.types import Entity
@@ -219,19 +219,15 @@ class GoldLevels:
         return Gold(counts.sentences, dict(zip(self._scored, counts.estimates(), strict=True)))
 
 
-class GoldKeeper(PolicyThread):
+class GoldKeeper(LookingThread):
     """Saves the counts once a second, and tells the live policy what full depth's F1 is at least."""
 
     def __init__(self, live: LivePolicy, levels: GoldLevels) -> None:
-        super().__init__("gold-keeper")
+        failure = "the counts of feedback could not be saved"
+        super().__init__("gold-keeper", period_s=PERIOD_S, pause_s=PAUSE_S, failure=failure)
         self._live = live
         self._levels = levels
         self._told = 0  # sentences, of which the live policy knows
-
-    def start(self) -> None:
-        """Take over what was counted before, and start the thread."""
-        self._try_to_look()
-        super().start()
 
     def close(self) -> None:
         """End the thread, and save what is left."""
@@ -239,7 +235,7 @@ class GoldKeeper(PolicyThread):
         self._try_to_look()
 
     def look(self) -> None:
-        """Save, and tell what is new. Raises OSError."""
+        """Save, and tell what is new; at the start, what was counted before. Raises OSError."""
         self._levels.save()
         if self._levels.sentences == self._told:
             return
@@ -247,16 +243,3 @@ class GoldKeeper(PolicyThread):
         self._told = found.sentences
         least = round(100 * found.full_depth.f1_interval[0], 2)
         self._live.set_gold_f1(least if found.sentences >= FEWEST_SENTENCES else None)
-
-    def _run(self) -> None:
-        pause_s = PERIOD_S
-        while not self._stop.wait(pause_s):
-            pause_s = PERIOD_S if self._try_to_look() else PAUSE_S
-
-    def _try_to_look(self) -> bool:
-        try:
-            self.look()
-            return True
-        except Exception:  # whatever it was, the counts are kept, and tried again
-            log.exception("the counts of feedback could not be saved; the next try is in %g s", PAUSE_S)
-            return False

@@ -16,7 +16,8 @@ import pytest
 from service.executors.fused import FusedExecutor
 from service.kernels.layout import LAYER, STEP
 from service.kernels.sharing import RING, WANTED
-from service.kernels.team import SpareCores, Team
+from service.kernels.spare_cores import SpareCores
+from service.kernels.team import Team
 from service.models.multi_exit import MultiExitModel
 from service.text.types import SequenceInput
 from tests.executors.executors_ import DEADLINE_S, Said, fused, said, shared_model, within_deadline
