@@ -232,7 +232,7 @@ async def _run(service: Service, caller: Caller, asked: Asked, pending: EngineRe
     """Have the engine run a request. Whoever stops waiting cancels it: it is dropped at the next layer."""
     try:
         await _submit(service, caller, asked, pending)
-        work.is_known(pending.cost, sum([len(text.text) for text in pending.texts]))
+        work.is_known(pending.cost, sum([len(text.text) for text in pending.texts]), pending.turn)
         await _wait(service, caller, asked, pending)
     except BaseException:
         service.engine.cancel(pending)  # in vain if the engine itself refused or answered it

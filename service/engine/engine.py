@@ -207,6 +207,7 @@ class Engine:
         policy, num_layers = request.captured.policy, self._stepper.num_layers
         inputs = [sequence for text in request.texts for sequence in text.sequences]
         request.cost = sum(policy.work(sequence, num_layers) for sequence in inputs)
+        request.turn = self._forecasts[request.priority].turn(request.cost, request.submitted, request.deadline)
         sequences = [Sequence(one, policy, keeps_every_exit=request.wants_trace, request=request) for one in inputs]
         with self._changed:
             if self._is_closing:

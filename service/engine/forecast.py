@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
+from service.engine.in_turn import InTurn
 from service.errors import Overloaded
 
 BUSY_REQUESTS = 4  # open; with fewer, how fast they are done says little of what is possible
@@ -17,9 +18,11 @@ FEWEST_REQUESTS = 8  # open; with fewer, nobody is refused, so that there is alw
 REQUEST_WORK = 50.0  # what a request costs beside its pieces, in pieces
 PIECES_PER_CHAR = 0.3  # until requests have shown what it is
 WINDOW_S = 0.2  # over which a pace is measured
-MEMORY_S = 1.0  # how far back the pace in force looks
+MEMORY_S = 2.0  # how far back the pace in force looks
 BURST_S = 0.5  # how long the queue may stand before it is kept short
 STANDING_S = 1.0  # in which a newcomer must be answered while the queue stands
+PATIENCE = 8.0  # a request lets those pass that come while it waits for so many times what it takes itself
+LATEST_TURN = 0.5  # of the time limit: when every request's turn comes
 EMPTY_S = 0.05  # a wait so short is no queue
 LONGEST_RETRY_S = 60.0
 
@@ -31,7 +34,10 @@ class Forecast:
     answered a second while at least BUSY_REQUESTS were open; so whatever is slowest counts: the event loop, the cutting
     or the engine.
 
-    First come, first served, among those that can make it:
+    Short work passes long work, by a limited time, among those that can make it:
+    - A request's turn comes PATIENCE times as long after its arrival as it takes itself, so that hundreds of short ones
+      do not wait for a long one. Whoever comes later than that waits for it; so it is never put off for ever.
+    - A newcomer waits for those whose turn is before its own.
     - A request that would be answered after its deadline is refused at once.
     - A burst is taken in as far as it can be answered in time. But once the queue has stood for BURST_S, a newcomer
       that would not be answered within STANDING_S is refused, too: a queue that stands only makes everybody late. So
@@ -46,8 +52,7 @@ class Forecast:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """clock: returns monotonic seconds, on the same clock as the deadlines."""
         self._clock = clock
-        self._open = 0  # requests
-        self._work = 0.0  # of all open requests
+        self._open = InTurn()
         self._pace: float | None = None  # work a second; None before it was measured
         self._pieces_per_char = PIECES_PER_CHAR
         self._window_started: float | None = None  # None while fewer than BUSY_REQUESTS are open
@@ -57,50 +62,64 @@ class Forecast:
     @property
     def has_open(self) -> bool:
         """Whether any request is open."""
-        return self._open > 0
+        return len(self._open) > 0
 
     @property
     def wait_s(self) -> float:
-        """How long a newcomer would wait before its own work is done; 0 as long as the pace is unknown."""
-        return self._work / self._pace if self._pace else 0.0
+        """How long all that is open takes; 0 as long as the pace is unknown."""
+        return self.least_s(self._open.total)
 
     def least_s(self, pieces: float) -> float:
         """Return how long so many pieces take if nothing else is done; any thread may ask."""
         return pieces / self._pace if self._pace else 0.0
 
+    def turn(self, pieces: float, arrived: float, deadline: float) -> float:
+        """Return when a request's turn comes, in monotonic seconds; any thread may ask.
+
+        pieces  of all its texts, that run to full depth
+        """
+        return min(
+            arrived + PATIENCE * self.least_s(REQUEST_WORK + pieces), arrived + LATEST_TURN * (deadline - arrived)
+        )
+
     def retry_after_s(self) -> float:
         """Return in how many seconds a newcomer has room: a whole number, at least 1."""
         return min(max(1.0, math.ceil(self.wait_s - STANDING_S)), LONGEST_RETRY_S)
 
-    def check(self, deadline: float, work: float = 0.0) -> None:
-        """Raise Overloaded if a newcomer with so much work would be answered after `deadline`, or the queue stands."""
-        now, wait_s = self._clock(), self.wait_s
-        if wait_s <= EMPTY_S:
+    def check(self, deadline: float) -> None:
+        """Raise Overloaded if even the shortest newcomer would be answered after `deadline`, or the queue stands."""
+        self._check(self._clock(), 0.0, deadline)
+
+    def enter(self, num_chars: int, deadline: float) -> OpenWork:
+        """Count a request of so many characters from now on. Raises Overloaded if it would be answered too late."""
+        pieces = self._pieces_per_char * num_chars
+        now = self._clock()
+        turn = self.turn(pieces, now, deadline)
+        self._check(turn, REQUEST_WORK + pieces, deadline)
+        self._open.add(turn, REQUEST_WORK + pieces)
+        if len(self._open) >= BUSY_REQUESTS and self._window_started is None:
+            self._window_started, self._window_work = now, 0.0
+        return OpenWork(self, turn, REQUEST_WORK + pieces)
+
+    def _check(self, turn: float, work: float, deadline: float) -> None:
+        now = self._clock()
+        if self.wait_s <= EMPTY_S:
             self._empty_at = now
-        if self._open < FEWEST_REQUESTS:
+        if len(self._open) < FEWEST_REQUESTS:
             return
-        done_s = wait_s + self.least_s(work)
-        stands = now - self._empty_at > BURST_S and done_s > STANDING_S
-        if stands or now + done_s > deadline:
+        wait_s = self.least_s(self._open.before(turn))
+        stands = now - self._empty_at > BURST_S and wait_s > STANDING_S
+        if stands or now + wait_s + self.least_s(work) > deadline:
             raise Overloaded(
                 f"the work that waits takes about {wait_s:.1f} s, so the request would be answered too late and was "
                 "not begun; send it again later",
                 retry_after_s=self.retry_after_s(),
             )
 
-    def enter(self, num_chars: int, deadline: float) -> OpenWork:
-        """Count a request of so many characters from now on. Raises Overloaded, as `check` does."""
-        work = REQUEST_WORK + self._pieces_per_char * num_chars
-        self.check(deadline, work)
-        self._open += 1
-        self._work += work
-        if self._open >= BUSY_REQUESTS and self._window_started is None:
-            self._window_started, self._window_work = self._clock(), 0.0
-        return OpenWork(self, work)
-
-    def change(self, by: float) -> None:
-        """Correct the work of an open request."""
-        self._work += by
+    def change(self, was: tuple[float, float], turn: float, work: float) -> None:
+        """Correct the turn and the work of an open request."""
+        self._open.remove(*was)
+        self._open.add(turn, work)
 
     def learn(self, pieces: int, num_chars: int) -> None:
         """Learn from a request how many pieces a character makes; long requests say more than short ones."""
@@ -108,15 +127,14 @@ class Forecast:
         if num_chars:
             self._pieces_per_char += weight * (pieces / num_chars - self._pieces_per_char)
 
-    def leave(self, work: float, is_done: bool) -> None:
+    def leave(self, turn: float, work: float, is_done: bool) -> None:
         """Count a request no more; `is_done` says whether its work was done."""
         now = self._clock()
         if self._window_started is not None:
             self._window_work += work * is_done
             self._measure(now)
-        self._open -= 1
-        self._work = self._work - work if self._open else 0.0
-        if self._open < BUSY_REQUESTS:
+        self._open.remove(turn, work)
+        if len(self._open) < BUSY_REQUESTS:
             self._window_started = None
         if self.wait_s <= EMPTY_S:
             self._empty_at = now
@@ -135,16 +153,17 @@ class Forecast:
 class OpenWork:
     """The work of one open request, as a context; leaving it without `was_done` counts it as not done."""
 
-    def __init__(self, forecast: Forecast, work: float) -> None:
+    def __init__(self, forecast: Forecast, turn: float, work: float) -> None:
         self._forecast = forecast
-        self._work = work
+        self.turn = turn
+        self.work = work
         self._is_done = False
 
-    def is_known(self, pieces: int, num_chars: int) -> None:
-        """Say how much work it really is, once its texts are cut."""
+    def is_known(self, pieces: int, num_chars: int, turn: float) -> None:
+        """Say how much work it really is and when its turn comes, once its texts are cut."""
         self._forecast.learn(pieces, num_chars)
-        self._forecast.change(REQUEST_WORK + pieces - self._work)
-        self._work = REQUEST_WORK + pieces
+        was, self.turn, self.work = (self.turn, self.work), turn, REQUEST_WORK + pieces
+        self._forecast.change(was, self.turn, self.work)
 
     def was_done(self) -> None:
         """Say that its work was done."""
@@ -156,4 +175,4 @@ class OpenWork:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        self._forecast.leave(self._work, self._is_done)
+        self._forecast.leave(self.turn, self.work, self._is_done)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -67,21 +68,22 @@ class Scheduler:
 
 
 class Lane:
-    """The sequences of one priority. They wait before their next layer, in order of arrival.
+    """The sequences of one priority. They wait before their next layer, in order of their requests' turns.
 
     A step takes the sequences that wait before one layer, up to a budget of pieces. The layer is chosen in this order:
     1. a layer that was passed over at least MAX_PASSED_OVER times, the most often first, so that none starves;
     2. a layer that has a full step's worth of pieces, since a full step costs least per piece;
     3. any other layer that has work.
-    Among several, the layer whose first sequence has the earliest deadline comes first; among equal deadlines, the
-    deepest layer, since it is nearest to an answer. While any sequence waits, there is a next step.
+    Among several, the layer whose first sequence has the earliest turn comes first; among equal turns, the deepest
+    layer, since it is nearest to an answer. While any sequence waits, there is a next step.
 
     Sequences that have begun hold memory on the device. While as many pieces have begun as make a full step of every
-    layer, layer 1 is not chosen, so that no order of deadlines makes more and more sequences begin.
+    layer, layer 1 is not chosen, so that no order of turns makes more and more sequences begin.
     """
 
     def __init__(self, num_layers: int, max_step_pieces: int) -> None:
-        self._waiting: list[deque[Sequence]] = [deque() for _ in range(num_layers)]  # [layer - 1]
+        self._waiting: list[list[tuple[float, int, Sequence]]] = [[] for _ in range(num_layers)]  # [layer - 1] heaps
+        self._numbers = itertools.count()
         self._pieces = [0] * num_layers
         self._passed_over = [0] * num_layers
         self._max_step_pieces = max_step_pieces
@@ -89,7 +91,8 @@ class Lane:
 
     def add(self, sequence: Sequence) -> None:
         """Put a sequence before the layer that it has to run next."""
-        self._waiting[sequence.layer].append(sequence)
+        entry = (sequence.request.turn, next(self._numbers), sequence)
+        heapq.heappush(self._waiting[sequence.layer], entry)
         self._pieces[sequence.layer] += sequence.step_pieces
 
     def next_step(self) -> Step:
@@ -101,18 +104,18 @@ class Lane:
             self._passed_over[index] += 1
         self._passed_over[chosen] = 0
         waiting = self._waiting[chosen]
-        taken = [waiting.popleft()]
+        taken = [heapq.heappop(waiting)[2]]
         pieces = taken[0].step_pieces
-        while waiting and pieces + waiting[0].step_pieces <= self._max_step_pieces:
-            pieces += waiting[0].step_pieces
-            taken.append(waiting.popleft())
+        while waiting and pieces + waiting[0][2].step_pieces <= self._max_step_pieces:
+            pieces += waiting[0][2].step_pieces
+            taken.append(heapq.heappop(waiting)[2])
         self._pieces[chosen] -= pieces
         return Step(chosen + 1, tuple(taken), pieces)
 
     def _precedence(self, index: int) -> tuple[int, bool, float, int]:
         starving = self._passed_over[index] if self._passed_over[index] >= MAX_PASSED_OVER else 0
         is_full = self._pieces[index] >= FULL_SHARE * self._max_step_pieces
-        return starving, is_full, -self._waiting[index][0].request.deadline, index
+        return starving, is_full, -self._waiting[index][0][0], index
 
     @property
     def has_work(self) -> bool:

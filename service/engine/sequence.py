@@ -32,6 +32,7 @@ class Request:
     is_cancelled  whether it was cancelled (see `Engine.cancel`): its sequences leave at the next layer boundary
     error         why it failed, once it is answered; None if it did not
     unfinished    how many of its sequences have no answer yet
+    turn          which goes first, in monotonic seconds: the one with the earliest
     cost          how much of the queue it takes, in pieces that run to full depth
     submitted, started, finished: monotonic seconds; decode_s: seconds spent decoding
     """
@@ -50,6 +51,7 @@ class Request:
     error: ServiceError | None = None
     sequences: list[Sequence] = field(default_factory=list)
     unfinished: int = 0
+    turn: float = 0.0
     cost: int = 0
     started: float = 0.0
     finished: float = 0.0

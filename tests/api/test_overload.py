@@ -31,10 +31,11 @@ def is_slow(forecast: Forecast, pace: float = 1.0) -> Forecast:
     return forecast
 
 
-def fill(forecast: Forecast) -> None:
-    """Have as many requests open as make it refuse others."""
+def fill(forecast: Forecast) -> Forecast:
+    """Have as many requests open as make it refuse others; their turn is now, since no pace is known."""
     for _ in range(FEWEST_REQUESTS):
         forecast.enter(1_000, float("inf")).__enter__()
+    return forecast
 
 
 async def post(service: Service, path: str, headers: dict[bytes, bytes]) -> list[dict[str, Any]]:
@@ -55,7 +56,7 @@ async def post(service: Service, path: str, headers: dict[bytes, bytes]) -> list
 @pytest.mark.parametrize("path", ["/ner", "/"])
 def test_a_request_that_cannot_be_answered_in_time_is_refused_by_its_head(build: Build, path: str) -> None:
     service = build(timeout_ms=5_000)
-    fill(is_slow(service.engine.forecast))
+    is_slow(fill(service.engine.forecast))
     start, body = asyncio.run(post(service, path, {b"content-length": b"20", b"x-request-id": b"find-me"}))
     headers = dict(start["headers"])
     assert (start["status"], headers[b"retry-after"], headers[b"x-request-id"]) == (429, b"60", b"find-me")
@@ -72,7 +73,7 @@ def test_a_request_that_is_refused_by_its_head_is_in_the_log_of_requests_too(
 ) -> None:
     caplog.set_level("INFO", "service.access")
     service = build(access_log=access_log)
-    fill(is_slow(service.engine.forecast))
+    is_slow(fill(service.engine.forecast))
     asyncio.run(post(service, "/ner", {b"x-request-id": b"find-me"}))
     told = [record.__dict__["data"] for record in caplog.records if record.message == "request"]
     expected = {"request_id": "find-me", "method": "POST", "endpoint": "/ner", "status": 429}
@@ -82,7 +83,7 @@ def test_a_request_that_is_refused_by_its_head_is_in_the_log_of_requests_too(
 @pytest.mark.parametrize("headers", [{b"content-length": b"70000"}, {b"transfer-encoding": b"chunked"}, {}])
 def test_a_refused_client_whose_body_is_long_is_sent_away(build: Build, headers: dict[bytes, bytes]) -> None:
     service = build()
-    fill(is_slow(service.engine.forecast))
+    is_slow(fill(service.engine.forecast))
     start, _ = asyncio.run(post(service, "/ner", headers))
     assert dict(start["headers"])[b"connection"] == b"close"
 
@@ -90,7 +91,7 @@ def test_a_refused_client_whose_body_is_long_is_sent_away(build: Build, headers:
 def test_only_what_asks_for_entities_is_refused(start: Start, build: Build) -> None:
     service = build()
     client = start(service)
-    fill(is_slow(service.engine.forecast))
+    is_slow(fill(service.engine.forecast))
     assert client.post("/ner", json={"text": "Anna"}).status_code == 429
     for path in ("/livez", "/readyz", "/metrics", "/exit-policy", "/"):
         assert client.get(path).status_code == 200
@@ -100,8 +101,8 @@ def test_a_shorter_time_limit_than_the_operators_counts(start: Start, build: Bui
     service = build(timeout_ms=10_000)
     client = start(service)
     forecast = service.engine.forecast
-    fill(is_slow(forecast))
-    forecast._pace = forecast._work / 0.4  # so long takes what is open
+    is_slow(fill(forecast))
+    forecast._pace = forecast._open.total / 0.4  # so long takes what is open
     response = client.post("/ner", json={"text": "Anna", "timeout_ms": 300})
     assert (response.status_code, response.json()["error_type"]) == (429, "Overloaded")
     assert client.post("/ner", json={"text": "Anna", "timeout_ms": 9_000}).status_code == 200
@@ -132,7 +133,7 @@ def test_whatever_becomes_of_a_request_its_work_is_no_longer_counted(start: Star
     client = start(service)
     for request in ({"text": "Anna"}, {"text": "x" * 100_001}, {"text": "Anna", "exit_policy": {"tau": "x"}}):
         client.post("/ner", json=request)
-    assert service.engine.forecast._open == 0 and service.engine.forecast._work == 0.0
+    assert not service.engine.forecast.has_open and service.engine.forecast.wait_s == 0.0
 
 
 def test_an_answer_that_is_late_when_it_is_ready_is_a_504(

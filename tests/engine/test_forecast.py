@@ -8,6 +8,8 @@ from service.engine.forecast import (
     BURST_S,
     BUSY_REQUESTS,
     FEWEST_REQUESTS,
+    LATEST_TURN,
+    PATIENCE,
     PIECES_PER_CHAR,
     REQUEST_WORK,
     STANDING_S,
@@ -46,8 +48,12 @@ class Queue:
         except Overloaded:
             self.refused += 1
             return
-        work.is_known(PIECES, CHARS)
+        work.is_known(PIECES, CHARS, self.turn(PIECES, timeout_s))
         self.open.append(work.__enter__())
+
+    def turn(self, pieces: int, timeout_s: float = TIMEOUT_S) -> float:
+        """Of a newcomer."""
+        return self.forecast.turn(pieces, self.clock.now, self.clock.now + timeout_s)
 
     def answer(self, *, is_done: bool = True) -> None:
         work = self.open.pop(0)
@@ -123,22 +129,47 @@ def test_who_is_served_while_it_stands_is_served_soon_and_the_load_leaves_nothin
     assert len(queue.open) == 51  # a burst is welcome again
 
 
-def test_while_the_queue_stands_who_asks_for_much_is_refused_first(queue: Queue) -> None:
-    queue.run(30.0, 2)
-    much = round(10 * STANDING_S * PACE) * CHARS
-    deadline = queue.clock.now + 100 * TIMEOUT_S
-    while queue.forecast.wait_s > STANDING_S / 2:
-        queue.answer()
-    assert len(queue.open) < FEWEST_REQUESTS
-    while len(queue.open) < FEWEST_REQUESTS:  # of little work
-        queue.open.append(queue.forecast.enter(1, deadline).__enter__())
+def test_a_turn_comes_the_later_the_more_a_request_asks_for_but_not_beyond_a_part_of_its_time_limit(
+    queue: Queue,
+) -> None:
+    now = queue.clock.now
+    short, long, longest = (queue.turn(pieces) for pieces in (0, PIECES, 1_000 * PIECES))
+    assert now < short < long == pytest.approx(now + PATIENCE / PACE, rel=0.01)
+    assert longest == now + LATEST_TURN * TIMEOUT_S
+
+
+def test_before_the_pace_is_known_turns_are_in_the_order_of_arrival() -> None:
+    queue = Queue()
+    assert queue.turn(10_000) == queue.clock.now
+
+
+def test_a_newcomer_waits_for_those_alone_whose_turn_is_before_its_own(queue: Queue) -> None:
+    for _ in range(300):
+        queue.come()
+    deadline = queue.clock.now + 2 / PACE
     with pytest.raises(Overloaded):
-        queue.forecast.enter(much, deadline)
-    queue.come()
-    assert len(queue.open) == FEWEST_REQUESTS + 1
-    while queue.open:
+        queue.forecast.enter(CHARS, deadline)
+    queue.open.append(queue.forecast.enter(1, deadline).__enter__())  # all others came just now, with more to do
+    queue.clock.now += PATIENCE / PACE  # now it is their turn
+    with pytest.raises(Overloaded):
+        queue.forecast.enter(1, queue.clock.now + 2 / PACE)
+
+
+def test_while_the_queue_stands_short_and_long_ones_are_served(queue: Queue) -> None:
+    much = 10 * CHARS
+    long_ones = refused = 0
+    for _ in range(round(60 * PACE)):
+        for _ in range(3):
+            queue.come()
+        try:
+            queue.open.append(queue.forecast.enter(much, queue.clock.now + TIMEOUT_S).__enter__())
+            long_ones += 1
+        except Overloaded:
+            refused += 1
+        queue.open.sort(key=lambda work: work.turn)
+        queue.clock.now += (10 if queue.open[0].work > 2 * WORK else 1) / PACE
         queue.answer()
-    queue.forecast.enter(much, deadline)
+    assert long_ones >= 5 and refused > 100
 
 
 def test_a_load_that_it_can_bear_is_never_refused(queue: Queue) -> None:
@@ -184,7 +215,7 @@ def test_who_is_refused_is_told_when_there_is_room(queue: Queue) -> None:
     for _ in range(300):
         queue.come()
     with pytest.raises(Overloaded, match=r"takes about \d+\.\d s") as refused:
-        queue.forecast.check(queue.clock.now + TIMEOUT_S, WORK)
+        queue.forecast.enter(CHARS, queue.clock.now + TIMEOUT_S)
     assert refused.value.retry_after_s == pytest.approx(TIMEOUT_S, abs=1.5)
     assert refused.value.retry_after_s == int(refused.value.retry_after_s)
 
@@ -192,7 +223,7 @@ def test_who_is_refused_is_told_when_there_is_room(queue: Queue) -> None:
 def test_pieces_by_character_are_learnt(queue: Queue) -> None:
     for _ in range(50):
         work = queue.forecast.enter(10_000, queue.clock.now + TIMEOUT_S).__enter__()
-        work.is_known(10_000, 10_000)
+        work.is_known(10_000, 10_000, queue.turn(10_000))
         work.was_done()
         work.__exit__(None, None, None)
     with queue.forecast.enter(1_000, queue.clock.now + TIMEOUT_S):

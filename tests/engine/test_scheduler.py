@@ -40,9 +40,13 @@ def test_there_is_work_as_long_as_anything_waits() -> None:
     assert not scheduler.has_work
 
 
-def due(deadline: float, *lengths: int, layer: int = 0) -> list[Sequence]:
-    """Sequences of so many pieces, after `layer`, of a request with this deadline."""
-    request = Request((), deadline=deadline, submitted=0.0)
+def request_of(turn: float) -> Request:
+    return Request((), deadline=0.0, submitted=0.0, turn=turn)
+
+
+def due(turn: float, *lengths: int, layer: int = 0) -> list[Sequence]:
+    """Sequences of so many pieces, after `layer`, of a request with this turn."""
+    request = request_of(turn)
     return [
         Sequence(scripted_input(4, length), FullDepth(), request=request, history=[()] * layer) for length in lengths
     ]
@@ -52,26 +56,26 @@ def layers_run(scheduler: Scheduler, steps: int) -> list[int]:
     return [taken(scheduler.next_step())[0] for _ in range(steps)]
 
 
-def test_the_earliest_deadline_runs_first() -> None:
+def test_the_earliest_turn_runs_first() -> None:
     scheduler = Scheduler(4, 100)
     scheduler.add([*due(3.0, 3), *due(1.0, 3, layer=1), *due(2.0, 3, layer=3)])
     assert layers_run(scheduler, 3) == [2, 4, 1]
     assert not scheduler.has_work
 
 
-def test_of_equal_deadlines_the_deepest_runs_first() -> None:
+def test_of_equal_turns_the_deepest_runs_first() -> None:
     scheduler = Scheduler(4, 100)
     scheduler.add([*due(1.0, 3, layer=1), *due(1.0, 3), *due(1.0, 3, layer=3)])
     assert layers_run(scheduler, 3) == [4, 2, 1]
 
 
-def test_a_full_step_goes_before_an_earlier_deadline() -> None:
+def test_a_full_step_goes_before_an_earlier_turn() -> None:
     scheduler = Scheduler(4, 100)
     scheduler.add([*due(1.0, 5, layer=2), *due(2.0, 40, 35)])
     assert layers_run(scheduler, 2) == [1, 3]
 
 
-def test_of_two_full_steps_the_earlier_deadline_runs_first() -> None:
+def test_of_two_full_steps_the_earlier_turn_runs_first() -> None:
     scheduler = Scheduler(4, 100)
     scheduler.add([*due(2.0, 99, layer=2), *due(1.0, 75)])
     assert layers_run(scheduler, 2) == [1, 3]
@@ -95,6 +99,17 @@ def test_nobody_is_passed_over_for_ever_while_full_steps_keep_coming() -> None:
     assert ran.index(3) == MAX_PASSED_OVER and ran.count(3) == 1
 
 
+def test_a_late_turn_comes_however_many_short_ones_keep_coming() -> None:
+    scheduler = Scheduler(1, 1)
+    (long,) = due(10.0, 1)
+    scheduler.add([long])
+    ran: list[Sequence] = []
+    for now in range(100):
+        scheduler.add(due(float(now), 1))
+        ran += taken(scheduler.next_step())[1]
+    assert ran.index(long) == 10
+
+
 def test_the_oldest_run_first_within_a_layer() -> None:
     scheduler = Scheduler(4, 6)
     first, second, third = sequences(3, 3, 3)
@@ -110,7 +125,14 @@ def test_a_step_holds_as_many_pieces_as_its_budget_and_no_more() -> None:
     assert taken(scheduler.next_step()) == (1, waiting[:2])
 
 
-def test_a_short_sequence_does_not_overtake_an_older_long_one() -> None:
+def test_within_a_layer_the_earliest_turn_runs_first_and_its_sequences_stay_in_order() -> None:
+    scheduler = Scheduler(4, 6)
+    late, early = due(2.0, 3, 3), due(1.0, 3, 3)
+    scheduler.add([*late, *early])
+    assert [taken(scheduler.next_step()) for _ in range(2)] == [(1, early), (1, late)]
+
+
+def test_a_short_sequence_does_not_overtake_an_older_long_one_of_the_same_turn() -> None:
     scheduler = Scheduler(4, 10)
     waiting = sequences(8, 5, 2)
     scheduler.add(waiting)
@@ -154,8 +176,12 @@ def test_every_sequence_runs_every_layer_to_its_exit_once_and_in_order(
     assert ran == {sequence: list(range(1, script(sequence) + 1)) for sequence in everyone}
 
 
+def turn_of(sequence: Sequence) -> float:
+    return sequence.request.turn
+
+
 class Model:
-    """The scheduler's rule, read off its docstring, over one plain list in order of arrival."""
+    """The scheduler's rule, read off its docstring, over one plain list in order of arrival at a layer."""
 
     def __init__(self, num_layers: int, budget: int) -> None:
         self.waiting: list[Sequence] = []
@@ -171,14 +197,14 @@ class Model:
         before = {
             layer: found
             for layer in self.passed_over
-            if (found := [sequence for sequence in self.waiting if sequence.layer + 1 == layer])
+            if (found := sorted((one for one in self.waiting if one.layer + 1 == layer), key=turn_of))
         }
         if not before:
             return None
         with_work = list(before)
         if not self.may_begin:
             before.pop(1, None)
-        heads = {layer: found[0].request.deadline for layer, found in before.items()}
+        heads = {layer: turn_of(found[0]) for layer, found in before.items()}
         starving = [layer for layer in before if self.passed_over[layer] >= MAX_PASSED_OVER]
         starved = [layer for layer in starving if self.passed_over[layer] == max(self.passed_over[s] for s in starving)]
         pieces = {layer: sum(sequence.input.num_pieces for sequence in found) for layer, found in before.items()}
@@ -203,17 +229,16 @@ class Model:
     ),
     budget=st.integers(1, 30),
 )
-def test_every_step_is_the_one_of_a_plain_model_and_nobody_waits_longer_than_allowed(
+def test_every_step_is_the_one_of_a_plain_model_and_no_layer_waits_longer_than_allowed(
     arrivals: Seq[Seq[tuple[int, int, int]]], budget: int
 ) -> None:
     scheduler, model = Scheduler(4, budget), Model(4, budget)
     coming = iter(arrivals)
     remaining = len(arrivals)
-    waited: dict[Sequence, int] = {}
+    waited: dict[int, int] = {}
     while remaining or model.waiting:
         arrived = [
-            waiting_for(Request((), deadline=float(deadline), submitted=0.0), exit_layer, length)
-            for length, exit_layer, deadline in next(coming, ())
+            waiting_for(request_of(float(turn)), exit_layer, length) for length, exit_layer, turn in next(coming, ())
         ]
         remaining = max(0, remaining - 1)
         scheduler.add(arrived)
@@ -225,8 +250,8 @@ def test_every_step_is_the_one_of_a_plain_model_and_nobody_waits_longer_than_all
             continue
         step = scheduler.next_step()
         assert taken(step) == expected
-        heads = {sequence.layer: sequence for sequence in reversed(model.waiting)}
-        waited = {head: waited.get(head, 0) + (may_begin or head.layer > 0) for head in heads.values()}
+        layers = {sequence.layer + 1 for sequence in model.waiting} - {step.layer}
+        waited = {layer: waited.get(layer, 0) + (may_begin or layer > 1) for layer in layers}
         assert all(steps <= MAX_PASSED_OVER + 4 for steps in waited.values())
         for sequence in step.sequences:
             sequence.history.append(())
@@ -235,7 +260,7 @@ def test_every_step_is_the_one_of_a_plain_model_and_nobody_waits_longer_than_all
         model.waiting += staying
 
 
-def test_no_order_of_deadlines_makes_more_sequences_begin_than_make_a_full_step_of_every_layer() -> None:
+def test_no_order_of_turns_makes_more_sequences_begin_than_make_a_full_step_of_every_layer() -> None:
     num_layers, budget, longest = 4, 100, 30
     scheduler, begun, most = Scheduler(num_layers, budget), 0, 0
     for number in range(2_000):
