@@ -37,7 +37,7 @@ class Observation:
     done_pieces      pieces of the sequences that left in the interval
     busy_s           seconds that the engine worked in the interval
     open_pieces      cost of the requests that are not answered yet, in pieces that run to full depth
-    waiting_s        seconds that the oldest request without a first step has waited
+    waiting_s        seconds for which a request has waited for its first step since its turn came, at most
     p95_s            of the latest answers to requests that came in after the last move; None if they are too few
     highest_level    the fastest level that may be used
     """

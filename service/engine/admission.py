@@ -17,7 +17,7 @@ class EngineLoad:
 
     admitted_pieces  pieces of all such requests admitted since the start
     open_pieces      cost of those that are not answered yet, in pieces that run to full depth
-    waiting_s        seconds that the oldest request without a first step has waited; 0 if there is none
+    waiting_s        seconds for which a request has waited for its first step since its turn came, at most
     """
 
     admitted_pieces: int
@@ -118,6 +118,6 @@ class Admission:
         """Return the engine's work at `now`, in monotonic seconds."""
         with self._lock:
             interactive = [request for request in self._open if request.priority == "interactive"]
-            waiting = [request.submitted for request in interactive if not request.has_started]
-            waiting_s = max(0.0, now - min(waiting)) if waiting else 0.0
+            turns = [request.turn for request in interactive if not request.has_started]
+            waiting_s = max(0.0, now - min(turns, default=now))
             return EngineLoad(self._admitted_pieces, self._taken["interactive"].pieces, waiting_s)

@@ -37,7 +37,7 @@ class Forecast:
     Short work passes long work, by a limited time, among those that can make it:
     - A request's turn comes PATIENCE times as long after its arrival as it takes itself, so that hundreds of short ones
       do not wait for a long one. Whoever comes later than that waits for it; so it is never put off for ever.
-    - A newcomer waits for those whose turn is before its own.
+    - A newcomer waits for those whose turn is not later than its own.
     - A request that would be answered after its deadline is refused at once.
     - A burst is taken in as far as it can be answered in time. But once the queue has stood for BURST_S, a newcomer
       that would not be answered within STANDING_S is refused, too: a queue that stands only makes everybody late. So
@@ -107,7 +107,7 @@ class Forecast:
             self._empty_at = now
         if len(self._open) < FEWEST_REQUESTS:
             return
-        wait_s = self.least_s(self._open.before(turn))
+        wait_s = self.least_s(self._open.until(turn))
         stands = now - self._empty_at > BURST_S and wait_s > STANDING_S
         if stands or now + wait_s + self.least_s(work) > deadline:
             raise Overloaded(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+import math
+from bisect import bisect_left, bisect_right, insort
 
 
 class InTurn:
@@ -31,9 +32,7 @@ class InTurn:
         del self._open[index]
         self.total = self.total - work if self._open else 0.0
 
-    def before(self, turn: float) -> float:
-        """Return the work of all whose turn is earlier than `turn`."""
-        first = bisect_left(self._open, (turn,))
-        if first == len(self._open):
-            return self.total
-        return sum([work for _, work in self._open[:first]])
+    def until(self, turn: float) -> float:
+        """Return the work of all whose turn is not later than `turn`."""
+        end = bisect_right(self._open, (turn, math.inf))
+        return self.total if end == len(self._open) else sum([work for _, work in self._open[:end]])

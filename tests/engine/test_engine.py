@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.engine.engine import MAX_WORKER_FAILURES, EngineLimits, EngineLoad
+from service.engine.forecast import PATIENCE
 from service.engine.scheduler import Scheduler
 from service.engine.sequence import Request, Sequence
 from service.errors import BadInput, EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
@@ -242,6 +243,27 @@ def test_the_load_is_what_was_admitted_what_is_open_and_who_waits_longest() -> N
     engine.close()
     assert loads[0] == EngineLoad(8, 8, 2.0)  # the first has begun
     assert engine.load() == EngineLoad(8, 0, 0.0)
+
+
+def test_who_lets_others_pass_waits_only_since_its_turn() -> None:
+    clock = Clock()
+    engine = make_engine(ScriptedStepper(), clock=clock)
+    engine.forecast._pace = 1_000.0  # pieces a second
+    long = scripted_request(4, num_pieces=950, deadline=100.0)
+    engine.submit(long)
+    clock.now = PATIENCE  # it takes a second itself
+    assert engine.load().waiting_s == 0.0
+    clock.now += 2.0
+    assert engine.load().waiting_s == pytest.approx(2.0)
+
+
+def test_a_short_request_passes_a_long_one_that_came_before() -> None:
+    runner = ScriptedStepper()
+    engine = make_engine(runner, limits=ONE_AT_A_TIME)
+    engine.forecast._pace = 1_000.0
+    long, short = scripted_request(2, num_pieces=950, deadline=100.0), scripted_request(2, deadline=100.0)
+    answer(engine, long, short)
+    assert runner.steps[0][1] == short.sequences and runner.steps[-1][1] == long.sequences
 
 
 def test_a_request_that_was_refused_or_left_is_no_load() -> None:

@@ -20,7 +20,7 @@ def test_it_holds_what_was_added_and_not_removed(added: list[tuple[int, int]], g
         in_turn.remove(*added[index])
     left = [one for index, one in enumerate(added) if index not in gone]
     assert len(in_turn) == len(left) and in_turn.total == sum(work for _, work in left)
-    assert in_turn.before(asked) == sum(work for turn, work in left if turn < asked)
+    assert in_turn.until(asked) == sum(work for turn, work in left if turn <= asked)
 
 
 def test_nothing_is_left_of_rounding_once_it_is_empty() -> None:

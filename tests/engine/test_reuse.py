@@ -65,7 +65,8 @@ def test_without_reuse_every_sequence_runs() -> None:
 
 
 def test_an_equal_sequence_that_comes_later_joins_the_one_that_has_begun() -> None:
-    first, late = scripted_request(4), scripted_request(4, deadline=1.0)  # more urgent: its layer 1 comes next
+    first, late = scripted_request(4), scripted_request(4)
+    late.submitted = -1.0  # so its turn is earlier, and its layer 1 comes next
 
     def on_step(layer: int, _: Seq[Sequence]) -> None:
         if layer == 2:
