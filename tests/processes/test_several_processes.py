@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import time
 from collections.abc import Iterator
+from collections.abc import Sequence as Seq
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -45,6 +49,14 @@ class Running:
         """Likewise."""
         with httpx.Client(base_url=self.url, headers=AS_ADMIN, timeout=30, trust_env=False) as client:
             return client.post("/ner", json={"text": text})
+
+    def stream(self, texts: Seq[str]) -> list[dict[str, Any]]:
+        """Likewise."""
+        with httpx.Client(base_url=self.url, headers=AS_ADMIN, timeout=30, trust_env=False) as client:
+            body = "".join(json.dumps({"id": text, "text": text}) + "\n" for text in texts)
+            answer = client.post("/ner/stream", content=body, headers={"Content-Type": "application/x-ndjson"})
+            assert answer.status_code == 200
+            return [json.loads(line) for line in answer.text.splitlines()]
 
     def patch(self, **changes: object) -> httpx.Response:
         """Likewise."""
@@ -100,6 +112,18 @@ def test_they_answer_on_one_port_and_count_together(running: Running) -> None:
     assert [ready[name] for name in ("executor", "instructions", "given_up")] == [
         told[name] for name in ("executor", "instructions", "given_up")
     ]
+
+
+def test_streams_are_in_order_whichever_of_them_has_a_stream_and_are_counted_together(running: Running) -> None:
+    texts = [f"Anna Smith number {number} lives in Rome." for number in range(60)]
+    streams = [texts[first::5] for first in range(5)]
+    with ThreadPoolExecutor(len(streams)) as pool:
+        answered = list(pool.map(running.stream, streams))
+    for sent, lines in zip(streams, answered, strict=True):
+        assert [line["line"] for line in lines] == list(range(1, len(sent) + 1))
+        assert [line["id"] for line in lines] == list(sent)
+    assert running.sample("ner_stream_lines_total") == len(texts)
+    assert running.sample("ner_streams") == 0
 
 
 def test_a_change_is_in_force_in_all_within_a_second_and_versions_never_go_back(running: Running) -> None:
