@@ -15,6 +15,7 @@ from service.executors import memory as memory_module
 from service.executors.fused import FusedExecutor, compile_kernels
 from service.exits.reading import Reading
 from service.kernels.tiles import load
+from service.models.config import ExitConfig
 from service.spans.table import num_cells
 from service.spans.types import FloatArray
 from tests.executors import reference_
@@ -66,6 +67,22 @@ def test_every_layer_and_exit_computes_what_a_plain_computation_with_rounded_inp
             assert_equal_but_for_roundings(after, [reference_.run_layer(model, layer, state) for state in before])
             tables = [own.numpy() for own in reading.table.split([num_cells(count) for count in NUM_WORDS])]
             pairs = zip(after, INPUTS, strict=True)
+            assert_equal_but_for_roundings(tables, [reference_.exit_table(model, layer, *pair) for pair in pairs])
+            before = after
+
+
+def test_kernels_of_twelve_heads_and_width_768_compute_what_a_plain_computation_does() -> None:
+    """The size of BERT-base, of which two layers are enough."""
+    base = {"num_heads": 12, "intermediate_size": 3072, "relative_bias": True, "type_vocab_size": 0}
+    model = kernel_model(kernel_config(width=768, num_layers=2, exits=ExitConfig(rank=64), **base))
+    with fused(model) as executor:
+        before, states = [reference_.embed(model, one) for one in SOME], [None] * len(SOME)
+        for layer in (1, 2):
+            states, reading = executor.run_layer(layer, SOME, states)
+            after = [values(state).astype(np.float64) for state in states]
+            assert_equal_but_for_roundings(after, [reference_.run_layer(model, layer, state) for state in before])
+            tables = [own.numpy() for own in reading.table.split([num_cells(one.num_words) for one in SOME])]
+            pairs = zip(after, SOME, strict=True)
             assert_equal_but_for_roundings(tables, [reference_.exit_table(model, layer, *pair) for pair in pairs])
             before = after
 
