@@ -16,26 +16,29 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from service.executors import triton_norm
+from service.executors import triton_attention, triton_norm
 from service.executors.triton_exit import CELLS, DEPTH, FIRST, LAST, ROWS
 from service.executors.triton_exit import WARPS as WARPS_OF_EXITS
 from service.models.config import ExitConfig
 
-WIDTH, BLOCK = 768, 1_024  # of BERT-base
+WIDTH, BLOCK, HEAD_WIDTH = 768, 1_024, 64  # of BERT-base
 LABELS = 16  # as a side of a tile: all models with up to 16
-WARPS = {**WARPS_OF_EXITS, "add_norm": triton_norm.WARPS}
+WARPS = {**WARPS_OF_EXITS, "add_norm": triton_norm.WARPS, "attend": triton_attention.WARPS}
 ALIGNED = ("*bf16", "*fp32", "*i32")  # the others lie end to end in one array
 # types of a kernel's parameters, in their order
 PROJECT = "*bf16 *i64 *i64 *i64 *bf16 *bf16 *fp32 *fp32 *fp32 *fp32 *fp32 i32 i32"
 SCORE = "*fp32 *fp32 *fp32 *fp32 *i64 *i64 *i32 *fp32 *fp32 *fp32 i32 i32 i32 i32"
 NORM = "*bf16 *bf16 *bf16 *bf16 *bf16 fp32"
 FINISH = "*fp32 *i32 *fp32 *i64 *i64 *fp32 i32 i32"
+ATTEND = "*bf16 *bf16 *bf16 *fp32 *i64 *i32 *i32 *bf16 i32 i32 i32 fp32"
 
 
 def kernels(rank: int, reach: int) -> dict[str, tuple[str, str, dict[str, int]]]:
     """Return, by the name to tell: the kernel's own name, its parameters' types, and its constants."""
     score = {"RANK": rank, "LABELS": LABELS, "FIRST": FIRST, "LAST": LAST}
     project = {"RANK": rank, "LABELS": LABELS, "REACH": reach, "ROWS": ROWS, "DEPTH": DEPTH}
+    tile = {"QUERIES": triton_attention.QUERIES, "KEYS": triton_attention.KEYS}
+    attend = {"WIDTH": HEAD_WIDTH, "BLOCK": HEAD_WIDTH, **tile}
     return {
         "project": ("project", PROJECT, project),
         "score": ("score", SCORE, {**score, "WITH_TABLE": False}),
@@ -43,6 +46,8 @@ def kernels(rank: int, reach: int) -> dict[str, tuple[str, str, dict[str, int]]]
         "finish": ("finish", FINISH, {"FIRST": FIRST, "LAST": LAST, "CELLS": CELLS}),
         "add_norm": ("add_norm", NORM, {"WIDTH": WIDTH, "BLOCK": BLOCK, "WITH_GAIN": True}),
         "add_norm without its gain": ("add_norm", NORM, {"WIDTH": WIDTH, "BLOCK": BLOCK, "WITH_GAIN": False}),
+        "attend": ("attend", ATTEND, {**attend, "SOME_HALTED": False}),
+        "attend where words are halted": ("attend", ATTEND, {**attend, "SOME_HALTED": True}),
     }
 
 
@@ -52,9 +57,10 @@ def compile_kernel(name: str, types: str, constants: dict[str, int], capability:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from service.executors import exit_kernels, norm_kernel
+    from service.executors import attention_kernel, exit_kernels, norm_kernel
 
-    kernel = getattr(norm_kernel if name == "add_norm" else exit_kernels, name)
+    module = {"add_norm": norm_kernel, "attend": attention_kernel}.get(name, exit_kernels)
+    kernel = getattr(module, name)
     given = types.split()
     signature = dict(zip(kernel.arg_names, [*given, *("constexpr" for _ in constants)], strict=True))
     aligned = {(place,): [["tt.divisibility", 16]] for place, kind in enumerate(given) if kind in ALIGNED}

@@ -1,4 +1,4 @@
-"""The graph that all peers run: Transformers' BertModel with our weights, and our last exit over a padded batch.
+"""The graph that all peers run: Transformers' BERT or MPNet with our weights, and our last exit over a padded batch.
 
 The functions here also pad the graph's inputs and decode its outputs.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from service.models.backbones.bert import FAMILY
+from service.models.backbones import FAMILIES
 from service.models.biaffine import BiaffineExit
 from service.models.multi_exit import MultiExitModel
 from service.spans.decode import decode
@@ -25,30 +25,36 @@ INPUTS = ("piece_ids", "shape_ids", "attention_mask", "first_piece", "last_piece
 
 
 class FullDepth(nn.Module):
-    """Transformers' BertModel with our weights, and our last exit over a padded batch."""
+    """Transformers' model with our weights, and our last exit over a padded batch."""
 
     def __init__(self, model: MultiExitModel, attention: str = "sdpa") -> None:
-        """attention: how Transformers computes attention, sdpa (its default) or eager."""
-        from transformers import BertConfig, BertModel  # slow to import
+        """attention: how Transformers computes attention, sdpa (its default) or eager, all that MPNet has."""
+        from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel  # slow to import
 
         super().__init__()
         encoder, last_exit, shapes = model.config.encoder, model.exits[-1], model.encoder.embeddings.shapes
-        is_known = (encoder.family, encoder.activation, model.config.exits.end_piece) == ("bert", "gelu", "last")
-        if not (is_known and isinstance(last_exit, BiaffineExit) and last_exit.neighbours and shapes is not None):
-            raise SystemExit("peers are written for BERT with word shapes and contextual exits, as the shipped models")
-        config = BertConfig(
-            vocab_size=encoder.vocab_size,
-            hidden_size=encoder.hidden_size,
-            num_hidden_layers=encoder.num_layers,
-            num_attention_heads=encoder.num_heads,
-            intermediate_size=encoder.intermediate_size,
-            max_position_embeddings=encoder.max_positions,
-            type_vocab_size=encoder.type_vocab_size,
-            layer_norm_eps=encoder.layer_norm_eps,
+        is_known = encoder.family in ("bert", "mpnet") and encoder.activation == "gelu"
+        has_exit = (
+            isinstance(last_exit, BiaffineExit) and last_exit.neighbours and model.config.exits.end_piece == "last"
         )
-        self.encoder = BertModel(config, add_pooling_layer=False)
-        self.encoder.set_attn_implementation(attention)
-        self.encoder.load_state_dict(_bert_weights(model))
+        if not (is_known and has_exit and shapes is not None):
+            raise SystemExit("peers are written for BERT and MPNet with word shapes and contextual exits, as shipped")
+        shape = {
+            "vocab_size": encoder.vocab_size,
+            "hidden_size": encoder.hidden_size,
+            "num_hidden_layers": encoder.num_layers,
+            "num_attention_heads": encoder.num_heads,
+            "intermediate_size": encoder.intermediate_size,
+            "max_position_embeddings": encoder.max_positions,
+            "layer_norm_eps": encoder.layer_norm_eps,
+        }
+        if encoder.family == "mpnet":
+            self.encoder = MPNetModel(MPNetConfig(**shape), add_pooling_layer=False)
+        else:
+            config = BertConfig(**shape, type_vocab_size=encoder.type_vocab_size)
+            self.encoder = BertModel(config, add_pooling_layer=False)
+            self.encoder.set_attn_implementation(attention)
+        self.encoder.load_state_dict(_their_weights(model))
         self.shapes = shapes
         neighbours = last_exit.neighbours.weight.unflatten(1, (-1, last_exit.bilinear.shape[0]))
         self.starts = _Side(last_exit.start_projection, last_exit.start_context, neighbours[0], last_exit.start_linear)
@@ -115,13 +121,13 @@ class _Side(nn.Module):
         return functional.gelu(projected + self.context(means) + beside), self.linear(words)
 
 
-def _bert_weights(model: MultiExitModel) -> dict[str, Tensor]:
-    """Return our encoder's weights under BertModel's names: the reverse of `checkpoint.encoder_weights`."""
-    ours, layers = model.encoder.state_dict(), range(model.config.num_layers)
-    names = {f"embeddings.{module}": name for module, name in FAMILY.embeddings.items()}
-    for index in layers:
-        prefix = FAMILY.layers.format(index=index)
-        names |= {f"layers.{index}.{module}": f"{prefix}.{name}" for module, name in FAMILY.layer.items()}
+def _their_weights(model: MultiExitModel) -> dict[str, Tensor]:
+    """Return our encoder's weights under Transformers' names: the reverse of `checkpoint.encoder_weights`."""
+    ours, family = model.encoder.state_dict(), FAMILIES[model.config.encoder.family]
+    names = {f"embeddings.{module}": name for module, name in family.embeddings.items()}
+    for index in range(model.config.num_layers):
+        prefix = family.layers.format(index=index)
+        names |= {f"layers.{index}.{module}": f"{prefix}.{name}" for module, name in family.layer.items()}
         for kind in ("weight", "bias"):
             attention = f"layers.{index}.attention"
             key, value = ours.pop(f"{attention}.key_value.{kind}").chunk(2)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from service import __version__
-from service.commands import ask, distil, evaluation, models, serve, train
+from service.commands import ask, distil, evaluation, fetch, models, serve, train
 from service.errors import ServiceError
 
 
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"vee-ner {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     serve.add_to(commands, started)
-    for group in (ask, train, distil, evaluation, models):
+    for group in (ask, fetch, train, distil, evaluation, models):
         group.add_to(commands)
     options = parser.parse_args(arguments)
     try:

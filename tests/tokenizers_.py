@@ -14,15 +14,28 @@ _CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation
 
 def bert_tokenizer(words: Iterable[str] = WORDS, *, lowercase: bool = True) -> Tokenizer:
     """WordPiece as BERT's: `words` whole, other ASCII words letter by letter, the characters of CHINESE one by one."""
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = _word_piece(specials, words, lowercase=lowercase)
+    tokenizer.post_processor = _template(tokenizer.get_vocab())
+    tokenizer.add_special_tokens(specials)
+    return tokenizer
+
+
+def mpnet_tokenizer(words: Iterable[str] = WORDS) -> Tokenizer:
+    """WordPiece as MPNet's: BERT's vocabulary, whose special pieces are plain ones, among other special pieces."""
+    tokenizer = _word_piece(["<s>", "<pad>", "</s>", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<mask>"], words)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "[UNK]", "<mask>"])
+    return tokenizer
+
+
+def _word_piece(specials: Sequence[str], words: Iterable[str], *, lowercase: bool = True) -> Tokenizer:
     letters = _CHARACTERS if lowercase else _CHARACTERS + string.ascii_uppercase
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), *words]
-    vocabulary = _numbered([*pieces, *CHINESE])
+    vocabulary = _numbered([*specials, *letters, *(f"##{letter}" for letter in letters), *words, *CHINESE])
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=1000))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = _template(vocabulary)
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
     return tokenizer
 
 

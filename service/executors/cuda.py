@@ -14,6 +14,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
+from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from service.executors import triton_exit, triton_norm
+from service.executors import triton_attention, triton_exit, triton_norm
 from service.executors.buckets import ROWS
 from service.executors.executor import State
 from service.executors.fixed_steps import Done, Exits, FixedSteps
@@ -39,11 +40,12 @@ from service.models.config import ModelConfig
 from service.models.encoder import EncoderLayer, SelfAttention
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, Ragged, pack
+from service.models.relative_bias import Bias, FixedBias
 from service.spans.table import SUMMARY, num_cells
 from service.spans.types import FloatArray, IntArray
 from service.text.types import SequenceInput
 
-Attend = Callable[[Tensor, Tensor, Tensor, Ragged, Ragged], Tensor]
+Attend = Callable[[Tensor, Tensor, Tensor, Ragged, Ragged, Bias | None], Tensor]
 AddNorm = Callable[..., Tensor]
 _OLDEST = (8, 0)  # compute capability that PyTorch's flash attention needs
 _CPU = torch.device("cpu")
@@ -59,6 +61,8 @@ def reason_against(config: ModelConfig, device: torch.device) -> str | None:
     width = config.encoder.hidden_size // config.encoder.num_heads
     if width % 8 or width > 256:
         return f"its heads have {width} dimensions, not a multiple of 8 up to 256"
+    if config.encoder.relative_bias and find_spec("triton") is None:
+        return "its attention adds a bias by distance, for which Triton is needed, and that is not installed"
     return None
 
 
@@ -123,11 +127,15 @@ class Gpu:
                 graph.capture_end()
         return graph.replay
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, active: Ragged, rows: Ragged) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, active: Ragged, rows: Ragged, bias: Bias | None = None
+    ) -> Tensor:
         """Let every active row attend to all rows of its sequence.
 
         query (active pieces, heads, width), key and value (pieces, heads, width) -> (active pieces, heads, width)
         """
+        if bias is not None:
+            return triton_attention.attend(query, key, value, active, rows, bias)
         bounds = active.cu_seqlens, rows.cu_seqlens
         return self._varlen_attn(query, key, value, *bounds, active.longest, rows.longest)
 
@@ -164,6 +172,9 @@ class CudaExecutor(PyTorchExecutor):
             layer.attention = _PackedAttention(padded, model.config.encoder.num_heads, gpu.attend)
             if self._exits is not None:
                 cast("EncoderLayer", layer).add_norm = gpu.add_norm
+        embeddings = model.encoder.embeddings
+        if embeddings.relative_bias is not None:
+            embeddings.relative_bias = FixedBias(embeddings.relative_bias)
         model.to(gpu.device)
         model.encoder.layers.to(dtype)
         super().__init__(model, dtype)
@@ -299,7 +310,9 @@ class _PackedAttention(nn.Module):
         self.output = padded.output
         self._num_heads, self._attend = num_heads, attend
 
-    def forward(self, active: Tensor, active_rows: Ragged, hidden: Tensor, rows: Ragged) -> Tensor:
+    def forward(
+        self, active: Tensor, active_rows: Ragged, hidden: Tensor, rows: Ragged, bias: Bias | None = None
+    ) -> Tensor:
         """See SelfAttention."""
         if active is hidden:
             query, key, value = self._heads(self.query_key_value(hidden), 3)
@@ -308,7 +321,7 @@ class _PackedAttention(nn.Module):
             weight, bias = self.query_key_value.weight, self.query_key_value.bias
             (query,) = self._heads(functional.linear(active, weight[:width], bias[:width]), 1)
             key, value = self._heads(functional.linear(hidden, weight[width:], bias[width:]), 2)
-        output: Tensor = self.output(self._attend(query, key, value, active_rows, rows).flatten(1))
+        output: Tensor = self.output(self._attend(query, key, value, active_rows, rows, bias).flatten(1))
         return output
 
     def _heads(self, rows: Tensor, parts: int) -> tuple[Tensor, ...]:

@@ -108,6 +108,7 @@ def _describe_model(config: ModelConfig, embeddings: dict[str, NDArray[np.float3
         "longest_span": encoder.max_positions,
         "word_columns": rounded_up(2 * (exits.rank + labels), PANEL),
         "half_columns": rounded_up(labels * (exits.rank + labels + 1), PANEL),
+        "farthest": embeddings["relative_bias"].shape[1] // 2 if "relative_bias" in embeddings else 0,
         "is_contextual": exits.form == "contextual",
         "ends_at_last_piece": exits.end_piece == "last",
         "is_nested": config.nested,

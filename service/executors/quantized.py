@@ -129,6 +129,9 @@ def _embeddings(model: MultiExitModel) -> dict[str, Floats]:
     }
     if embeddings.shapes is not None:
         found["shapes"] = embeddings.shapes.weight
+    if embeddings.relative_bias is not None:  # which the kernels add before they divide by the root
+        size = model.config.encoder.hidden_size // model.config.encoder.num_heads
+        found["relative_bias"] = embeddings.relative_bias.by_distance() * size**0.5
     return {name: _floats(weight) for name, weight in found.items()}
 
 

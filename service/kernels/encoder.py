@@ -106,6 +106,7 @@ def attend_head(block, step, layer, scratch):
     size, stride = step.hidden // step.heads, 12 * step.hidden
     width = rounded_up(rows + halted_rows, LANES)
     target = step.context + 4 * (start * step.hidden + head * size)
+    bias = step.relative_bias + 4 * head * (2 * step.farthest + 1) if step.relative_bias else 0
     attend(
         step.qkv + start * stride,
         step.qkv + halted * stride,
@@ -115,6 +116,10 @@ def attend_head(block, step, layer, scratch):
         head,
         size,
         step.hidden,
+        bias,
+        step.farthest,
+        step.piece_of_row + 8 * start,
+        step.piece_of_row + 8 * halted,
         scratch,
         scratch + 4 * size * width,
         scratch + 8 * size * width,

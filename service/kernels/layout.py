@@ -68,13 +68,15 @@ STEP = np.dtype(
             *("layer", "with_exit", "with_table"),
             # how many rows move, which come first; whether some sequences are read word by word
             *("moving_rows", "by_word"),
-            # sizes of the model; activation: see `rows.activate`; columns of `words` and of `bilinear`, see LAYER
+            # sizes of the model; activation: see `rows.activate`; columns of `words` and of `bilinear`, see LAYER;
+            # the largest distance in `relative_bias`
             *("hidden", "heads", "intermediate", "activation", "rank", "labels", "reach", "longest_span"),
-            *("word_columns", "half_columns"),
+            *("word_columns", "half_columns", "farthest"),
             # whether exits are contextual, read a last word at its last piece, may nest entities; whether there is one
             *("is_contextual", "ends_at_last_piece", "is_nested", "has_one_exit"),
-            # addresses of the embedding tables, and of the gain and bias of their norm
-            *("pieces", "positions", "shapes", "token_type", "embedding_gain", "embedding_bias"),
+            # addresses of the embedding tables, and of the gain and bias of their norm; of what attention adds by
+            # distance, (heads, 2 farthest + 1), see `rows.attend`, 0: nothing
+            *("pieces", "positions", "shapes", "token_type", "embedding_gain", "embedding_bias", "relative_bias"),
             # from here on addresses. Of a sequence: where its rows, words and cells begin; the addresses of its states
             # before and after the layer; whether it is read word by word
             *("row_starts", "word_starts", "cell_starts", "inputs", "outputs", "reads_words"),

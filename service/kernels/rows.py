@@ -13,7 +13,7 @@ from numba import carray, njit
 
 from service.kernels import maths
 from service.kernels.rounding import num_blocks, rounded_up
-from service.kernels.simd import floats_at, lowest_and_highest
+from service.kernels.simd import floats_at, longs_at, lowest_and_highest
 from service.kernels.tiles import LANES, MAX_TILE_ROWS, byte_tile, float_tile, wide_float_tile
 
 kernel = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
@@ -156,11 +156,32 @@ def transpose(source, out, width, offset):
 
 
 @kernel
-def attend(qkv, halted, stride, rows, halted_rows, head, size, hidden, keys, values, scores, out, out_stride):
-    """Compute one head of one sequence: softmax(Q K' / sqrt(size)) V, Q of the rows that move, K and V of all.
+def attend(
+    qkv,
+    halted,
+    stride,
+    rows,
+    halted_rows,
+    head,
+    size,
+    hidden,
+    bias,
+    farthest,
+    pieces,
+    halted_pieces,
+    keys,
+    values,
+    scores,
+    out,
+    out_stride,
+):
+    """Compute one head of one sequence: softmax((Q K' + B) / sqrt(size)) V, Q of the rows that move, K and V of all.
 
     qkv    address of (rows, 3 * hidden) floats, queries, keys and values beside each other; `stride` bytes a row
     halted the same of the halted rows, whose queries are not there
+    bias   address of the head's (2 * farthest + 1,) floats, for keys that lie `farthest` pieces before the query, ...,
+           `farthest` after it, of which B is made; 0: B is 0
+    pieces, halted_pieces  addresses of (rows,) and (halted_rows,) int64: which piece each row is, ascending
     keys   address of (size, padded) floats to work in, padded: all rows up to a multiple of LANES
     values address of (all rows, size) floats to work in, where some rows are halted
     scores address of (MAX_TILE_ROWS, padded + 1) floats to work in
@@ -186,12 +207,32 @@ def attend(qkv, halted, stride, rows, halted_rows, head, size, hidden, keys, val
     for begin in range(0, rows, MAX_TILE_ROWS):
         height = min(MAX_TILE_ROWS, rows - begin)
         multiply_floats(query + begin * stride, stride, keys, 4 * padded, size, scores, 4 * padded, height, padded)
+        if bias:
+            for row in range(begin, begin + height):
+                of_row = scores + 4 * padded * (row - begin)
+                add_bias(of_row, row, rows, halted_rows, bias, farthest, pieces, halted_pieces)
         sums = carray(floats_at(scores + 4 * MAX_TILE_ROWS * padded), (MAX_TILE_ROWS,))
         softmax(carray(floats_at(scores), (height, padded)), all_rows, factor, sums)
         target = out + begin * out_stride
         multiply_floats(scores, 4 * padded, value, value_stride, all_rows, target, out_stride, height, size)
         for row in range(height):
             scale(carray(floats_at(target + row * out_stride), (size,)), _ONE / sums[row])
+
+
+@kernel
+def add_bias(scores, row, rows, halted_rows, bias, farthest, pieces, halted_pieces):
+    """Add to the scores of one query, all keys', what their distances say; see `attend`."""
+    piece = carray(longs_at(pieces), (rows,))
+    if not halted_rows:  # the keys lie side by side
+        add(carray(floats_at(scores), (rows,)), carray(floats_at(bias + 4 * (farthest - row)), (rows,)))
+        return
+    table, found = carray(floats_at(bias), (2 * farthest + 1,)), carray(floats_at(scores), (rows + halted_rows,))
+    halted_piece = carray(longs_at(halted_pieces), (halted_rows,))
+    of_query = farthest - piece[row]
+    for key in range(rows):
+        found[key] += table[of_query + piece[key]]
+    for key in range(halted_rows):
+        found[rows + key] += table[of_query + halted_piece[key]]
 
 
 @kernel

@@ -24,9 +24,10 @@ class EncoderConfig:
     """The shape of a BERT-like encoder (post-LayerNorm).
 
     embedding_size   width of the embedding tables; when it is not hidden_size, a projection follows (ELECTRA, ALBERT)
-    position_offset  index of the first position in the position table (RoBERTa begins after its padding index)
-    type_vocab_size  0 for a family without token types (DistilBERT)
+    position_offset  index of the first position in the position table (RoBERTa, MPNet begin after their padding index)
+    type_vocab_size  0 for a family without token types (DistilBERT, MPNet)
     shared_layers    one set of weights for all layers (ALBERT)
+    relative_bias    attention adds a bias by the distance of key and query (MPNet)
     """
 
     family: str
@@ -42,6 +43,7 @@ class EncoderConfig:
     activation: Activation = "gelu"
     layer_norm_eps: float = 1e-12
     shared_layers: bool = False
+    relative_bias: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,8 @@ def check_encoder(encoder: EncoderConfig) -> None:
     _check_choice("encoder.activation", encoder.activation, Activation)
     for name, allowed in _OF_ENCODERS.items():
         _check_range(f"encoder.{name}", getattr(encoder, name), *allowed)
-    _check_switch("encoder.shared_layers", encoder.shared_layers)
+    for name in ("shared_layers", "relative_bias"):
+        _check_switch(f"encoder.{name}", getattr(encoder, name))
     if type(encoder.layer_norm_eps) is not float or not 0 < encoder.layer_norm_eps < 1:
         raise ModelRefused(
             f"config.json: encoder.layer_norm_eps is {reprlib.repr(encoder.layer_norm_eps)}; expected a small number"

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from service.models.config import EncoderConfig
 from service.models.packed import Active, Packed, Ragged
+from service.models.relative_bias import Bias, FixedBias, RelativeBias
 from service.text.words import WORD_SHAPES
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -26,7 +27,10 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Embeddings(nn.Module):
-    """Word piece + position + token type (+ word shape), LayerNorm, and a projection where the widths differ."""
+    """Word piece + position + token type (+ word shape), LayerNorm, and a projection where the widths differ.
+
+    relative_bias  the table that attention reads in every layer; None: it adds nothing
+    """
 
     def __init__(self, config: EncoderConfig, word_shapes: bool, dropout: float) -> None:
         super().__init__()
@@ -41,6 +45,10 @@ class Embeddings(nn.Module):
         self.projection = nn.Linear(width, config.hidden_size) if width != config.hidden_size else None
         self.dropout = nn.Dropout(dropout)
         self._position_offset = config.position_offset
+        farthest = config.max_positions - config.position_offset - 1
+        self.relative_bias: RelativeBias | FixedBias | None = None
+        if config.relative_bias:
+            self.relative_bias = RelativeBias(config.num_heads, farthest)
 
     def forward(self, packed: Packed) -> Tensor:
         """Look up and add what there is of every piece; -> (pieces, hidden)."""
@@ -64,14 +72,20 @@ class SelfAttention(nn.Module):
         self._num_heads = config.num_heads
         self._dropout = dropout
 
-    def forward(self, active: Tensor, active_rows: Ragged, hidden: Tensor, rows: Ragged) -> Tensor:
+    def forward(
+        self, active: Tensor, active_rows: Ragged, hidden: Tensor, rows: Ragged, bias: Bias | None = None
+    ) -> Tensor:
         """Let active rows, (active pieces, hidden), attend to all rows, (pieces, hidden); -> (active pieces, hidden).
 
         While no word is halted the two are the same tensor; otherwise halted rows are keys and values only.
         """
         query = self._heads(active_rows.pad(self.query(active)))
         key, value = (self._heads(half) for half in rows.pad(self.key_value(hidden)).chunk(2, dim=-1))
-        mask = None if rows.is_rectangular else rows.mask[:, None, None, :]
+        is_row = None if rows.is_rectangular else rows.mask[:, None, None, :]
+        mask = is_row
+        if bias is not None:
+            mask = bias.padded(active_rows, rows).to(query.dtype)
+            mask = mask if is_row is None else mask.masked_fill(~is_row, -torch.inf)
         dropout = self._dropout if self.training else 0.0
         context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         context = context.transpose(1, 2).flatten(2)  # (batch, longest active, hidden)
@@ -104,12 +118,12 @@ class EncoderLayer(nn.Module):
         self._activation = _ACTIVATIONS[config.activation]
         self.add_norm = add_norm  # an executor may have another one that does the same
 
-    def forward(self, hidden: Tensor, rows: Ragged, active: Active | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, rows: Ragged, active: Active | None = None, bias: Bias | None = None) -> Tensor:
         """Run the layer on what it reads, (pieces, hidden); -> states of the active rows, (active pieces, hidden)."""
         moving, moving_rows = (
             (hidden, rows) if active is None else (hidden.index_select(0, active.index), active.pieces)
         )
-        attended = self.attention(moving, moving_rows, hidden, rows)
+        attended = self.attention(moving, moving_rows, hidden, rows, bias)
         moving = self.add_norm(moving, self.dropout(attended), self.attention_norm, with_gain=True)
         expanded = self._activation(self.up(moving))
         return self.add_norm(moving, self.dropout(self.down(expanded)), self.output_norm, with_gain=False)
@@ -141,8 +155,16 @@ class Encoder(nn.Module):
 
         layer: from 1. Rows that are not active are keys and values only, and keep their state; None: all are active.
         """
-        moved: Tensor = self._layer(layer)(self.hidden(layer - 1, state), packed.pieces, active)
+        bias = self._bias(packed, active)
+        moved: Tensor = self._layer(layer)(self.hidden(layer - 1, state), packed.pieces, active, bias)
         return moved if active is None else state.index_copy(0, active.index, moved)
+
+    def _bias(self, packed: Packed, active: Active | None) -> Bias | None:
+        table = self.embeddings.relative_bias
+        if table is None:
+            return None
+        positions = None if active is None else packed.positions.index_select(0, active.index)
+        return Bias(table.by_distance(), positions)
 
     def hidden(self, layer: int, state: Tensor) -> Tensor:
         """Apply a layer's gain and bias to the state after it, as its exit and the next layer read it; 0 leaves it."""

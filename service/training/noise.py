@@ -11,7 +11,17 @@ from service.models.packed import Packed
 from service.text.words import WORD_SHAPES
 from service.training.recipe import Recipe
 
+MASKS = ("[MASK]", "<mask>")
 LETTER_SHAPES = ("initial", "capital", "caps", "mixed", "lower")
+
+
+def mask_id_of(tokenizer: Tokenizer) -> int:
+    """Find the piece that the encoder has seen in place of hidden ones; 0 for a tokenizer without one.
+
+    It is a special one. MPNet's vocabulary holds BERT's [MASK] as well, as a plain piece that nothing was hidden by.
+    """
+    found = (index for index, piece in tokenizer.get_added_tokens_decoder().items() if piece.content in MASKS)
+    return next(found, 0)
 
 
 class InputNoise:
@@ -19,7 +29,7 @@ class InputNoise:
 
     def __init__(self, recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> None:
         self._case_noise, self._piece_masking = recipe.case_noise, recipe.piece_masking
-        self._mask_id = tokenizer.token_to_id("[MASK]") or tokenizer.token_to_id("<mask>") or 0
+        self._mask_id = mask_id_of(tokenizer)
         lower, caps = torch.arange(len(WORD_SHAPES)), torch.arange(len(WORD_SHAPES))
         for shape in LETTER_SHAPES:
             lower[WORD_SHAPES.index(shape)] = WORD_SHAPES.index("lower")

@@ -110,6 +110,16 @@ def test_every_measure_has_a_row(reported: Reported) -> None:
     assert len(kinds) == len(set(kinds)) == 17
 
 
+def test_every_strategy_has_its_best_policy_at_each_of_the_papers_speedups(reported: Reported) -> None:
+    section = reported.sections["All strategies at the paper's speed-ups"]
+    (row,) = (line for line in section.splitlines() if line.startswith("| static cut"))
+    cuts = [pair.test.f1 for pair in reported.study.families["budgeted"]]
+    found = [tuple(map(float, cell.split(" / ")[:2])) for cell in row.split("|")[2:-1]]
+    is_within = [layers <= NUM_LAYERS / speedup for (_, layers), speedup in zip(found, (1.3, 2.3, 4.8), strict=True)]
+    assert is_within == [True, True, False]  # of four layers, no cut runs a 4.8th
+    assert all(f1 == pytest.approx(cuts[int(layers) - 1], abs=0.005) for f1, layers in found)
+
+
 def test_two_models_stand_side_by_side_in_every_section(reported: Reported, tmp_path: Path) -> None:
     module.report([reported.study, replace(reported.study, model="other@2")], tmp_path)
     both = Reported(tmp_path, reported.study)

@@ -22,6 +22,7 @@ from service.exits.reading import Reading
 from service.models.encoder import add_norm
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, Ragged
+from service.models.relative_bias import Bias
 from service.spans.types import FloatArray, IntArray
 from tests.models_ import tiny_model
 
@@ -81,7 +82,9 @@ class StandIn:
         for memory in self._results:
             memory.fill_(torch.nan if memory.dtype == torch.float32 else NOWHERE >> 32)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, active: Ragged, rows: Ragged) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, active: Ragged, rows: Ragged, bias: Bias | None = None
+    ) -> Tensor:
         """What flash attention finds, one sequence at a time."""
         assert rows.cu_seqlens.dtype == torch.int32 and query.stride(-1) == 1
         found = torch.full_like(query, torch.nan)
@@ -91,11 +94,21 @@ class StandIn:
             if start < end:
                 asking, *answering = query[slice(*of_query)], key[start:end], value[start:end]
                 own = (part.transpose(0, 1) for part in (asking, *answering))  # (heads, pieces, width)
-                found[slice(*of_query)] = functional.scaled_dot_product_attention(*own).transpose(0, 1)
+                mask = None if bias is None else bias_of(bias, slice(*of_query), end - start).to(query.dtype)
+                context = functional.scaled_dot_product_attention(*own, attn_mask=mask)
+                found[slice(*of_query)] = context.transpose(0, 1)
         return found
 
     def wait(self) -> None:
         """Nothing is under way."""
+
+
+def bias_of(bias: Bias, queries: slice, num_keys: int) -> Tensor:
+    """Of one sequence: (heads, queries, keys)."""
+    every = torch.arange(queries.stop - queries.start)
+    positions = every if bias.positions is None else bias.positions[queries].cpu()
+    distances = torch.arange(num_keys)[None] - positions[:, None]
+    return bias.by_distance[:, (distances + bias.farthest).to(bias.by_distance.device)]
 
 
 class ExitsByPyTorch:

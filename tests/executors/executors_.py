@@ -58,6 +58,9 @@ CONFIGS = {
     "ALBERT": kernel_config(shared_layers=True, family="albert"),
     "RoBERTa": kernel_config(position_offset=2, max_positions=132, type_vocab_size=1, family="roberta"),
     "DistilBERT": kernel_config(type_vocab_size=0, activation="relu", word_shapes=False, family="distilbert"),
+    "MPNet": kernel_config(
+        position_offset=2, max_positions=132, type_vocab_size=0, relative_bias=True, family="mpnet", num_heads=2
+    ),
     "wide, far reach": kernel_config(
         width=96, num_heads=2, intermediate_size=160, exits=ExitConfig(rank=96, reach=4), labels=7
     ),
@@ -68,6 +71,8 @@ CONFIGS = {
 def kernel_model(config: ModelConfig | None = None, seed: int = 0) -> MultiExitModel:
     """A random model whose exits are neither always sure nor never."""
     model = tiny_model(config or kernel_config(), seed)
+    if model.encoder.embeddings.relative_bias is not None:
+        model.encoder.embeddings.relative_bias.weight.mul_(20)  # so that attention looks elsewhere by it
     for exit_ in model.exits:
         width = model.config.encoder.hidden_size
         for name, parameter in exit_.named_parameters():

@@ -18,6 +18,7 @@ from service.models.biaffine import BiaffineExit
 from service.models.config import ModelConfig
 from service.models.encoder import EncoderLayer
 from service.models.multi_exit import MultiExitModel
+from service.models.relative_bias import bucket_of
 from service.text.types import SequenceInput
 
 WORDS_ROUNDED_TOGETHER = 28  # an exit's words whose neighbours are mixed in at one go, and share one scale
@@ -46,11 +47,21 @@ def run_layer(model: MultiExitModel, layer: int, state: Doubles) -> Doubles:
     query = _linear(state, attention.query)
     heads = [np.split(part, encoder.num_heads, axis=1) for part in (query, key, value)]
     size = encoder.hidden_size // encoder.num_heads
-    context = [_softmax(q @ k.T / size**0.5) @ v for q, k, v in zip(*heads, strict=True)]
+    biases = _biases(model, len(state))
+    context = [_softmax(q @ k.T / size**0.5 + bias) @ v for q, k, v, bias in zip(*heads, biases, strict=True)]
     state = _normalized(state + _linear(np.concatenate(context, axis=1), attention.output), weights.attention_norm)
     expanded = _linear(state, weights.up)
     activated = np.maximum(expanded, 0) if encoder.activation == "relu" else _gelu(expanded)
     return _standardized(state + _linear(activated, weights.down), weights.output_norm)
+
+
+def _biases(model: MultiExitModel, rows: int) -> Doubles:
+    """(heads, rows, rows): what attention adds by the distance of key and query."""
+    table = model.encoder.embeddings.relative_bias
+    if table is None:
+        return np.zeros((model.config.encoder.num_heads, rows, rows))
+    distances = torch.arange(rows)[None] - torch.arange(rows)[:, None]
+    return _double(table.weight)[bucket_of(distances).numpy()].transpose(2, 0, 1)
 
 
 def read(model: MultiExitModel, layer: int, state: Doubles) -> Doubles:

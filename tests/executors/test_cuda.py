@@ -241,6 +241,15 @@ def test_an_old_gpu_is_a_reason_against_it(monkeypatch: pytest.MonkeyPatch, majo
 
 
 @pytest.mark.usefixtures("capability")
+def test_without_triton_a_bias_by_distance_is_a_reason_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.executors.cuda.find_spec", lambda _: None)
+    assert reason_against(kernel_config(), CUDA) is None
+    assert "a bias by distance, for which Triton is needed" in str(reason_against(CONFIGS["MPNet"], CUDA))
+    monkeypatch.setattr("service.executors.cuda.find_spec", lambda _: object())
+    assert reason_against(CONFIGS["MPNet"], CUDA) is None
+
+
+@pytest.mark.usefixtures("capability")
 def test_heads_that_flash_attention_does_not_know_are_a_reason_against_it() -> None:
     assert reason_against(kernel_config(), CUDA) is None
     assert reason_against(narrow(16), CUDA) == "its heads have 4 dimensions, not a multiple of 8 up to 256"

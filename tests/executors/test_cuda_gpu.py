@@ -32,7 +32,15 @@ pytestmark = [
 CUDA = torch.device("cuda")
 INPUTS = random_sequences((5, 1, 17, 9, 9, 2, 30, 12))
 ATOL = 0.15  # of log-probabilities, bfloat16 against float32
-GRAPHED = ["as shipped", "reach 1, first pieces", "no reach", "ALBERT", "RoBERTa", "DistilBERT"]  # with kernels
+GRAPHED = [
+    "as shipped",
+    "reach 1, first pieces",
+    "no reach",
+    "ALBERT",
+    "RoBERTa",
+    "DistilBERT",
+    "MPNet",
+]  # with kernels
 
 
 def on_gpu(name: str = "as shipped") -> CudaExecutor:

@@ -26,7 +26,7 @@ from tests.models_ import eager, random_sequences, tiny_model
 
 INPUTS = random_sequences((5, 1, 17, 9, 9, 2))
 CLOSE = 0.03  # of log-probabilities: products of bfloat16 over other numbers of rows are rounded otherwise
-KINDS = ["as shipped", "reach 1, first pieces", "no reach", "low rank", "ALBERT", "RoBERTa", "DistilBERT"]
+KINDS = ["as shipped", "reach 1, first pieces", "no reach", "low rank", "ALBERT", "RoBERTa", "DistilBERT", "MPNet"]
 
 
 def sure_model() -> MultiExitModel:

@@ -35,6 +35,7 @@ from tests.models_ import random_sequences
 
 POOL = [*random_sequences((1, 2, 3, 7, 8, 9, 15, 16, 17, 27, 28, 29, 33, 40, 57), seed=2), long_sequence(130, 1)]
 MODELS = ("as shipped", "reach 1, first pieces", "low rank", "DistilBERT", "nine labels")
+WITH_THREADS = [*((name, threads) for name in MODELS for threads in (1, 2, 3)), ("MPNet", 2)]
 INDEXES = st.lists(st.integers(0, len(POOL) - 1), min_size=1, max_size=24)
 seeded = settings(derandomize=True, deadline=None, max_examples=40)
 
@@ -52,7 +53,7 @@ def together(executor: FusedExecutor, indexes: Sequence[int]) -> list[list[Said]
     return [list(own) for own in zip(*by_layer, strict=True)]
 
 
-@pytest.fixture(scope="module", params=[(name, threads) for name in MODELS for threads in (1, 2, 3)], ids=str)
+@pytest.fixture(scope="module", params=WITH_THREADS, ids=str)
 def shared(request: pytest.FixtureRequest) -> Iterator[tuple[str, FusedExecutor]]:
     """A model's name and an executor, which sees all of a test's steps, large and small."""
     name, threads = request.param

@@ -27,7 +27,7 @@ from tests.models_ import eager, random_sequences
 NUM_WORDS = (5, 1, 17, 33, 40, 9, 64)
 INPUTS = random_sequences(NUM_WORDS, seed=3)
 CPU = torch.device("cpu")
-SOME_MODELS = ("as shipped", "low rank, last pieces", "no reach", "ALBERT", "wide, far reach")
+SOME_MODELS = ("as shipped", "low rank, last pieces", "no reach", "ALBERT", "wide, far reach", "MPNet")
 both_executors = pytest.mark.parametrize("kind", ["eager", "fused"])
 
 

@@ -8,7 +8,9 @@ from service.kernels.layout import PLACES
 from service.kernels.plan import ALIGNMENT, Sizes, arrays
 from tests.executors.executors_ import fused, kernel_config, kernel_model
 
-HANDED_IN = {"table", "pieces", "positions", "shapes", "token_type", "embedding_gain", "embedding_bias"}
+HANDED_IN = {
+    *("table", "pieces", "positions", "shapes", "token_type", "embedding_gain", "embedding_bias", "relative_bias")
+}
 LAST_OF_THE_SIZES = PLACES["has_one_exit"]
 
 

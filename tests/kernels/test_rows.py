@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from service.kernels.rows import (
@@ -126,8 +127,19 @@ def test_products_of_bytes_of_any_height_are_those_of_single_rows() -> None:
 # attention
 
 
-def attended(qkv: Floats, head: int, size: int, halted: int = 0) -> Floats:
-    """One head's columns of `attend`, where the last rows are halted; all else must stay as it was."""
+def attended(
+    qkv: Floats,
+    head: int,
+    size: int,
+    halted: int = 0,
+    bias: Floats | None = None,
+    pieces: NDArray[np.int64] | None = None,
+) -> Floats:
+    """One head's columns of `attend`, where the last rows are halted; all else must stay as it was.
+
+    bias    (2 * farthest + 1,) by distance; None: nothing is added
+    pieces  (rows,) which piece each row is
+    """
     rows, hidden = len(qkv) - halted, qkv.shape[1] // 3
     moving, others = qkv[:rows].copy(), qkv[rows:].copy()
     others[:, :hidden] = np.nan  # their queries are not there
@@ -139,7 +151,11 @@ def attended(qkv: Floats, head: int, size: int, halted: int = 0) -> Floats:
     work = keys.ctypes.data, values.ctypes.data, scores.ctypes.data
     target = out.ctypes.data + 4 * head * size
     rows_of = moving.ctypes.data, others.ctypes.data, qkv.strides[0], rows, halted
-    attend(*rows_of, head, size, hidden, *work, target, out.strides[0])
+    numbers = np.arange(len(qkv)) if pieces is None else pieces
+    of_pieces = numbers[:rows].copy(), numbers[rows:].copy()
+    distances = (0, 0) if bias is None else (bias.ctypes.data, len(bias) // 2)
+    of_bias = *distances, *(part.ctypes.data for part in of_pieces)
+    attend(*rows_of, head, size, hidden, *of_bias, *work, target, out.strides[0])
     assert scores[-1] == values[-1] == MARK, "the memory to work in was too small"
     found = out[:rows, head * size : (head + 1) * size].copy()
     out[:rows, head * size : (head + 1) * size] = MARK
@@ -147,10 +163,11 @@ def attended(qkv: Floats, head: int, size: int, halted: int = 0) -> Floats:
     return found
 
 
-def expected_attention(qkv: Floats, head: int, size: int) -> Floats:
+def expected_attention(qkv: Floats, head: int, size: int, bias: NDArray[np.float64] | None = None) -> Floats:
     rows, heads = len(qkv), qkv.shape[1] // 3 // size
     parts = torch.from_numpy(qkv).double().view(rows, 3, heads, size)[:, :, head]
-    context = functional.scaled_dot_product_attention(*(part[None] for part in parts.unbind(1)))
+    mask = None if bias is None else torch.from_numpy(bias)
+    context = functional.scaled_dot_product_attention(*(part[None] for part in parts.unbind(1)), attn_mask=mask)
     found: Floats = context[0].numpy()
     return found
 
@@ -172,6 +189,19 @@ def test_halted_rows_are_keys_and_values_only(heads: int, size: int) -> None:
         for halted in {1, rows // 2, rows - 1}:
             expected = expected_attention(qkv, head, size)[: rows - halted]
             assert attended(qkv, head, size, halted) == pytest.approx(expected, abs=5e-6), (rows, halted)
+
+
+@pytest.mark.parametrize("halted", [0, 1, 7])
+def test_a_bias_by_distance_is_added_before_the_softmax_wherever_rows_lie(halted: int) -> None:
+    for rows in (8, 16, 17, 33, 64):
+        random = np.random.default_rng(rows)
+        qkv = random.normal(size=(rows, 96)).astype(np.float32)
+        bias = random.normal(size=2 * 69 + 1).astype(np.float32) * 4
+        halts = np.isin(np.arange(rows), random.choice(rows, halted, replace=False))
+        pieces = np.concatenate([np.flatnonzero(~halts), np.flatnonzero(halts)])
+        by_piece = bias[69 + np.arange(rows)[None] - np.arange(rows)[:, None]].astype(np.float64) / 4
+        expected = expected_attention(qkv, 1, 16, by_piece[pieces][:, pieces])[: rows - halted]
+        assert attended(qkv, 1, 16, halted, bias, pieces + 5) == pytest.approx(expected, abs=1e-5), rows
 
 
 @pytest.mark.parametrize("spread", [3.0, 30.0, 1000.0])

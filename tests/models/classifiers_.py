@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from tokenizers import Tokenizer
 
 from tests.models_ import Field
-from tests.tokenizers_ import WORDS, bert_tokenizer, byte_level_tokenizer, metaspace_tokenizer
+from tests.tokenizers_ import WORDS, bert_tokenizer, byte_level_tokenizer, metaspace_tokenizer, mpnet_tokenizer
 
 BIO = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 SCHEMES = {
@@ -37,9 +38,16 @@ def texts_of(family: str) -> tuple[str, ...]:
 
 
 def tokenizer_of(family: str, words: Sequence[str] = WORDS) -> Tokenizer:
-    if family == "roberta":
-        return byte_level_tokenizer()
-    return metaspace_tokenizer() if family == "albert" else bert_tokenizer(words)
+    """The tokenizer that a family's checkpoints have; the words are for those of WordPiece."""
+    kinds = {"roberta": byte_level_tokenizer, "albert": metaspace_tokenizer, "mpnet": partial(mpnet_tokenizer, words)}
+    return kinds.get(family, partial(bert_tokenizer, words))()
+
+
+_SPECIALS = {  # of what begins and ends a text, fills up a batch, and stands for what is unknown
+    "roberta": ("<s>", "</s>", "<pad>", "<unk>"),
+    "albert": ("[CLS]", "[SEP]", "<pad>", "<unk>"),
+    "mpnet": ("<s>", "</s>", "<pad>", "[UNK]"),
+}
 
 
 def save_classifier(
@@ -49,10 +57,7 @@ def save_classifier(
     from transformers import AutoConfig, AutoModelForTokenClassification, PreTrainedTokenizerFast
 
     tokenizer = tokenizer_of(family, words)
-    specials = ("<s>", "</s>", "<pad>", "<unk>") if family == "roberta" else ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
-    if family == "albert":
-        specials = ("[CLS]", "[SEP]", "<pad>", "<unk>")
-    cls, sep, pad, unk = specials
+    cls, sep, pad, unk = _SPECIALS.get(family, ("[CLS]", "[SEP]", "[PAD]", "[UNK]"))
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, cls_token=cls, sep_token=sep, pad_token=pad, unk_token=unk, model_max_length=64
     ).save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from service.models.backbones import FAMILIES
 from service.models.checkpoint import encoder_weights, load_encoder_weights
 from service.models.config import EncoderConfig
 from service.models.encoder import Encoder
-from service.models.packed import pack
+from service.models.packed import Ragged, pack
+from service.models.relative_bias import BUCKETS, Bias, bucket_of
 from service.text.types import SequenceInput
 from tests.models_ import Field, all_hidden_states, random_sequences, random_transformer
 
@@ -29,6 +31,7 @@ CASES: list[tuple[str, dict[str, Field]]] = [
     ("electra", {"embedding_size": 32}),
     ("distilbert", {}),
     ("albert", {"embedding_size": 24, "num_hidden_layers": 3}),
+    ("mpnet", {"num_hidden_layers": 3}),
 ]
 
 
@@ -97,6 +100,29 @@ def test_albert_with_embeddings_as_wide_as_its_layers_is_refused_since_it_projec
 def test_albert_with_several_groups_of_layers_is_refused(groups: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(ModelRefused, match="groups of layers"):
         encoder_of("albert", random_transformer("albert", **groups), tmp_path)
+
+
+def test_distances_fall_into_the_buckets_of_transformers() -> None:
+    from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
+
+    distances = torch.arange(-600, 601)
+    assert torch.equal(bucket_of(distances), MPNetEncoder.relative_position_bucket(distances))
+    assert len(set(bucket_of(distances).tolist())) == BUCKETS - 1  # "at no distance" is a key before, and not after
+
+
+def test_the_padded_bias_of_some_rows_is_that_of_all_rows_at_their_places() -> None:
+    table = torch.randn(2, 2 * 7 + 1, generator=torch.Generator().manual_seed(0))
+    rows = Ragged((8, 5), CPU)
+    (whole,) = Bias(table).padded(rows, rows)
+    for query, key in product(range(8), repeat=2):
+        assert torch.equal(whole[:, query, key], table[:, key - query + 7])
+    some = Bias(table, torch.tensor([0, 3, 7, 1, 2])).padded(Ragged((3, 2), CPU), rows)
+    assert torch.equal(some[0], whole[:, [0, 3, 7]]) and torch.equal(some[1, :, :2], whole[:, [1, 2]])
+
+
+def test_mpnet_with_another_number_of_buckets_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelRefused, match="relative_attention_num_buckets is 16; expected 32"):
+        encoder_of("mpnet", random_transformer("mpnet", relative_attention_num_buckets=16), tmp_path)
 
 
 def test_an_unknown_activation_is_refused_by_name(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_checkpoint_served_as_it_is_finds_what_its_own_pipeline_finds(
         assert [entity[:3] for entity in ours] == [entity[:3] for entity in theirs]
         scores = [max(entity[3], LEAST_SCORE) for entity in theirs]
         assert [entity[3] for entity in ours] == pytest.approx(scores, abs=1e-4)
-    assert sum(len(theirs) for _, theirs in found) > 3  # a comparison of nothing would prove nothing
+    assert sum(len(theirs) for _, theirs in found) >= 3  # a comparison of nothing would prove nothing
 
 
 def brute_force(begin: torch.Tensor, go_on: torch.Tensor) -> torch.Tensor:

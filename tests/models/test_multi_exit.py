@@ -11,6 +11,7 @@ from torch import Tensor
 from service.models.config import ExitConfig, ModelConfig
 from service.models.multi_exit import DropoutRates
 from service.models.packed import pack
+from service.models.relative_bias import bucket_of
 from service.text.types import SequenceInput
 from tests.models_ import random_sequences, tiny_config, tiny_model
 
@@ -25,6 +26,7 @@ CONFIGS = {
     "shared layers, narrow embeddings": replace(
         tiny_config(), encoder=replace(tiny_config().encoder, shared_layers=True, embedding_size=20)
     ),
+    "relative bias": replace(tiny_config(), encoder=replace(tiny_config().encoder, relative_bias=True)),
 }
 
 
@@ -88,6 +90,18 @@ def test_exits_compute_in_float32_inside_bfloat16_autocast() -> None:
         table = model.exit_table(1, hidden.bfloat16(), packed)
     assert table.dtype == torch.float32
     assert torch.equal(table, model.exit_table(1, hidden.bfloat16(), packed))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_training_reaches_every_bucket_of_the_relative_bias_that_the_texts_have(dtype: torch.dtype) -> None:
+    model, packed = tiny_model(CONFIGS["relative bias"]).requires_grad_(), pack(random_sequences(NUM_WORDS), CPU)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        torch.stack([table[:, 0].mean() for table in model(packed)]).sum().backward()
+    gradient = model.encoder.embeddings.get_parameter("relative_bias.weight").grad
+    assert gradient is not None and torch.isfinite(gradient).all()
+    longest = packed.pieces.longest
+    seen = bucket_of(torch.arange(1 - longest, longest)).unique()
+    assert gradient.abs().sum(dim=1).nonzero().flatten().tolist() == seen.tolist()
 
 
 def test_dropout_draws_in_training_and_never_in_eval_mode() -> None:

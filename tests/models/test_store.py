@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,13 @@ def test_a_loaded_model_is_the_saved_one(config: ModelConfig, tmp_path: Path) ->
     assert all(torch.equal(tensor, saved[name]) for name, tensor in stored.model.state_dict().items())
 
 
-def test_a_loaded_model_says_what_the_saved_one_said(folder: Path) -> None:
+@pytest.mark.parametrize("relative_bias", [False, True])
+def test_a_loaded_model_says_what_the_saved_one_said(relative_bias: bool, tmp_path: Path) -> None:
+    config = tiny_config()
+    config = replace(config, encoder=replace(config.encoder, relative_bias=relative_bias))
     packed = pack(random_sequences([4, 7]), torch.device("cpu"))
-    pairs = zip(load_model(folder).model(packed), tiny_model()(packed), strict=True)
+    loaded = load_model(save_tiny_model(tmp_path / "m", config)).model
+    pairs = zip(loaded(packed), tiny_model(config)(packed), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
 
 

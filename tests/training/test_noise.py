@@ -9,8 +9,9 @@ import torch
 
 from service.models.packed import pack
 from service.text.words import WORD_SHAPES
-from service.training.noise import InputNoise
+from service.training.noise import InputNoise, mask_id_of
 from tests.models_ import random_sequences, tiny_tokenizer
+from tests.tokenizers_ import bert_tokenizer, byte_level_tokenizer, mpnet_tokenizer
 from tests.training.toy_ import ANY_RECIPE
 
 CPU = torch.device("cpu")
@@ -38,6 +39,14 @@ def test_case_noise_shows_whole_sequences_in_one_case_and_touches_letters_only()
         kinds.append(next(kind for kind, wanted in options.items() if torch.equal(after[cased], wanted)))
     assert 30 <= kinds.count("lower") <= 70
     assert 30 <= kinds.count("caps") <= 70
+
+
+def test_the_mask_is_the_special_piece_and_not_what_a_vocabulary_was_taken_over_with() -> None:
+    tokenizers = {"[MASK]": bert_tokenizer(), "<mask>": mpnet_tokenizer()}
+    for mask, tokenizer in tokenizers.items():
+        assert mask_id_of(tokenizer) == tokenizer.token_to_id(mask)
+    assert tokenizers["<mask>"].token_to_id("[MASK]") is not None
+    assert mask_id_of(byte_level_tokenizer()) == 0  # it has none
 
 
 def test_piece_masking_hides_its_share_of_pieces_and_never_the_first_of_a_sequence() -> None:

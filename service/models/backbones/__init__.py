@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from service.models.backbones import albert, bert, distilbert, electra, roberta
+from service.models.backbones import albert, bert, distilbert, electra, mpnet, roberta
 from service.models.backbones.family import Family
 
 FAMILIES: Mapping[str, Family] = {
-    family.name: family for family in (bert.FAMILY, roberta.FAMILY, electra.FAMILY, distilbert.FAMILY, albert.FAMILY)
+    module.FAMILY.name: module.FAMILY for module in (bert, roberta, electra, distilbert, albert, mpnet)
 }

@@ -1,4 +1,4 @@
-"""BERT (Devlin et al. 2019), and the base that RoBERTa and ELECTRA vary."""
+"""BERT (Devlin et al. 2019), and the base that most other families vary."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAYER = {
 
 
 def config(theirs: Mapping[str, Any]) -> EncoderConfig:
-    """Read the config by BERT's field names, which RoBERTa, ELECTRA and ALBERT share and add to."""
+    """Read the config by BERT's field names, which RoBERTa, ELECTRA, ALBERT and MPNet share and add to."""
     return EncoderConfig(
         family=theirs["model_type"],
         vocab_size=theirs["vocab_size"],

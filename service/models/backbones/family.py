@@ -22,7 +22,7 @@ class Family:
     """A Transformers model type.
 
     prefixes   what may stand before every weight name in a checkpoint with a task head ("bert.")
-    embeddings our module -> theirs, for `Embeddings`
+    embeddings our module -> theirs, for `Embeddings`; tables that all layers share are among them
     layers     their name of a layer, with {index} from 0
     layer      our module -> theirs, for `EncoderLayer`; query, key and value apart
     config     their config, as a dictionary, -> ours
