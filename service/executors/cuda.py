@@ -40,7 +40,7 @@ from service.models.config import ModelConfig
 from service.models.encoder import EncoderLayer, SelfAttention
 from service.models.multi_exit import MultiExitModel
 from service.models.packed import Packed, Ragged, pack
-from service.models.relative_bias import Bias, FixedBias
+from service.models.relative_bias import Bias, FixedBias, RelativeBias
 from service.spans.table import SUMMARY, num_cells
 from service.spans.types import FloatArray, IntArray
 from service.text.types import SequenceInput
@@ -173,7 +173,7 @@ class CudaExecutor(PyTorchExecutor):
             if self._exits is not None:
                 cast("EncoderLayer", layer).add_norm = gpu.add_norm
         embeddings = model.encoder.embeddings
-        if embeddings.relative_bias is not None:
+        if isinstance(embeddings.relative_bias, RelativeBias):
             embeddings.relative_bias = FixedBias(embeddings.relative_bias)
         model.to(gpu.device)
         model.encoder.layers.to(dtype)
@@ -318,9 +318,9 @@ class _PackedAttention(nn.Module):
             query, key, value = self._heads(self.query_key_value(hidden), 3)
         else:
             width = hidden.shape[1]
-            weight, bias = self.query_key_value.weight, self.query_key_value.bias
-            (query,) = self._heads(functional.linear(active, weight[:width], bias[:width]), 1)
-            key, value = self._heads(functional.linear(hidden, weight[width:], bias[width:]), 2)
+            weight, shift = self.query_key_value.weight, self.query_key_value.bias
+            (query,) = self._heads(functional.linear(active, weight[:width], shift[:width]), 1)
+            key, value = self._heads(functional.linear(hidden, weight[width:], shift[width:]), 2)
         output: Tensor = self.output(self._attend(query, key, value, active_rows, rows, bias).flatten(1))
         return output
 

@@ -72,6 +72,21 @@ def test_sequences_may_leave_and_join_before_every_layer(seed: int, dtype: torch
         assert_says_the_same(*readings, TOLERANCES[dtype])
 
 
+@pytest.mark.parametrize("name", ["as shipped", "MPNet"])
+def test_words_halt_as_they_do_eagerly(name: str) -> None:
+    model, random = shared_model(name), np.random.default_rng(0)
+    halting = [random.random(one.num_words) < 0.6 for one in INPUTS]
+    found, expected = on_stand_in(model, torch.float32)[0], eager(model)
+    states, of_eager = [None] * 6, [None] * 6
+    for active in (None, halting):
+        states, reading = found.run_layer(1 if active is None else 2, INPUTS, states, active=active)
+        of_eager, wanted = expected.run_layer(1 if active is None else 2, INPUTS, of_eager, active=active)
+        for one, other in zip(rows_of(states), rows_of(of_eager), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+        assert reading is not None and wanted is not None
+        torch.testing.assert_close(reading.table, wanted.table, rtol=0, atol=1e-4)
+
+
 def test_the_encoder_runs_in_bfloat16_and_exits_in_float32() -> None:
     states, reading = on_stand_in()[0].run_layer(1, INPUTS, [None] * 6)
     assert {state.dtype for state, _ in states} == {torch.bfloat16}
