@@ -270,15 +270,15 @@ def replicas() -> Row:
             f"{per_second('ner_step_seconds_sum', by='instance')} / sum by (instance) ({series('ner_processes')})",
             "{{instance}}",
         ),
-        Query("fleet:ner_worker_busy:ratio1m", "all"),
+        Query(f"{per_second('ner_step_seconds_sum')} / sum({series('ner_processes')})", "all"),
         unit="percentunit",
     )
-    there = f"sum({series('ner_engine_up')})"
+    there = f"sum by (job, namespace, service) ({series('ner_engine_up')})"
     count = over_time(
         "Replicas",
         "Replicas whose engine is up, and how many are wanted by what workers, queues and autopilots say.",
-        Query(there, "there"),
-        Query(f"{there} * on () max(fleet:ner_replicas_wanted:ratio)", "wanted"),
+        Query(f"sum({there})", "there"),
+        Query(f"sum(fleet:ner_replicas_wanted:ratio * on (job, namespace, service) {there})", "wanted"),
         unit="none",
     )
     return Row(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from redis import Redis
+from redis.exceptions import RedisError
 
-from tests.api.servers_ import PROJECT
+from service.settings import Settings
+from tests.api.servers_ import PROJECT, wait_until
 from tests.e2e.chart_ import (
     CHART,
     KUBERNETES,
@@ -25,6 +29,7 @@ from tests.e2e.chart_ import (
 )
 from tests.e2e.panels_ import DASHBOARDS
 from tests.e2e.prometheus_ import RULES, rules
+from tests.policy.redis_ import free_port, needs_redis
 
 MONITORING = {name: {"enabled": True} for name in ("serviceMonitor", "prometheusRule", "rulesConfigMap", "dashboards")}
 EVERYTHING: dict[str, Any] = {
@@ -180,6 +185,8 @@ def test_settings_reach_the_service_as_they_are_written(everything: list[Manifes
     names = environment(everything)
     given = [names[name] for name in ("NER_CACHE_BYTES", "NER_SHADOW_FRACTION", "NER_ACCESS_LOG")]
     assert given == ["64000000", "0.02", "true"]
+    read = Settings(**{name.removeprefix("NER_").lower(): value for name, value in names.items()})
+    assert (read.cache_bytes, read.access_log, read.drain_s) == (64_000_000, True, 10.0)
 
 
 def test_the_service_answers_to_its_names(everything: list[Manifest]) -> None:
@@ -253,6 +260,33 @@ def mounted(manifests: list[Manifest], path: str, name: str = "fleet-vee-ner") -
     ]
     [secret] = [one["secret"] for one in specification["volumes"] if one["name"] == volume]
     return secret["secretName"], next(item["key"] for item in secret["items"] if item["path"] == file)
+
+
+@needs_redis
+def test_the_chart_s_redis_starts_and_lets_nobody_in_without_the_password(
+    defaults: list[Manifest], tmp_path: Path
+) -> None:
+    secret = of_kind(defaults, "Secret", "fleet-vee-ner-redis")["stringData"]
+    (tmp_path / "redis.conf").write_text(secret["redis.conf"], encoding="utf-8")
+    port = free_port()
+    options = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path))
+    process = subprocess.Popen(["redis-server", str(tmp_path / "redis.conf"), *options], stdout=subprocess.DEVNULL)
+    try:
+        with Redis(port=port) as stranger, Redis(port=port, password=secret["password"]) as replica:
+            wait_until(lambda: refusal(replica) != "ConnectionError")
+            assert (refusal(replica), refusal(stranger)) == ("", "AuthenticationError")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def refusal(client: Redis) -> str:
+    """With which error a ping ends, if it does."""
+    try:
+        client.ping()
+    except RedisError as error:
+        return type(error).__name__
+    return ""
 
 
 def test_redis_of_yours_takes_the_place_of_the_chart_s(helm: Helm) -> None:
