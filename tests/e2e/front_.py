@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -69,8 +70,17 @@ class Front:
 
     @property
     def retried(self) -> int:
-        """How many requests were sent again."""
-        return len(re.findall(r" [\w-]{4} \d+/\d+/\d+/\d+/\+?[1-9]\d* ", self.log))
+        """How often a request was sent again."""
+        return sum(map(int, re.findall(r" [\w-]{4} \d+/\d+/\d+/\d+/\+?(\d+) ", self.log)))
+
+    def send_at_once(self, request: bytes) -> bytes:
+        """A whole request in one piece, on a connection of its own; -> the answer's first line."""
+        with (
+            socket.create_connection(("127.0.0.1", self.port), PATIENCE_S) as bare,
+            self.tls.wrap_socket(bare, server_hostname="localhost") as connection,
+        ):
+            connection.sendall(request)
+            return connection.makefile("rb").readline()
 
     def _answers(self) -> bool:
         if self.process.poll() is not None:
