@@ -53,7 +53,7 @@ UNMEASURED = "not calibrated"
 
 def rows() -> list[Row]:
     """Return the rows, top to bottom."""
-    return [at_a_glance(), how_early(), how_fast(), who_decides(), how_well()]
+    return [at_a_glance(), how_early(), how_fast(), replicas(), who_decides(), how_well()]
 
 
 def at_a_glance() -> Row:
@@ -240,6 +240,54 @@ def how_fast() -> Row:
             Cell(stacked(stages), 8, 8),
             Cell(with_limit(queue.scale_distribution(logarithmic), "capacity.*"), 12, 7),
             Cell(on_the_right(steps, "tokens.*", "short"), 12, 7),
+        ],
+    )
+
+
+def replicas() -> Row:
+    """Return the row that tells replicas apart, and says how many there are and are wanted."""
+    answered = over_time(
+        "Requests by replica",
+        "Requests for entities per second at each replica, whatever their answer. Least-loaded routing gives equal "
+        "replicas the same.",
+        Query(per_second("ner_requests_total", ANSWERS, by="instance"), "{{instance}}"),
+        unit="reqps",
+    )
+    times = over_time(
+        "p95 by replica",
+        "95 of 100 requests at this replica are answered within this time.",
+        Query(
+            f"histogram_quantile(0.95, {per_second('ner_request_duration_seconds_bucket', by='instance, le')})",
+            "{{instance}}",
+        ),
+        unit="s",
+    )
+    busy = over_time(
+        "Worker busy by replica",
+        "Share of the time that the workers of a replica spend in steps, and the mean of all: above 70 % more replicas "
+        "are wanted, below 40 % fewer.",
+        Query(
+            f"{per_second('ner_step_seconds_sum', by='instance')} / sum by (instance) ({series('ner_processes')})",
+            "{{instance}}",
+        ),
+        Query(f"{per_second('ner_step_seconds_sum')} / sum({series('ner_processes')})", "all"),
+        unit="percentunit",
+    )
+    there = f"sum by (job, namespace, service) ({series('ner_engine_up')})"
+    count = over_time(
+        "Replicas",
+        "Replicas whose engine is up, and how many are wanted by what workers, queues and autopilots say.",
+        Query(f"sum({there})", "there"),
+        Query(f"sum(fleet:ner_replicas_wanted:ratio * on (job, namespace, service) {there})", "wanted"),
+        unit="none",
+    )
+    return Row(
+        "Replicas",
+        [
+            Cell(stacked(answered), 6, 7),
+            Cell(times, 6, 7),
+            Cell(busy.max(1), 6, 7),
+            Cell(stepped(coloured(count, {"there": GREEN, "wanted": ORANGE})), 6, 7),
         ],
     )
 

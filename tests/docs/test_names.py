@@ -22,7 +22,7 @@ from tests.docs.pages_ import PAGES, PROJECT, Page, commands
 
 of_every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 MONITORING = next(page for page in PAGES if page.name == "docs/monitoring.md")
-FOLDERS = ("service", "clients", "tests", "docs", "docker", "benchmarks", "dashboards", "examples")
+FOLDERS = ("service", "clients", "charts", "tests", "docs", "docker", "benchmarks", "dashboards", "examples")
 NOT_METRICS = {"ner_client", "ner_many", "ner_spacy", "ner_model_configuration"}
 
 

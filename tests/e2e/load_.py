@@ -1,10 +1,12 @@
-"""Clients that send requests without a pause, and keep account of what became of every one. No test lives here."""
+"""Clients that send requests all the time, and keep account of what became of every one. No test lives here."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections import Counter
+from contextlib import suppress
 
 from tests.api.sockets_ import Address, post
 
@@ -19,9 +21,12 @@ class Load:
            server took no connection, so that nothing was sent
     """
 
-    def __init__(self, address: Address, clients: int) -> None:
+    def __init__(self, address: Address, clients: int, tls: ssl.SSLContext | None = None, pause_s: float = 0.0) -> None:
+        """pause_s: of each client between an answer and its next request."""
         self.fates: Counter[str] = Counter()
         self._address = address
+        self._tls = tls
+        self._pause_s = pause_s
         self._is_over = False
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run(clients)))
         self._thread.start()
@@ -38,7 +43,7 @@ class Load:
         connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         while not self._is_over:
             try:
-                connection = connection or await asyncio.open_connection(*self._address)
+                connection = connection or await asyncio.open_connection(*self._address, ssl=self._tls)
             except OSError:
                 self.fates["refused"] += 1
                 await asyncio.sleep(0.1)
@@ -52,8 +57,18 @@ class Load:
                 self.fates["lost"] += 1
                 is_last = True
             if is_last:
-                writer.close()
+                await _close(writer)
                 connection = None
+            if self._pause_s:
+                await asyncio.sleep(self._pause_s)
+        if connection is not None:
+            await _close(connection[1])
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError):  # it was cut off before
+        await writer.wait_closed()
 
 
 async def _read_answer(reader: asyncio.StreamReader) -> tuple[str, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -26,8 +27,11 @@ def rules() -> list[dict[str, Any]]:
 @contextmanager
 def prometheus_scraping(target: str, folder: Path) -> Iterator[str]:
     """Run Prometheus with the project's configuration and rules on `target` (host:port); -> its URL."""
+    targets = folder / "targets.yml"
+    targets.write_text(json.dumps([{"targets": [target]}]), encoding="utf-8")
     configuration = (CONFIGURATION / "prometheus.yml").read_text(encoding="utf-8")
-    (folder / "prometheus.yml").write_text(configuration.replace("ner:8001", target), encoding="utf-8")
+    configuration = configuration.replace("/etc/prometheus-targets.yml", str(targets))
+    (folder / "prometheus.yml").write_text(configuration, encoding="utf-8")
     shutil.copytree(CONFIGURATION / "rules", folder / "rules")
     log = folder / "prometheus.log"
     command = [

@@ -104,6 +104,27 @@ def test_the_gpu_override_takes_the_cuda_image_and_a_gpu() -> None:
     assert service["read_only"] and service["environment"]["NER_DEVICE"] == "cuda"
 
 
+def test_the_fleet_is_two_replicas_with_one_policy_behind_tls() -> None:
+    require_engine()
+    whole = ("compose", "--env-file", "docker/fleet.env", "config", "--format", "json")
+    services = json.loads(docker(*whole, NER_ADMIN_KEY="key"))["services"]
+    assert services.keys() == {"ner", "ner-2", "front", "redis", "prometheus", "grafana"}
+    replicas = [services[name] for name in ("ner", "ner-2")]
+    assert {replica["environment"]["NER_POLICY_STORE"] for replica in replicas} == {"redis://redis:6379/0"}
+    assert {replica["environment"]["NER_ADMIN_KEY"] for replica in replicas} == {"key"}
+    assert len({volume["source"] for replica in replicas for volume in replica["volumes"]}) == 2
+    assert "ports" not in services["ner-2"] and "ports" not in services["redis"]
+    [port] = services["front"]["ports"]
+    assert (port["host_ip"], port["published"], port["target"]) == ("127.0.0.1", "8443", 8443)
+    said = services["front"]["environment"]
+    assert said["HAS_POLICY_STORE"] and said["HAS_ADMIN_KEY"]
+    scraped = [volume["source"] for volume in services["prometheus"]["volumes"] if "targets" in volume["target"]]
+    assert [Path(source).name for source in scraped] == ["fleet.yml"]
+    for name in ("front", "redis"):
+        assert services[name]["read_only"] and services[name]["cap_drop"] == ["ALL"] and services[name]["mem_limit"]
+        assert services[name]["image"].rpartition(":")[2][0].isdigit()
+
+
 def test_prometheus_shows_the_average_exit_layer_falling_after_a_patch(composition: Composition) -> None:
     composition.change_policy(strategy="full_depth")
     wait_until(lambda: composition.value(AVERAGE_EXIT_LAYER) == 6.0)

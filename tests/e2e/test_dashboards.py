@@ -22,7 +22,7 @@ from tests.e2e.prometheus_ import rules
 from tests.models_ import save_tiny_model
 
 OF_PROMETHEUS = {"ALERTS", "up"}
-LABELS_OF_PROMETHEUS = {"job", "instance", "alertname", "alertstate"}
+LABELS_OF_PROMETHEUS = {"job", "instance", "namespace", "service", "alertname", "alertstate"}
 MADE_IN_A_QUERY = {"figure", "version"}
 PROVISIONING = PROJECT / "docker" / "grafana" / "provisioning"
 
