@@ -248,12 +248,12 @@ class LevelOut(ParametersOfPoint):
 
 
 class SamplingOut(TypedDict):
-    """What has been sampled since the server started."""
+    """What has been sampled since the server started, or since other operating points are in force."""
 
     since: Time
-    samples: Annotated[int, Field(description="sentences that were run to full depth")]
+    samples: Annotated[int, Field(description="sentences that were run to full depth since then")]
     waiting: Annotated[int, Field(description="sentences that were drawn and are still to be run")]
-    sentences: Annotated[int, Field(description="of which the samples were drawn")]
+    sentences: Annotated[int, Field(description="of which samples were drawn since the server started")]
     uncovered: Annotated[int, Field(description="of these, the ones for which there was no room")]
     probability: Annotated[Number, Field(description="with which the next sentence is drawn")]
 
