@@ -138,7 +138,7 @@ def server(sampled: TestClient, monkeypatch: pytest.MonkeyPatch) -> TrafficServe
         found = sampled.request(request.method, request.url.path, content=request.content, headers=request.headers)
         return httpx.Response(found.status_code, content=found.content)
 
-    return TrafficServer("http://server/", httpx.MockTransport(ask))
+    return TrafficServer("http://testserver/", httpx.MockTransport(ask))
 
 
 def test_the_command_fits_to_the_traffic_installs_and_goes_back(sampled: TestClient, server: TrafficServer) -> None:

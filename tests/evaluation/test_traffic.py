@@ -1,4 +1,4 @@
-"""Fitting to samples of the traffic, on traffic whose first exit is right where one feature is low, and nowhere else."""
+"""Fitting to samples of the traffic: its first exit is right where one feature is low, and nowhere else."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_where_nothing_was_saved_whatever_is_saved_is_a_gain() -> None:
 
 
 def test_too_few_samples_or_entities_are_refused_with_what_is_expected() -> None:
-    with pytest.raises(DataRefused, match="399 samples with .* entities; expected at least 400 with 200"):
+    with pytest.raises(DataRefused, match="expected at least 400 with 200"):
         fit_to_traffic(records(399), [Cuts(SEEING, (0.1,), 3)])
     nobody = records(600)
     nobody = replace(nobody, correct=np.zeros_like(nobody.correct))
@@ -118,4 +118,4 @@ def test_points_tell_their_figures_with_full_depth_in_place_of_gold_and_an_inter
         assert low <= point["f1_loss"] <= high
         low, high = point["average_exit_layer_interval"]
         assert low <= point["average_exit_layer"] <= high
-    assert 1.0 < safe["average_exit_layer"] and 1.0 < safe["speedup_latency"] < 3.0
+    assert safe["average_exit_layer"] > 1.0 and 1.0 < safe["speedup_latency"] < 3.0

@@ -86,7 +86,7 @@ def test_the_fit_whose_policy_is_in_force_is_never_given_up(process: Process) ->
     change(process.live, **process.tested[0].to_json())
     for _ in range(FITS_KEPT + 2):
         process.keeper.install(fitted(0.1, 0.2), NUM_LAYERS)
-    assert [fit.number for fit in process.live.fits.kept][0] == 1 and len(process.live.fits.kept) == FITS_KEPT
+    assert process.live.fits.kept[0].number == 1 and len(process.live.fits.kept) == FITS_KEPT
 
 
 def test_another_process_follows(tmp_path: Path, process: Process) -> None:
