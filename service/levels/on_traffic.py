@@ -67,8 +67,9 @@ class TrafficLevels:
         self._num_layers = num_layers
         self._now = now
         self._on_sample, self._on_alarm = on_sample, on_alarm
-        self.taken = 0
-        """How many samples have been taken since the server started, whichever levels there were."""
+        self.started = self._timestamp()
+        self.samples = 0
+        """How many have been taken since the start, whichever levels there were."""
         self._lock = threading.Lock()  # guards the fields that `look_at` sets
         self.look_at(levels, to_certify)
 
@@ -84,6 +85,7 @@ class TrafficLevels:
             self._certificates: Certificates | None = None  # of the goal
             self._window = (0, "")  # the number of the window of evidence, and when it began
             self.since = self._timestamp()
+            """When these levels were looked at first."""
 
     def add(self, run: SampleRun) -> None:
         """Take a sample, in the order in which samples were drawn. One that could not be run counts as the worst."""
@@ -104,7 +106,7 @@ class TrafficLevels:
     ) -> None:
         """Take the scores that levels, by default all in `scored`, have on a sample; the rest as in SampleRun."""
         with self._lock:
-            self.taken += 1
+            self.samples += 1
             is_alarm = False
             if levels in (None, self._scored):  # else others are looked at since it was scored
                 self._estimates.add(scores, weight, heaviest)
@@ -112,11 +114,6 @@ class TrafficLevels:
         self._on_sample()
         if is_alarm:
             self._on_alarm()
-
-    @property
-    def samples(self) -> int:
-        """How many samples have been taken since these levels are looked at."""
-        return self._estimates.samples
 
     def test(self, goal: PromiseGoal | None) -> Standing | None:
         """Test for a goal from now on, None for none, and return how far that is. The same goal as before goes on.

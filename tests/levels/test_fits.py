@@ -42,6 +42,11 @@ def process(tmp_path: Path) -> Process:
     return Process(tmp_path, "one")
 
 
+def measured(process: Process) -> set[int]:
+    """How many samples each level was measured on."""
+    return {found.estimate.samples for found in process.levels.measured().values()}
+
+
 def test_what_is_installed_is_tested_and_measured_beside_the_models_own_points(process: Process) -> None:
     process.keeper.install(fitted(0.1, 0.2), NUM_LAYERS)
     assert [type(level) for level in process.tested] == [LearnedOnTraffic] * 2
@@ -59,14 +64,15 @@ def test_evidence_begins_anew_since_the_points_were_chosen_by_what_was_seen_befo
     for _ in range(5):
         process.levels.add(agreeing())
     process.keeper.install(fitted(0.1, 0.2), NUM_LAYERS)
-    assert (process.levels.standing(), process.levels.samples, process.levels.taken) == (None, 0, 5)
+    assert (process.levels.standing(), process.levels.samples) == (None, 5)
+    assert measured(process) == {0}
 
 
 def test_a_sample_that_was_scored_for_other_levels_is_not_counted_for_these(process: Process) -> None:
     before, scores = process.levels.scored, process.levels._scorer.score(agreeing().readings or [], [(0, 1)])
     process.keeper.install(fitted(0.1, 0.2), NUM_LAYERS)
     process.levels.take(scores, 1.0, 1.0, before)
-    assert (process.levels.samples, process.levels.taken) == (0, 1)
+    assert process.levels.samples == 1 and measured(process) == {0}
 
 
 def test_the_way_back_is_an_earlier_fit_or_none(process: Process) -> None:
@@ -97,7 +103,7 @@ def test_another_process_follows(tmp_path: Path, process: Process) -> None:
     assert other.tested == process.tested and other.levels.scored == process.levels.scored
     other.levels.add(agreeing())
     other.keeper.look()
-    assert other.levels.samples == 1  # where nothing has changed, nothing begins anew
+    assert measured(other) == {1}  # where nothing has changed, nothing begins anew
 
 
 def test_after_a_restart_the_fit_is_in_force_again(tmp_path: Path, process: Process) -> None:

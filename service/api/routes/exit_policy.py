@@ -153,9 +153,10 @@ def _levels(service: Service) -> dict[str, Any]:
     found = [(point, catalog.policy(point.parameters)) for point in points]
     return {
         "sampling": {
-            "since": service.levels.since,
-            "samples": service.levels.samples,
-            "waiting": samples.counts.drawn - service.levels.taken,
+            "since": service.levels.started,
+            "measured_since": service.levels.since,
+            "samples": (done := service.levels.samples),
+            "waiting": samples.counts.drawn - done,
             "sentences": samples.counts.offered,
             "uncovered": samples.counts.uncovered,
             "probability": samples.probability,

@@ -248,12 +248,15 @@ class LevelOut(ParametersOfPoint):
 
 
 class SamplingOut(TypedDict):
-    """What has been sampled since the server started, or since other operating points are in force."""
+    """What has been sampled since the server started."""
 
     since: Time
-    samples: Annotated[int, Field(description="sentences that were run to full depth since then")]
+    measured_since: Annotated[
+        str, Field(description="from when on levels were measured, ISO 8601 in UTC: the start, or a fit to the traffic")
+    ]
+    samples: Annotated[int, Field(description="sentences that were run to full depth")]
     waiting: Annotated[int, Field(description="sentences that were drawn and are still to be run")]
-    sentences: Annotated[int, Field(description="of which samples were drawn since the server started")]
+    sentences: Annotated[int, Field(description="of which the samples were drawn")]
     uncovered: Annotated[int, Field(description="of these, the ones for which there was no room")]
     probability: Annotated[Number, Field(description="with which the next sentence is drawn")]
 
