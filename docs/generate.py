@@ -26,6 +26,7 @@ UNITS = {
     "tokens": "word pieces",
     "connections": "connections",
     "processes": "processes",
+    "records": "samples",
     "threads": "threads",
     "ms": "milliseconds",
     "s": "seconds",

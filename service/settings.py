@@ -141,6 +141,19 @@ class Settings(BaseSettings):
         description="most bytes of word pieces that wait to be run as samples; when half of them are taken, fewer "
         "sentences are sampled",
     )
+    sample_records: int = Field(
+        10_000,
+        ge=0,
+        le=1_000_000,
+        description="samples of which numbers are kept in memory, the latest ones, for calibration from traffic: how "
+        "sure exits were, and how many entities were full depth's; nothing of a text; 0 keeps none",
+    )
+    calibrate_at: str = Field(
+        "",
+        pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$",
+        description="time of day in UTC, such as 03:00, at which operating points are fitted to the traffic, by a "
+        "process of its own at the lowest priority; unset: never",
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the least that is logged; changes of the policy and draining are info"

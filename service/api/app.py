@@ -18,6 +18,7 @@ from service.api.routes import (
     documentation,
     exit_policy,
     feedback,
+    fits,
     health,
     hugging_face,
     ner,
@@ -42,6 +43,7 @@ def create_app(service: Service) -> FastAPI:
         service.engine.start()
         service.keeper.start()
         service.gold_keeper.start()
+        service.fit_keeper.start()
         service.autopilot.start()
         if service.follower is not None:
             service.follower.start()
@@ -54,6 +56,7 @@ def create_app(service: Service) -> FastAPI:
             service.follower.close()
         service.autopilot.close()
         service.keeper.close()
+        service.fit_keeper.close()
         service.cutter.close()
         service.engine.close()
         service.gold_keeper.close()
@@ -82,6 +85,7 @@ def create_app(service: Service) -> FastAPI:
         presidio,
         exit_policy,
         feedback,
+        fits,
         strategies,
         health,
         about,

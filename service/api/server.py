@@ -21,7 +21,8 @@ import torch
 from service import __version__
 from service.api.http_server import Server
 from service.api.keys import Keys, load_admin_key, read_key
-from service.api.listening import bind, bind_health
+from service.api.listening import bind, bind_health, url_of
+from service.api.nightly import Nightly, calibration_of
 from service.api.policy_observer import PolicyObserver
 from service.api.state import Service
 from service.api.tracing import tracing_of
@@ -31,7 +32,7 @@ from service.autopilot.traffic import Traffic
 from service.engine.engine import Engine, EngineLimits
 from service.engine.labelled import LabelledRuns
 from service.engine.reuse import AnswerCache, Reuse, ReuseSource
-from service.engine.samples import SampleRuns
+from service.engine.samples import SampleRun, SampleRuns
 from service.engine.sequence import Sequence
 from service.engine.shadows import Shadows
 from service.errors import BadInput, EngineFailed
@@ -40,6 +41,7 @@ from service.executors.executor import Executor
 from service.exits.operating_points import Calibration
 from service.exits.policies import EXIT_REASONS
 from service.exits.policies.full_depth import FullDepth
+from service.levels.fits import FitKeeper, SampleRecorder
 from service.levels.keeper import PromiseKeeper
 from service.levels.labels import GoldKeeper, GoldLevels
 from service.levels.on_traffic import TrafficLevels
@@ -55,6 +57,7 @@ from service.policy.live import LivePolicy
 from service.policy.lock import StateLock
 from service.policy.shared_folder import SharedStateFolder
 from service.policy.store import PolicyStore, StateFolder, folder_of
+from service.policy.traffic_fits import TrafficFitFile
 from service.processes.link import Link
 from service.promise.sampling import SamplingDesign
 from service.settings import Settings, read_settings
@@ -117,7 +120,11 @@ def serve(process_started: float) -> None:
 def run_server(server: Server, service: Service, sockets: list[socket.socket]) -> None:
     """Serve until a signal ends it. Raises EngineFailed if the engine did."""
     _share_the_interpreter()
-    server.run(sockets)
+    with ExitStack() as held:
+        if (at := service.settings.calibrate_at) and sockets:
+            url = url_of(service.settings.host, sockets[0].getsockname()[1])
+            held.enter_context(Nightly(at, calibration_of(url, service.keys.admin_key)))
+        server.run(sockets)
     if service.engine.has_failed:
         raise EngineFailed("the engine failed too often, or hung, and the server ended; the log says which")
 
@@ -181,10 +188,13 @@ def build_service(settings: Settings, loaded: Loaded | None = None, link: Link |
     )
     metrics.engine.set_queue_capacity(settings.queue_texts)
     policy_observer = PolicyObserver(metrics.policy)
+    folder = folder_of(settings.state_dir, stored.reference)
     try:
         store, pushes = _policy_store(settings, stored.reference, is_one_of_several=link is not None)
+        goals = Goals.of(stored.reference, assets, calibration, is_sampled=settings.sampled_fraction > 0)
+        fit_file = TrafficFitFile(folder, f"{stored.reference} {stored.weights_sha256}", config.num_layers)
         policy = LivePolicy(
-            Goals.of(stored.reference, assets, calibration, is_sampled=settings.sampled_fraction > 0),
+            goals.with_fits(fit_file.load()) if calibration else goals,
             store,
             now=lambda: datetime.now(UTC),
             on_change=policy_observer.policy_changed,
@@ -208,21 +218,26 @@ def build_service(settings: Settings, loaded: Loaded | None = None, link: Link |
     observer = _Observer(metrics.engine, policy, traffic)
     points = [policy.catalog.policy(point.parameters) for point in policy.operating_points()]
     levels = TrafficLevels(
-        points,
+        policy.levels(),
         policy.levels_to_certify(),
         config.num_layers,
         now=lambda: datetime.now(UTC),
         on_sample=metrics.promise.sample_run,
         on_alarm=metrics.promise.alarm_raised,
     )
-    samples = None
+    samples, recorder = None, SampleRecorder(settings.sample_records, config.num_layers)
+
+    def sample_run(run: SampleRun) -> None:
+        levels.add(run)
+        recorder.add(run)
+
     if settings.sampled_fraction and policy.levels_to_certify():
         design = SamplingDesign(settings.sampled_fraction, settings.sample_bytes, config.text.window_pieces)
-        samples = SampleRuns(design, levels.add)
+        samples = SampleRuns(design, sample_run)
     gold = GoldLevels(
         points,
         config.num_layers,
-        folder_of(settings.state_dir, stored.reference),
+        folder,
         f"{stored.reference} {stored.weights_sha256}",
         on_sentence=metrics.promise.labelled_counted,
     )
@@ -258,6 +273,8 @@ def build_service(settings: Settings, loaded: Loaded | None = None, link: Link |
         gold,
         labelled,
         GoldKeeper(policy, gold),
+        recorder,
+        FitKeeper(policy, levels, fit_file, lambda: datetime.now(UTC)),
         environment,
         PolicyFollower(policy, pushes) if pushes is not None else None,
         link,

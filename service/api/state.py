@@ -18,6 +18,7 @@ from service.engine.cutter import Cutter
 from service.engine.engine import Engine
 from service.engine.labelled import LabelledRuns
 from service.engine.samples import SampleRuns
+from service.levels.fits import FitKeeper, SampleRecorder
 from service.levels.keeper import PromiseKeeper
 from service.levels.labels import GoldKeeper, GoldLevels
 from service.levels.on_traffic import TrafficLevels
@@ -60,6 +61,8 @@ class Service:
     gold         what labelled sentences say of every operating point
     labelled     the labelled sentences that wait
     gold_keeper  saves what was counted of them
+    recorder     keeps numbers of the latest samples
+    fit_keeper   puts operating points in force that were fitted to the traffic
     environment  device, dtype, executor, threads and versions, as GET /info shows them
     follower     follows the policy that replicas share; None where this server has it for itself
     link         to the process that answers for all serving processes; None where this is the only one
@@ -84,6 +87,8 @@ class Service:
     gold: GoldLevels
     labelled: LabelledRuns
     gold_keeper: GoldKeeper
+    recorder: SampleRecorder
+    fit_keeper: FitKeeper
     environment: dict[str, Any] = field(default_factory=dict)
     follower: PolicyFollower | None = None
     link: Link | None = None

@@ -100,18 +100,43 @@ def _add_calibrate(commands: Commands) -> None:
     parser = commands.add_parser(
         "calibrate", help="sweep all exit strategies on dev data, time them here, put operating points into the model"
     )
-    _add_model(parser)
-    parser.add_argument("file", type=Path, help="a .conll or .jsonl file that the model was not trained on")
+    parser.add_argument("model", nargs="?", help="a folder, a name in the store, or name@version")
+    parser.add_argument("file", nargs="?", type=Path, help="a .conll or .jsonl file that the model was not trained on")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="the model store")
+    parser.add_argument(
+        "--from-traffic",
+        metavar="URL",
+        help="in place of a model and a file: fit operating points to the samples of a running server, on agreement "
+        "with full depth, and install them there beside the model's own; NER_ADMIN_KEY holds its key",
+    )
+    parser.add_argument("--back", action="store_true", help="with --from-traffic: go back to what there was before")
     add_executor(parser)
     parser.set_defaults(run=_calibrate)
 
 
 def _calibrate(options: argparse.Namespace) -> None:
+    if options.from_traffic is not None:
+        _calibrate_from_traffic(options)
+        return
+    if options.file is None or options.back:
+        raise BadInput("expected a model and a file of dev data, or --from-traffic URL, which --back goes with")
     from service.evaluation.pipelines import calibrate_model
     from service.evaluation.tables import format_operating_points
 
     stored = _stored(options)
     print(format_operating_points(stored.reference, calibrate_model(stored, options.file, executor_of(options))))
+
+
+def _calibrate_from_traffic(options: argparse.Namespace) -> None:
+    from service.commands.traffic import TrafficServer, calibrate_from_traffic, go_back
+
+    if options.model is not None:
+        raise BadInput(f"given {options.model!r} beside --from-traffic; the server knows its model: leave it out")
+    server = TrafficServer(options.from_traffic)
+    try:
+        print(go_back(server) if options.back else calibrate_from_traffic(server))
+    finally:
+        server.close()
 
 
 def _add_report(commands: Commands) -> None:

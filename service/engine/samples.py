@@ -25,11 +25,13 @@ class SampleRun:
 
     readings           of every exit, of this one sample; None if it could not be run
     owned              the words that it answers for, as in SequenceInput
+    num_pieces         word pieces
     weight, heaviest   see `SampleBuffer`
     """
 
     readings: Sequence[Reading] | None
     owned: tuple[int, int]
+    num_pieces: int
     weight: float
     heaviest: float
 
@@ -102,4 +104,5 @@ class SampleRuns:
         self._under_way = None
 
     def _run(self, sample: Sample, readings: Sequence[Reading] | None) -> SampleRun:
-        return SampleRun(readings, sample.owned, self._buffer.weight(sample), self._buffer.heaviest(sample))
+        weight, heaviest = self._buffer.weight(sample), self._buffer.heaviest(sample)
+        return SampleRun(readings, sample.owned, sample.num_pieces, weight, heaviest)

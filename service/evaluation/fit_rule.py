@@ -35,7 +35,7 @@ def fit_rule(replayer: Replayer, sequences: NDArray[np.int64] | None = None, see
     chosen = np.arange(len(replayer.trace.sequences)) if sequences is None else sequences
     inputs = [layer[chosen] for layer in _inputs(replayer)]
     errors, work = _errors(replayer)[chosen], work_of_a_layer(replayer.trace.num_pieces[chosen])
-    return _fit(inputs, torch.from_numpy(errors).float(), torch.from_numpy(work).float(), seed)
+    return fit_to_errors(inputs, torch.from_numpy(errors).float(), torch.from_numpy(work).float(), seed)
 
 
 def cross_fitted_evidence(replayer: Replayer, folds: int = 5, seed: int = 0) -> list[list[Evidence]]:
@@ -89,7 +89,16 @@ def _errors(replayer: Replayer) -> NDArray[np.float64]:
     return GOLD_SHARE * against_gold + (1 - GOLD_SHARE) / 2 * np.array(differing, dtype=np.float64).T
 
 
-def _fit(inputs: Sequence[Tensor], errors: Tensor, work: Tensor, seed: int) -> ExitRule:
+def fit_to_errors(
+    inputs: Sequence[Tensor], errors: Tensor, work: Tensor, seed: int = 0, counts: Tensor | None = None
+) -> ExitRule:
+    """Fit a rule to what is known of some sequences.
+
+    inputs   for every layer but the last, the FEATURES of all sequences: (sequences, FEATURES) float64
+    errors   (sequences, layers) float32 entity errors of every exit
+    work     (sequences,) float32 of one layer; see `work_of_a_layer`
+    counts   (sequences,) float32 how much each counts, 1 in the mean; by default all the same
+    """
     generator = torch.Generator().manual_seed(seed)
     means = [layer.mean(dim=0) for layer in inputs]
     scales = [layer.std(dim=0).clamp_min(1e-6) for layer in inputs]
@@ -111,7 +120,8 @@ def _fit(inputs: Sequence[Tensor], errors: Tensor, work: Tensor, seed: int) -> E
             staying = torch.cumprod(1 - leaving, dim=0)
             shares = torch.cat([leaving[:1], leaving[1:] * staying[:-1], staying[-1:]]).T  # (sequences, layers): pi
             price = log_price.exp()
-            loss = ((shares * (errors + (price * work)[:, None] * depth)).sum(dim=1) / price.sqrt()).mean()
+            costs = (shares * (errors + (price * work)[:, None] * depth)).sum(dim=1) / price.sqrt()
+            loss = (costs if counts is None else counts * costs).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

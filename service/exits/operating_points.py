@@ -127,8 +127,8 @@ class Calibration:
         try:
             rule = ExitRule.from_json(data["rule"], model.num_layers) if data["rule"] is not None else None
             catalog = PolicyCatalog(model.with_asset(rule))
-            points = tuple(_point(item, catalog) for item in data["points"])
-            others = tuple(_point(item, catalog) for item in data["others"])
+            points = tuple(read_point(item, catalog) for item in data["points"])
+            others = tuple(read_point(item, catalog) for item in data["others"])
             calibration = cls(points, others, rule, data["provenance"])
         except (KeyError, TypeError, ValueError, OverflowError, BadInput) as error:
             raise ModelRefused(f"the operating points cannot be used: {error}; calibrate the model again") from error
@@ -144,7 +144,7 @@ def catalog_of(operating_points: Mapping[str, Any] | None, model: ModelAssets) -
     return Calibration.from_json(operating_points, model).catalog(model)
 
 
-def _point(item: Mapping[str, Any], catalog: PolicyCatalog) -> OperatingPoint:
+def read_point(item: Mapping[str, Any], catalog: PolicyCatalog) -> OperatingPoint:
     """Read one point. A parameter that did not exist when the point was measured takes its default.
 
     Raises ValueError for figures or a preset that no point has, and BadInput for parameters that the strategy does not

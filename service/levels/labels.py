@@ -6,13 +6,11 @@ GoldKeeper, a thread: saves the counts, and tells the live policy what full dept
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from service.errors import BadInput
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policy import ExitPolicy
 from service.exits.reading import Reading
-from service.files import write_whole
+from service.files import locked, mark_of, write_whole
 from service.policy.live import LivePolicy
 from service.policy.thread import LookingThread
 from service.promise.gold import GoldCounts, GoldEstimate
@@ -84,24 +82,16 @@ class GoldFile:
     @property
     def has_changed(self) -> bool:
         """Whether it is not as `add` has left it."""
-        return self._mark() != self._seen
+        return mark_of(self._path) != self._seen
 
     def add(self, counts: GoldCounts) -> GoldCounts:
         """Add to what is kept, and return the whole. Raises OSError."""
-        with self._locked():
+        with locked(self._path.parent):
             whole = self._load(len(self._header["policies"])).plus(counts)
             if counts.sentences:
                 write_whole(self._path, json.dumps({**self._header, **whole.to_json()}) + "\n")
-            self._seen = self._mark()
+            self._seen = mark_of(self._path)
             return whole
-
-    def _mark(self) -> tuple[int, int] | None:
-        """Return what says whether it has been replaced; None while there is none."""
-        try:
-            found = self._path.stat()
-        except FileNotFoundError:
-            return None
-        return found.st_ino, found.st_mtime_ns
 
     def _load(self, num_levels: int) -> GoldCounts:
         if not self._path.exists():
@@ -117,16 +107,6 @@ class GoldFile:
         os.replace(self._path, aside)
         log.warning("feedback set aside", extra={"data": {"reason": why, "file": str(aside)}})
         return GoldCounts(num_levels)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,45 +64,56 @@ class TrafficLevels:
         now         returns the wall clock in UTC
         on_sample   called after every sample, and `on_alarm` at every alarm; they must return at once
         """
-        self._scored = tuple(dict.fromkeys(level for level in (*levels, *to_certify) if level.is_replayable))
-        self._to_certify = tuple(to_certify)
-        self._indices = [self._scored.index(level) for level in to_certify]
-        self._scorer = LevelScorer(self._scored, num_layers)
+        self._num_layers = num_layers
         self._now = now
         self._on_sample, self._on_alarm = on_sample, on_alarm
-        self._lock = threading.Lock()  # guards the fields below
-        self._estimates = TrafficEstimates(len(self._scored), num_layers)
-        self._goal: PromiseGoal | None = None
-        self._certificates: Certificates | None = None  # of the goal
-        self._window = (0, "")  # the number of the window of evidence, and when it began
-        self.since = self._timestamp()
+        self.started = self._timestamp()
+        self.samples = 0
+        """How many have been taken since the start, whichever levels there were."""
+        self._lock = threading.Lock()  # guards the fields that `look_at` sets
+        self.look_at(levels, to_certify)
+
+    def look_at(self, levels: Sequence[ExitPolicy], to_certify: Sequence[ExitPolicy]) -> None:
+        """Look at these levels from now on, as `__init__` takes them. All that was found of others is given up."""
+        with self._lock:
+            self._scored = tuple(dict.fromkeys(level for level in (*levels, *to_certify) if level.is_replayable))
+            self._to_certify = tuple(to_certify)
+            self._indices = [self._scored.index(level) for level in to_certify]
+            self._scorer = LevelScorer(self._scored, self._num_layers)
+            self._estimates = TrafficEstimates(len(self._scored), self._num_layers)
+            self._goal: PromiseGoal | None = None
+            self._certificates: Certificates | None = None  # of the goal
+            self._window = (0, "")  # the number of the window of evidence, and when it began
+            self.since = self._timestamp()
+            """When these levels were looked at first."""
 
     def add(self, run: SampleRun) -> None:
         """Take a sample, in the order in which samples were drawn. One that could not be run counts as the worst."""
+        scorer = self._scorer
         if run.readings is None:
-            scores = worst_scores(len(self._scored), self._scorer.num_layers)
+            scores = worst_scores(len(scorer.levels), scorer.num_layers)
         else:
-            scores = self._scorer.score(run.readings, [run.owned])
-        self.take(scores, run.weight, run.heaviest)
+            scores = scorer.score(run.readings, [run.owned])
+        self.take(scores, run.weight, run.heaviest, scorer.levels)
 
     @property
     def scored(self) -> tuple[ExitPolicy, ...]:
         """The levels that are scored: all but those whose words halt one by one."""
         return self._scored
 
-    def take(self, scores: Scores, weight: float, heaviest: float) -> None:
-        """Take the scores that all levels in `scored` have on a sample; the rest as in SampleRun."""
+    def take(
+        self, scores: Scores, weight: float, heaviest: float, levels: tuple[ExitPolicy, ...] | None = None
+    ) -> None:
+        """Take the scores that levels, by default all in `scored`, have on a sample; the rest as in SampleRun."""
         with self._lock:
-            self._estimates.add(scores, weight, heaviest)
-            is_alarm = self._settle(scores, weight, heaviest)
+            self.samples += 1
+            is_alarm = False
+            if levels in (None, self._scored):  # else others are looked at since it was scored
+                self._estimates.add(scores, weight, heaviest)
+                is_alarm = self._settle(scores, weight, heaviest)
         self._on_sample()
         if is_alarm:
             self._on_alarm()
-
-    @property
-    def samples(self) -> int:
-        """How many samples have been taken so far."""
-        return self._estimates.samples
 
     def test(self, goal: PromiseGoal | None) -> Standing | None:
         """Test for a goal from now on, None for none, and return how far that is. The same goal as before goes on.
@@ -126,10 +137,11 @@ class TrafficLevels:
         with self._lock:
             estimates = self._estimates.estimates()
             certified = self._certified()
-        tested = self._to_certify if self._goal else ()
+            tested = self._to_certify if self._goal else ()
+            scored = self._scored
         return {
             level: Measured(estimate, level in certified if level in tested else None)
-            for level, estimate in zip(self._scored, estimates, strict=True)
+            for level, estimate in zip(scored, estimates, strict=True)
         }
 
     def _begin(self, goal: PromiseGoal) -> Certificates:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from service.errors import BadInput
@@ -21,6 +21,7 @@ from service.exits.policies.hashee import HashEE
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
 from service.policy.promised import EXAMPLE_OF_LOSS, PromiseGoal
+from service.policy.traffic_fits import TrafficFits
 
 GOALS = (*CALIBRATED_GOALS, "rollback_to")
 OF_PROMISE = ("max_disagreement", "confidence", "on")
@@ -125,12 +126,14 @@ class Goals:
 
     calibration  None for a model that was not calibrated
     is_sampled   whether the traffic is sampled, without which nothing can be certified
+    fits         operating points that were fitted to the traffic
     """
 
     model: str
     catalog: PolicyCatalog
     calibration: Calibration | None
     is_sampled: bool = True
+    fits: TrafficFits = field(default_factory=TrafficFits)
 
     @classmethod
     def of(
@@ -139,6 +142,15 @@ class Goals:
         """Return the goals of a model, given its assets for the strategies."""
         catalog = calibration.catalog(assets) if calibration else PolicyCatalog(assets)
         return cls(model, catalog, calibration, is_sampled)
+
+    def with_fits(self, fits: TrafficFits) -> Goals:
+        """Return the goals with other fits to the traffic in place of those that there are."""
+        return replace(self, catalog=fits.catalog(self.catalog), fits=fits)
+
+    def expected(self, policy: ExitPolicy) -> dict[str, Any] | None:
+        """Return what was measured for exactly this policy, or None if it was not measured."""
+        of_calibration = self.calibration.expected(policy) if self.calibration else None
+        return of_calibration or self.fits.expected(policy)
 
     def default(self) -> ExitPolicy:
         """Return the policy that is in force before the first change."""
@@ -202,7 +214,10 @@ class Goals:
         if self.calibration is None:
             raise BadInput(self._needs_calibration("autopilot"))
         if objective.certified:
-            tested = replace(self.calibration, points=self._points_to_certify()).ladder(objective.max_f1_loss)
+            allowed = self._points_to_certify()
+            if self.fits.current is not None:  # then full depth alone may be left
+                allowed = tuple(point for point in allowed if point.f1_loss <= objective.max_f1_loss)
+            tested = replace(self.calibration, points=allowed).ladder(objective.max_f1_loss) if allowed else ()
             points = tuple(point for point in tested if point.speedup_latency > 1)
         else:
             points = self.calibration.ladder(objective.max_f1_loss)
@@ -262,15 +277,22 @@ class Goals:
         return self.catalog.policy({"strategy": FullDepth.strategy})
 
     def levels_to_certify(self) -> tuple[ExitPolicy, ...]:
-        """Return the operating points that are tested for a promise, the safest first; none if nothing can be."""
-        points = _points_of_one_kind(self.calibration, self.catalog) if self.calibration else ()
-        return tuple(self.catalog.policy(point.parameters) for point in points)
+        """Return the operating points that are tested for a promise, the safest first; none if nothing can be.
+
+        Those that were fitted to the traffic are, where there are any in force.
+        """
+        return tuple(self.catalog.policy(point.parameters) for point in self._tested())
+
+    def _tested(self) -> tuple[OperatingPoint, ...]:
+        if (fit := self.fits.current) is not None:
+            return tuple(sorted(fit.points, key=lambda point: -point.average_exit_layer))
+        return _points_of_one_kind(self.calibration, self.catalog) if self.calibration else ()
 
     def _points_to_certify(self) -> tuple[OperatingPoint, ...]:
         """Return their points. Raises BadInput if there are none."""
         if self.calibration is None:
             raise BadInput(self._needs_calibration("a promise of agreement"))
-        if not (points := _points_of_one_kind(self.calibration, self.catalog)):
+        if not (points := self._tested()):
             raise BadInput(
                 f"model {self.model} has no operating points of a strategy by sentence; where words halt one by one, a "
                 "run to full depth tells nothing of them, so nothing can be certified: choose a policy by hand"

@@ -20,6 +20,7 @@ from service.policy.goals import OF_PROMISE, Goals, Ladder, Objective
 from service.policy.observed import Counts
 from service.policy.promised import Certified, PromiseGoal
 from service.policy.store import PolicyStore, PolicyStoreDown, StateUnusable, StoreMovedOn
+from service.policy.traffic_fits import TrafficFits
 from service.policy.versions import (
     HIGHEST_VERSION,
     HISTORY_LENGTH,
@@ -119,6 +120,28 @@ class LivePolicy:
     def operating_points(self) -> tuple[OperatingPoint, ...]:
         """Return the calibrated front, cheapest first; empty for a model that has not been calibrated."""
         return self._goals.calibration.points if self._goals.calibration else ()
+
+    def levels(self) -> tuple[ExitPolicy, ...]:
+        """Return the policies of all operating points: the model's own, and those fitted to the traffic in force."""
+        fit = self.fits.current
+        points = (*self.operating_points(), *(fit.points if fit else ()))
+        return tuple(self.catalog.policy(point.parameters) for point in points)
+
+    @property
+    def fits(self) -> TrafficFits:
+        """The operating points that were fitted to the traffic."""
+        return self._goals.fits
+
+    def set_fits(self, fits: TrafficFits) -> None:
+        """Offer other operating points that were fitted to the traffic from now on. The policy in force stays.
+
+        An autopilot of certified levels goes on with the new ones.
+        """
+        with self._lock:
+            self._goals = self._goals.with_fits(fits)
+            objective = self._current.objective
+            if objective is not None and objective.certified:
+                self._current = replace(self._current, ladder=self._goals.ladder(objective))
 
     def highest_level(self) -> int | None:
         """Return the fastest level that the autopilot may use just now; None while it is off."""
@@ -387,7 +410,7 @@ class LivePolicy:
         ladder: Ladder | None = None,
         promise: PromiseGoal | None = None,
     ) -> PolicyVersion:
-        expected = self._goals.calibration.expected(policy) if self._goals.calibration else None
+        expected = self._goals.expected(policy)
         return PolicyVersion(policy, version, updated_at, updated_by, expected, ladder, promise=promise)
 
     def _timestamp(self) -> str:

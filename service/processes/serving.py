@@ -35,7 +35,10 @@ from service.settings import Settings
 
 log = logging.getLogger("service")
 
-DIVIDED = ("queue_texts", "queue_tokens", "queue_bytes", "max_connections", "cache_bytes", "sample_bytes")
+DIVIDED = (
+    *("queue_texts", "queue_tokens", "queue_bytes", "max_connections", "cache_bytes"),
+    *("sample_bytes", "sample_records"),
+)
 
 
 def serve_by_several(
@@ -73,7 +76,9 @@ def serve_by_several(
 
         def serve(own: list[socket.socket]) -> None:
             close_but(own)
-            service = build_service(share, _of_own_threads(share, loaded), Link(path))
+            is_first = own is by_process[0]  # which alone calibrates from traffic, of its own samples
+            of_process = share if is_first else share.model_copy(update={"calibrate_at": ""})
+            service = build_service(of_process, _of_own_threads(share, loaded), Link(path))
             server = Server(service, process_started, on_ready=lambda: _tell(ready))
             run_server(server, service, own)
 

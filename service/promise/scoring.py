@@ -7,19 +7,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from service.errors import BadInput
-from service.exits.parameters import Number, Scale
 from service.exits.policy import ExitPolicy
 from service.exits.reading import Reading, SpanSet
 from service.exits.replay import decide_all, evidences_of, predictions_of
 from service.spans.types import IntArray
-
-SMALLEST_DISTANCE = 1e-4  # of a threshold from the surest value, as a share of the whole range: where a grid begins
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,23 +99,13 @@ class LevelScorer:
         return Scores(exit_layers, *np.moveaxis(counts, 2, 0))
 
 
-def threshold_grid(policy: ExitPolicy, count: int) -> list[ExitPolicy]:
-    """Return `policy` with `count` values of tau, from the surest to the boldest; none if it has no tau that is drawn.
+def counts_of_exits(readings: Sequence[Reading], owned: Sequence[tuple[int, int]]) -> IntArray:
+    """Return true positives, false positives and false negatives of every exit, with full depth as the reference.
 
-    The grid follows the scale on which the strategy's threshold is drawn. It looks at no data: thresholds that were
-    chosen by the samples that judge them would look better than they are.
+    readings, owned: as in `LevelScorer.score`; returns (layers, samples, 3)
     """
-    parameter = policy.parameter("tau") if "tau" in policy.parameters() else None
-    if not isinstance(parameter, Number) or parameter.scale is None:
-        return []
-    given: list[Any] = [float(f"{tau:.4g}") for tau in _spread(parameter.scale, count)]
-    return [replace(policy, tau=tau) for tau in given]  # type: ignore[call-arg]  # it has one: see above
-
-
-def _spread(scale: Scale, count: int) -> list[float]:
-    shares = np.linspace(0, 1, count) if scale.is_even else np.geomspace(SMALLEST_DISTANCE, 1, count)
-    spread: list[float] = (scale.surest + shares * (scale.farthest - scale.surest)).tolist()
-    return spread
+    full = _answers(readings[-1], owned)
+    return np.stack([_counts(_answers(reading, owned), full) for reading in readings])
 
 
 def _answers(reading: Reading, owned: Sequence[tuple[int, int]]) -> list[SpanSet]:

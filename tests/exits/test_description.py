@@ -88,4 +88,4 @@ def test_what_makes_a_difference_depends_on_the_model() -> None:
 
 def test_an_odd_number_is_told_by_its_step() -> None:
     steps = {one.name: one.step for told in TOLD.values() for one in told.parameters if one.kind == "integer"}
-    assert steps == {"layer": 1, "patience": 1, "deepest_exit": 1, "window": 2}
+    assert steps == {"layer": 1, "patience": 1, "deepest_exit": 1, "window": 2, "fit": 1}

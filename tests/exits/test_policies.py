@@ -79,6 +79,7 @@ SEEN: dict[str, Callable[[Sequence[naive_.Table]], list[float]]] = {
     "pabee": lambda tables: [float(votes(tables[-2:]))] if len(tables) > 1 else [],
     "gated_vote": lambda tables: [max(naive_.entropies(tables[-1])), votes(tables)],
     "learned": worth,
+    "learned_on_traffic": worth,
 }
 
 
@@ -139,6 +140,7 @@ LEAVES: dict[str, Callable[[Parameters, History], str | bool]] = {
         or (seen[-1][0] < of["gate"] and seen[-1][1] >= of["patience"] and "vote")
     ),
     "learned": lambda of, seen: seen[-1][0] < of["tau"] and "learned",
+    "learned_on_traffic": lambda of, seen: seen[-1][0] < of["tau"] and "learned",
 }
 
 shares = st.floats(0, 1) | st.sampled_from([0.0, 0.25, 0.5, 1.0])
@@ -154,6 +156,7 @@ VALUES: dict[str, dict[str, st.SearchStrategy[Any]]] = {  # of every parameter t
     "pabee": {"patience": patiences},
     "gated_vote": {"tau": shares, "gate": shares, "patience": patiences},
     "learned": {"tau": shares},
+    "learned_on_traffic": {"tau": shares},
 }
 EVIDENCE: dict[str, Callable[[int], st.SearchStrategy[Evidence]]] = {  # that can be seen at a layer
     "vee": lambda layer: st.tuples(*[distances] * (layer - 1)),
@@ -165,6 +168,7 @@ EVIDENCE: dict[str, Callable[[int], st.SearchStrategy[Evidence]]] = {  # that ca
     "pabee": lambda layer: st.tuples(st.sampled_from([0.0, 1.0])) if layer > 1 else st.just(()),
     "gated_vote": lambda layer: st.tuples(shares, st.integers(0, layer - 1).map(float)),
     "learned": lambda layer: st.tuples(shares) if layer < NUM_LAYERS else st.just(()),
+    "learned_on_traffic": lambda layer: st.tuples(shares) if layer < NUM_LAYERS else st.just(()),
 }
 
 
@@ -431,6 +435,9 @@ WRONG: dict[tuple[str, str], list[object]] = {
     ("gated_vote", "patience"): NO_COUNT,
     ("learned", "tau"): [*NO_NUMBER, -1e-9, 1_000 + 1e-9],
     ("learned", "deepest_exit"): NO_COUNT,
+    ("learned_on_traffic", "tau"): [*NO_NUMBER, -1e-9, 1_000 + 1e-9],
+    ("learned_on_traffic", "deepest_exit"): NO_COUNT,
+    ("learned_on_traffic", "fit"): [*NO_COUNT, 2],
 }
 
 

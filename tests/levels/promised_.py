@@ -49,7 +49,7 @@ def sample_run(labels: Sequence[int], entropies: tuple[float, float] = SURE_AT_F
     """Of one word: what every exit takes it for, and how sure the first and the later exits are."""
     sure = (entropies[0], *[entropies[1]] * (NUM_LAYERS - 1))
     readings = [reading(label, entropy) for label, entropy in zip(labels, sure, strict=True)]
-    return SampleRun(readings, (0, 1), weight, weight)
+    return SampleRun(readings, (0, 1), 3, weight, weight)
 
 
 def agreeing() -> SampleRun:

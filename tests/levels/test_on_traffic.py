@@ -119,14 +119,14 @@ def test_every_sample_is_counted_and_weighed() -> None:
 def test_a_sample_that_could_not_be_run_counts_as_the_worst_there_is() -> None:
     levels = traffic_levels()
     levels.add(agreeing())
-    levels.add(SampleRun(None, (0, 1), 1.0, 1.0))
+    levels.add(SampleRun(None, (0, 1), 3, 1.0, 1.0))
     estimate = levels.measured()[SAFE].estimate
     assert (estimate.agreement, estimate.average_exit_layer) == (pytest.approx(2 / 5), 2.5)
 
 
 def test_a_sentence_whose_other_window_answers_for_a_word_does_not_count_it() -> None:
     levels, run = traffic_levels(), agreeing()
-    levels.add(SampleRun(run.readings, (1, 1), 1.0, 1.0))
+    levels.add(SampleRun(run.readings, (1, 1), 3, 1.0, 1.0))
     assert levels.measured()[SAFE].estimate.agreement is None
 
 

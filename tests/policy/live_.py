@@ -17,6 +17,7 @@ from service.exits.policy import ExitPolicy
 from service.policy.goals import Goals, Objective
 from service.policy.live import LivePolicy
 from service.policy.store import StateFolder
+from service.policy.traffic_fits import TrafficFits
 from service.policy.versions import PolicyRecord, PolicyState, PolicyVersion
 
 START = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -34,8 +35,10 @@ def start(
     model: str = "tiny@1",
     calibration: Calibration | None = None,
     on_change: Callable[[PolicyVersion], None] = lambda _: None,
+    fits: TrafficFits | None = None,
 ) -> LivePolicy:
     goals = Goals.of(model, ModelAssets(4), calibration)
+    goals = goals if fits is None else goals.with_fits(fits)
     return LivePolicy(goals, StateFolder(folder, model), now=minutes(), on_change=on_change)
 
 

@@ -18,7 +18,7 @@ from service.exits.policies.sentee import Sentee
 from service.exits.policies.tokee import Tokee
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
-from service.promise.scoring import LevelScorer, Scores, threshold_grid
+from service.promise.scoring import LevelScorer, Scores
 from service.spans.types import Span
 from service.stepping.stepper import ModelStepper
 from tests.engine.scripted_ import answer, make_engine
@@ -91,19 +91,3 @@ def test_a_sample_scores_alone_as_it_does_among_others() -> None:
 def test_a_strategy_by_word_is_refused_by_name() -> None:
     with pytest.raises(BadInput, match="tokee"):
         LevelScorer([FullDepth(), Tokee()], 4)
-
-
-@pytest.mark.parametrize("policy", [Learned(rule=RULE), Sentee(), Vee(), Vee("js")], ids=lambda p: p.strategy)
-def test_a_grid_goes_from_the_surest_to_the_boldest_threshold_and_keeps_all_else(policy: ExitPolicy) -> None:
-    grid = threshold_grid(policy, 12)
-    taus = [one.to_json()["tau"] for one in grid]
-    scale = policy.parameter("tau").scale  # type: ignore[attr-defined]
-    distances = [abs(tau - scale.surest) for tau in taus]
-    assert len(grid) == 12 and distances == sorted(distances) and taus[-1] == scale.farthest
-    assert {tuple(sorted({**one.to_json(), "tau": 0}.items())) for one in grid} == {
-        tuple(sorted({**policy.to_json(), "tau": 0}.items()))
-    }
-
-
-def test_a_strategy_without_a_threshold_has_no_grid() -> None:
-    assert threshold_grid(FullDepth(), 12) == threshold_grid(Pabee(1), 12) == []

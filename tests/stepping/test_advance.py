@@ -26,6 +26,7 @@ from service.exits.policies.budgeted import Budgeted
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.gated_vote import GatedVote
 from service.exits.policies.learned import Learned
+from service.exits.policies.learned_on_traffic import LearnedOnTraffic, TrafficRules
 from service.exits.policies.pabee import Pabee
 from service.exits.policies.sentee import Sentee
 from service.exits.policies.shallow_deep import ShallowDeep
@@ -57,6 +58,7 @@ VOTING = [*EARLY_VOTING, Vee(patience=3), Vee(patience=3, ensemble=True)]
 EARLY: list[ExitPolicy] = [
     *(*EARLY_VOTING, BranchyNet(tau=0.5), ShallowDeep(tau=0.74), Sentee(tau=0.8), Pabee(1), Pabee(2)),
     *(GatedVote(tau=0.75, gate=0.9), Learned(tau=0.8, rule=RULE)),
+    LearnedOnTraffic(tau=0.8, rules=TrafficRules({1: RULE})),
 ]
 FIXED: list[ExitPolicy] = [Vee(tau=0.0), Pabee(3), FullDepth(), Budgeted(1), Budgeted(3), Budgeted(4)]
 POLICIES = [*EARLY, *VOTING[-2:], *FIXED]

@@ -24,13 +24,14 @@ export function showLevels({ sampling, levels }) {
   byId("levels-rows").replaceChildren(...levels.map(row));
 }
 
-function row({ preset, expected, measured, certified }) {
+function row({ parameters, preset, expected, measured, certified }) {
+  const origin = preset ?? (parameters.fit ? `fit ${parameters.fit}` : null);
   const speedup = `${expected.speedup_latency.toFixed(1)}×`;
   const has = measured && measured.average_exit_layer !== null;
   return element(
     "tr",
     {},
-    element("th", { scope: "row" }, speedup, preset ? element("span", { class: "below" }, preset) : null),
+    element("th", { scope: "row" }, speedup, origin ? element("span", { class: "below" }, origin) : null),
     element("td", {}, expected.average_exit_layer.toFixed(2)),
     element("td", {}, has ? ranged(measured.average_exit_layer, measured.average_exit_layer_interval, 2) : "–"),
     element("td", {}, has ? ranged(measured.agreement, measured.agreement_interval, 3) : "–"),

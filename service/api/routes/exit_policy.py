@@ -106,7 +106,10 @@ async def read_operating_points(request: Request) -> Response:
 
 @router.get("/levels", response_model=LevelsOut, responses=described(401), dependencies=[Depends(require_read)])
 async def read_levels(request: Request) -> Response:
-    """Return what every operating point gives on this traffic: expected, measured, certified or not; cheapest first."""
+    """Return what every operating point gives on this traffic: expected, measured, certified or not; cheapest first.
+
+    Those that were fitted to the traffic come after the model's own.
+    """
     return respond(LevelsOut, _levels(service_of(request)))
 
 
@@ -145,10 +148,13 @@ def _levels(service: Service) -> dict[str, Any]:
     samples, standing, measured = service.samples, service.levels.standing(), service.levels.measured()
     gold = service.gold.gold() if service.gold.sentences else None
     catalog = service.policy.catalog
-    found = [(point, catalog.policy(point.parameters)) for point in service.policy.operating_points()]
+    fit = service.policy.fits.current
+    points = [*service.policy.operating_points(), *(fit.points if fit else ())]
+    found = [(point, catalog.policy(point.parameters)) for point in points]
     return {
         "sampling": {
-            "since": service.levels.since,
+            "since": service.levels.started,
+            "measured_since": service.levels.since,
             "samples": (done := service.levels.samples),
             "waiting": samples.counts.drawn - done,
             "sentences": samples.counts.offered,

@@ -251,6 +251,9 @@ class SamplingOut(TypedDict):
     """What has been sampled since the server started."""
 
     since: Time
+    measured_since: Annotated[
+        str, Field(description="from when on levels were measured, ISO 8601 in UTC: the start, or a fit to the traffic")
+    ]
     samples: Annotated[int, Field(description="sentences that were run to full depth")]
     waiting: Annotated[int, Field(description="sentences that were drawn and are still to be run")]
     sentences: Annotated[int, Field(description="of which the samples were drawn")]

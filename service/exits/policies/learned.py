@@ -7,6 +7,7 @@ fitted in `service.evaluation.fit_rule`.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import mul
@@ -116,25 +117,16 @@ class ExitRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned(ExitPolicy):
-    """Leaves when the worth of going on, a score of what it may mend per unit of work, is below tau.
+class LeavesByRule(ExitPolicy):
+    """Leaves when the worth of going on, by an ExitRule, is below tau.
 
     The unit of work is a layer of a sequence of UNIT_PIECES pieces; a layer of a longer sequence is more work, so it
     must mend more. After layer `deepest_exit` no sequence leaves early and only the last exit is computed: exits that
-    seldom let a sequence leave cost more than they save. `rule` estimates the worth; it belongs to the model and is
-    fitted by `calibrate`.
+    seldom let a sequence leave cost more than they save. Where the rule comes from, subclasses know.
     """
 
-    strategy: ClassVar[str] = "learned"
-    title: ClassVar[str] = "learned rule (ours)"
-    origin: ClassVar[str] = "ours"
-    meaning: ClassVar[str] = (
-        "Leaves when the worth of going on is below tau: a score that grows with the entity errors that going on may "
-        "mend, and falls with the work that it is. Nobody leaves after the deepest exit but at the end."
-    )
     reasons: ClassVar[tuple[ExitReason, ...]] = ("learned",)
     decided_by: ClassVar[tuple[str, ...]] = ("tau",)
-    style: ClassVar[Style] = Style("#000000", "o", "-")
     display: ClassVar[Display] = Display(
         title="Worth of going on",
         shown="evidence",
@@ -162,9 +154,10 @@ class Learned(ExitPolicy):
             ends=("the first layer alone", "any layer"),
         ),
     ] = 1_000
-    rule: Annotated[ExitRule, OfModel("a rule trained for this model, which it has not: calibrate it first")] = field(
-        kw_only=True, repr=False
-    )
+
+    @abstractmethod
+    def exit_rule(self) -> ExitRule:
+        """Return the rule that estimates the worth."""
 
     def needs_exit(self, layer: int, num_layers: int) -> bool:
         """Tell whether the layer is at most `deepest_exit`, or the last one."""
@@ -172,9 +165,10 @@ class Learned(ExitPolicy):
 
     def evidence(self, readings: Sequence[Reading]) -> DoubleArray:
         """Return (sequences, 1): the worth of going on; after the last layer (sequences, 0)."""
-        if len(readings) >= min(self.rule.num_layers, self.deepest_exit + 1):  # at the last layer
+        rule = self.exit_rule()
+        if len(readings) >= min(rule.num_layers, self.deepest_exit + 1):  # at the last layer
             return ExitPolicy.evidence(self, readings)
-        return self.rule.worth_of_going_on(readings)[:, None]
+        return rule.worth_of_going_on(readings)[:, None]
 
     def decide(self, history: Sequence[Evidence], num_layers: int) -> ExitReason | None:
         """Leave if the worth of going on is below tau, at the latest after `deepest_exit`."""
@@ -183,6 +177,28 @@ class Learned(ExitPolicy):
         if len(history) > self.deepest_exit:
             return None
         return "learned" if history[-1][0] < self.tau else None
+
+
+@dataclass(frozen=True, slots=True)
+class Learned(LeavesByRule):
+    """Leaves when the worth of going on, by the rule that calibration fitted for the model, is below tau."""
+
+    strategy: ClassVar[str] = "learned"
+    title: ClassVar[str] = "learned rule (ours)"
+    origin: ClassVar[str] = "ours"
+    meaning: ClassVar[str] = (
+        "Leaves when the worth of going on is below tau: a score that grows with the entity errors that going on may "
+        "mend, and falls with the work that it is. Nobody leaves after the deepest exit but at the end."
+    )
+    style: ClassVar[Style] = Style("#000000", "o", "-")
+
+    rule: Annotated[ExitRule, OfModel("a rule trained for this model, which it has not: calibrate it first")] = field(
+        kw_only=True, repr=False
+    )
+
+    def exit_rule(self) -> ExitRule:
+        """Return the model's."""
+        return self.rule
 
     @classmethod
     def families(cls, model: ModelAssets) -> list[Family]:

@@ -1,0 +1,97 @@
+"""What operating points fitted to samples of a corpus save on its other sentences, beside the model's own points.
+
+    python -m benchmarks.traffic_fits general-minilm --data DATA --traces TRACES --json FILE
+
+Each corpus's test set is a traffic, traced as `benchmarks.promise` does. Half of its sentences are the samples that are
+fitted to, by the server's own numbers and the command's own fit; of the other half is told how many layers the fastest
+point within each of some disagreements saves. The model's own points are told on the same half. Nothing is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.engines import add_executor, executor_of, load
+from benchmarks.promise_traces import traces_of
+from service.assets import assets_of
+from service.errors import DataRefused
+from service.evaluation.trace import Trace
+from service.evaluation.traffic import JUDGED_AT, Cuts, disagreement, fit_to_traffic, layers_at, worths
+from service.exits.operating_points import Calibration
+from service.exits.policies.learned import Learned
+from service.promise.records import RecordBuffer, SampleRecords
+
+SEED = 0
+Row = dict[str, Any]
+
+
+def records_of(trace: Trace) -> SampleRecords:
+    """Return the numbers of every sentence of a trace, in random order."""
+    buffer = RecordBuffer(len(trace.sequences), trace.num_layers)
+    of_exits = [reading.split() for reading in trace.readings]
+    for index in np.random.default_rng(SEED).permutation(len(trace.sequences)).tolist():
+        sequence = trace.sequences[index]
+        buffer.add([of_exit[index] for of_exit in of_exits], sequence.owned, sequence.num_pieces, 1.0)
+    return buffer.records()
+
+
+def saved(records: SampleRecords, cuts: Cuts) -> list[float]:
+    """Return the layers that the fastest point within each of JUDGED_AT saves."""
+    worth = worths(cuts.rule, records)
+    outcomes = [(0.0, 0.0)]
+    for tau in cuts.taus:
+        layers = layers_at(worth, tau, cuts.deepest_exit)
+        outcomes.append((float(disagreement(records, layers, records.weights)), records.num_layers - layers.mean()))
+    return [round(float(max(layers for missed, layers in outcomes if missed <= wish)), 3) for wish in JUDGED_AT]
+
+
+def study(name: str, trace: Trace, own: Cuts) -> Row:
+    """Return what points fitted to one half of a corpus save on the other, beside the model's own."""
+    records = records_of(trace)
+    half = len(records) // 2
+    samples, others = records.part(slice(half)), records.part(slice(half, None))
+    row: Row = {"corpus": name, "samples": len(samples), "own": saved(others, own)}
+    try:
+        fit = fit_to_traffic(samples, [own])
+    except DataRefused as error:
+        return {**row, "refused": str(error)}
+    return {**row, "fitted": saved(others, fit.cuts), "is_rule_new": fit.is_rule_new, "told_gain": round(fit.gain, 3)}
+
+
+def main() -> None:
+    """Trace, fit, and print a line per corpus."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a name in the store, or a folder")
+    parser.add_argument("--data", type=Path, required=True, help="the folder that the recipe's files lie in")
+    parser.add_argument("--traces", type=Path, required=True, help="a folder to keep the traces in")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="the model store")
+    parser.add_argument("--json", type=Path, help="write all figures here")
+    add_executor(parser)
+    options = parser.parse_args()
+    stored = load(options.model, options.store)
+    if stored.operating_points is None:
+        parser.error(f"{stored.reference} has no operating points; calibrate it first")
+    calibration = Calibration.from_json(stored.operating_points, assets_of(stored.model))
+    found = [point.parameters for point in calibration.points if point.parameters["strategy"] == Learned.strategy]
+    if calibration.rule is None or not found:
+        parser.error(f"{stored.reference} has no operating points of the learned rule")
+    deepest = min(max(one["deepest_exit"] for one in found), stored.config.num_layers - 1)
+    own = Cuts(calibration.rule, tuple(sorted({one["tau"] for one in found})), deepest)
+    executor = executor_of(options, stored.model)
+    rows = []
+    for name, trace in traces_of(stored, executor, options.data, options.traces).items():
+        rows.append(study(name, trace, own))
+        print(json.dumps(rows[-1]), flush=True)
+    executor.close()
+    if options.json:
+        told = {"command": "benchmarks.traffic_fits", "model": stored.reference, "within": JUDGED_AT, "corpora": rows}
+        options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
