@@ -61,7 +61,8 @@ class Replica:
 
 def _cores() -> int:
     """Return how many cores Ray gave this replica: `num_cpus` of its `ray_actor_options`."""
-    return max(1, math.floor(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+    cpus: float = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+    return max(1, math.floor(cpus))
 
 
-application = Replica.bind()
+application = Replica.bind()  # type: ignore[attr-defined]
