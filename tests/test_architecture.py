@@ -211,7 +211,7 @@ def test_the_control_law_is_pure() -> None:
 
 def test_only_the_command_line_and_what_starts_the_api_read_settings() -> None:
     readers = {module for module, targets in imports().items() if any(is_in(t, "service.settings") for t in targets)}
-    starts = ("service.__main__", "service.commands.models", "service.api", "service.processes")
+    starts = ("service.__main__", "service.commands.models", "service.api", "service.processes", "service.fleet")
     assert {name for name in readers if not any(is_in(name, start) for start in starts)} == set()
 
 
@@ -233,6 +233,11 @@ def test_what_others_install_needs_its_own_libraries_and_nothing_of_the_service(
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
     roots = {name.split(".")[0] for path, tree in zip(paths, trees, strict=True) for name in imported(tree, path)}
     assert roots - sys.stdlib_module_names - {Path(package).name} == libraries
+
+
+def test_one_file_knows_ray_and_nobody_knows_the_fleet() -> None:
+    assert importers("ray") == {"service.fleet.application"}
+    assert importers("service.fleet") == set()
 
 
 def test_errors_import_nothing_of_ours() -> None:

@@ -24,7 +24,7 @@ from service.api.keys import Keys, load_admin_key, read_key
 from service.api.listening import bind, bind_health, url_of
 from service.api.nightly import Nightly, calibration_of
 from service.api.policy_observer import PolicyObserver
-from service.api.state import Service
+from service.api.state import LinkToAll, Service
 from service.api.tracing import tracing_of
 from service.assets import assets_of
 from service.autopilot.pilot import Autopilot
@@ -58,7 +58,6 @@ from service.policy.lock import StateLock
 from service.policy.shared_folder import SharedStateFolder
 from service.policy.store import PolicyStore, StateFolder, folder_of
 from service.policy.traffic_fits import TrafficFitFile
-from service.processes.link import Link
 from service.promise.sampling import SamplingDesign
 from service.settings import Settings, read_settings
 from service.stepping.advance import run
@@ -119,7 +118,7 @@ def serve(process_started: float) -> None:
 
 def run_server(server: Server, service: Service, sockets: list[socket.socket]) -> None:
     """Serve until a signal ends it. Raises EngineFailed if the engine did."""
-    _share_the_interpreter()
+    share_the_interpreter()
     with ExitStack() as held:
         if (at := service.settings.calibrate_at) and sockets:
             url = url_of(service.settings.host, sockets[0].getsockname()[1])
@@ -129,7 +128,7 @@ def run_server(server: Server, service: Service, sockets: list[socket.socket]) -
         raise EngineFailed("the engine failed too often, or hung, and the server ended; the log says which")
 
 
-def _share_the_interpreter() -> None:
+def share_the_interpreter() -> None:
     """Let no thread, and no collection of garbage, keep the others waiting for long."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
@@ -145,11 +144,11 @@ def load(settings: Settings, threads: int) -> Loaded:
     return Loaded(stored, executor, given_up(executor, name, instructions))
 
 
-def build_service(settings: Settings, loaded: Loaded | None = None, link: Link | None = None) -> Service:
+def build_service(settings: Settings, loaded: Loaded | None = None, link: LinkToAll | None = None) -> Service:
     """Load the model and put everything together; the app starts the engine, which warms up first.
 
     loaded  the model, if it was loaded before
-    link    if this is one of several serving processes: to the one that answers for all
+    link    if this is one of several: to what has the metrics of all
     """
     threads = settings.threads or available_cores()
     loaded = loaded or load(settings, threads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import Request
 
@@ -26,7 +26,6 @@ from service.metrics import Metrics
 from service.models.config import ModelConfig
 from service.policy.follower import PolicyFollower
 from service.policy.live import LivePolicy
-from service.processes.link import Link
 from service.settings import Settings
 from service.text.encoder import TextEncoder
 
@@ -50,6 +49,19 @@ class Heartbeat:
         return self._last is not None and self.clock() - self._last > LOOP_STUCK_S
 
 
+class LinkToAll(Protocol):
+    """To what has the metrics of all serving processes, or of all replicas of a fleet."""
+
+    def start(self, describe: Callable[[], dict[str, Any]]) -> None:
+        """Begin to tell what `describe` returns, see `service.api.health.described`."""
+
+    def close(self) -> None:
+        """Tell no more."""
+
+    def metrics(self) -> bytes:
+        """Return the metrics in Prometheus' text format. Raises OSError if nobody answers."""
+
+
 @dataclass(slots=True)
 class Service:
     """Everything that a running service consists of.
@@ -65,7 +77,7 @@ class Service:
     fit_keeper   puts operating points in force that were fitted to the traffic
     environment  device, dtype, executor, threads and versions, as GET /info shows them
     follower     follows the policy that replicas share; None where this server has it for itself
-    link         to the process that answers for all serving processes; None where this is the only one
+    link         to what has the metrics of all, where this is one of several; None where it is the only one
     tracing      is told of requests that are answered
     streams      the streams of lines that are open
     is_draining  whether SIGTERM or SIGINT has come
@@ -91,7 +103,7 @@ class Service:
     fit_keeper: FitKeeper
     environment: dict[str, Any] = field(default_factory=dict)
     follower: PolicyFollower | None = None
-    link: Link | None = None
+    link: LinkToAll | None = None
     tracing: Tracing = field(default_factory=Untraced)
     cutter: Cutter = field(default_factory=Cutter)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)

@@ -23,16 +23,18 @@ class Traffic:
         """clock: returns monotonic seconds, on the same clock as the times given to `answered`."""
         self._clock = clock
         self._lock = threading.Lock()  # guards the fields below
-        self._busy_s = 0.0
+        self.busy_s = 0.0
+        """Seconds that the engine worked since the start, in steps for requests."""
         self._done_pieces = 0
         self._answered: deque[tuple[float, float]] = deque(maxlen=MOST_REQUESTS)  # came in when, was answered when
         self._looked = clock()
         self._admitted_pieces = 0
+        self._looked_busy_s = 0.0
 
     def step_done(self, seconds: float) -> None:
         """Count seconds that the engine worked."""
         with self._lock:
-            self._busy_s += seconds
+            self.busy_s += seconds
 
     def sequence_left(self, pieces: int) -> None:
         """Count the pieces of a sequence that left."""
@@ -48,20 +50,20 @@ class Traffic:
         """Return what happened since the last look; p95 is of requests that came in after `since`."""
         now = self._clock()
         with self._lock:
-            busy_s, self._busy_s = self._busy_s, 0.0
+            busy_s = self.busy_s
             done_pieces, self._done_pieces = self._done_pieces, 0
             answered = [times for times in self._answered if times[0] >= since]
         seen = Observation(
             interval_s=now - self._looked,
             admitted_pieces=load.admitted_pieces - self._admitted_pieces,
             done_pieces=done_pieces,
-            busy_s=busy_s,
+            busy_s=busy_s - self._looked_busy_s,
             open_pieces=load.open_pieces,
             waiting_s=load.waiting_s,
             p95_s=p95_s(answered, now),
             highest_level=highest_level,
         )
-        self._looked, self._admitted_pieces = now, load.admitted_pieces
+        self._looked, self._admitted_pieces, self._looked_busy_s = now, load.admitted_pieces, busy_s
         return seen
 
 

@@ -1,0 +1,276 @@
+"""A Ray cluster of several nodes on this machine, for benchmarks and tests of a fleet on Ray Serve.
+
+It needs `requirements-ray.txt` in the environment that runs it, and no network. All nodes are processes on 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+PROJECT = Path(__file__).resolve().parent.parent
+CONFIG = PROJECT / "service" / "fleet" / "serve.yaml"
+APPLICATION, DEPLOYMENT = "ner", "Replica"
+APPLICATIONS = "/api/serve/applications/"
+PATIENCE_S = 900.0  # until something must have happened, on however busy a machine
+LOOK_S = 0.25
+OBJECT_STORE_BYTES = 80_000_000  # nothing of ours lies there
+Json = dict[str, Any]
+
+PATIENT = {  # so that nodes of a machine that is busy with other things are not given up
+    "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "600",
+    "RAY_raylet_start_wait_time_s": "600",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_agent_register_timeout_ms": "600000",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+}
+
+
+def config(port: int, **deployment: Any) -> Json:
+    """Return `serve.yaml` for nodes that share one machine: one proxy, on a port; `deployment` replaces its fields."""
+    found: Json = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    found["proxy_location"] = "HeadOnly"
+    found["http_options"] |= {"host": "127.0.0.1", "port": port}
+    found["applications"][0]["deployments"][0] |= deployment
+    return found
+
+
+def with_settings(config: Json, **settings: str) -> Json:
+    """Return a configuration whose replicas have these variables, too."""
+    changed = copy.deepcopy(config)
+    options = changed["applications"][0]["deployments"][0]["ray_actor_options"]
+    options["runtime_env"]["env_vars"] |= settings
+    return changed
+
+
+def free_port() -> int:
+    """Return a port that is free just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], object], what: Callable[[], object] = lambda: "") -> None:
+    """Poll until a condition holds. Raises TimeoutError, with what `what` returns, after PATIENCE_S."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {PATIENCE_S:g} s in vain: {what()}")
+        time.sleep(LOOK_S)
+
+
+@dataclass(slots=True)
+class Node:
+    """A node: `ray start --block` and the processes that it started."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    metrics_port: int
+    _ended: bool = field(default=False, init=False)
+
+    @property
+    def pids(self) -> list[int]:
+        """All of its processes, itself first."""
+        return tree_of(self.process.pid)
+
+    def metrics(self) -> str:
+        """Return what Ray tells Prometheus of this node's processes."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=60) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def kill(self) -> None:
+        """End all of its processes at once, as when a machine goes dark."""
+        if not self._ended:
+            kill_all(self.pids)
+            self.process.wait()
+            self._ended = True
+
+
+class RayCluster:
+    """Nodes on this machine, the head first; a context, at whose end nothing is left."""
+
+    def __init__(self, cpus: int, **environment: str) -> None:
+        """cpus: that every node offers; environment: variables of all their processes, settings of the service too."""
+        self._folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # sockets lie here: the name must be short
+        self._cpus = cpus
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("NER_")}
+        path = f"{Path(sys.executable).parent}:{inherited.get('PATH', '')}"
+        self._environment = {**inherited, **PATIENT, "PYTHONPATH": str(PROJECT), "PATH": path, **environment}
+        self._port, self._dashboard_port = free_port(), free_port()
+        self.nodes: list[Node] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self.add_node()
+            wait_until(self._answers, lambda: self.nodes[0].log.read_text()[-4_000:])
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add_node(self) -> Node:
+        """Start a node, and return without waiting for it."""
+        number, metrics_port = len(self.nodes), free_port()
+        place = ["--node-ip-address=127.0.0.1", f"--num-cpus={self._cpus}", f"--metrics-export-port={metrics_port}"]
+        place += [f"--object-store-memory={OBJECT_STORE_BYTES}", f"--dashboard-agent-listen-port={free_port()}"]
+        if number == 0:
+            place += ["--head", f"--port={self._port}", f"--temp-dir={self._folder}"]
+            place += ["--dashboard-host=127.0.0.1", f"--dashboard-port={self._dashboard_port}"]
+            place += [f"--ray-client-server-port={free_port()}"]
+        else:
+            place += [f"--address=127.0.0.1:{self._port}"]
+        log = self._folder / f"node-{number}.log"
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *place, "--disable-usage-stats", "--block"]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, env=self._environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=PROJECT
+            )
+        node = Node(process, log, metrics_port)
+        self.nodes.append(node)
+        return node
+
+    def node_of(self, pid: int) -> Node:
+        """Return the node that a process belongs to. Raises LookupError."""
+        for node in self.nodes:
+            if pid in node.pids:
+                return node
+        raise LookupError(f"process {pid} is of no node")
+
+    def deploy(self, config: Json) -> None:
+        """Have Serve bring about a configuration, as `serve deploy` does, and return at once."""
+        self._ask("PUT", APPLICATIONS, json.dumps(config).encode())
+
+    def application(self) -> Json:
+        """Return what Serve tells of our application; empty before there is one."""
+        found: Json = self._ask("GET", APPLICATIONS)["applications"].get(APPLICATION, {})
+        return found
+
+    def replicas(self) -> list[Json]:
+        """Return what Serve tells of the replicas that answer: `replica_id`, `pid` and so on."""
+        deployment = self.application().get("deployments", {}).get(DEPLOYMENT, {})
+        return [one for one in deployment.get("replicas", ()) if one["state"] == "RUNNING"]
+
+    def wait_for_replicas(self, count: int, but_not: Iterable[str] = ()) -> list[Json]:
+        """Wait until so many replicas answer and no other; none of them is one of `but_not`, by their ids."""
+        unwanted = set(but_not)
+
+        def are_there() -> bool:
+            application = self.application()
+            if application.get("status") == "DEPLOY_FAILED":
+                raise RuntimeError(application["message"])
+            ids = {one["replica_id"] for one in self.replicas()}
+            return len(ids) == count and not ids & unwanted
+
+        wait_until(are_there, self.application)
+        return self.replicas()
+
+    def close(self) -> None:
+        """End every process, and remove what they wrote."""
+        for node in reversed(self.nodes):
+            node.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        if self.nodes[0].process.poll() is not None:
+            raise RuntimeError(f"the head node ended: {self.nodes[0].log.read_text()[-4_000:]}")
+        with suppress(OSError):
+            self.application()
+            return True
+        return False
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> Json:
+        url = f"http://127.0.0.1:{self._dashboard_port}{path}"
+        headers = {"Content-Type": "application/json"}
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, body, headers, method=method), timeout=300
+            ) as answer:
+                said = answer.read()
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode()[:2_000]}") from error
+        return dict(json.loads(said)) if said else {}
+
+
+def tree_of(pid: int) -> list[int]:
+    """Return a process and all that it and its children started, as far as they live."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with suppress(OSError):
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(folder.name))
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    """SIGKILL; those that are gone already are no matter."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def settings(model: str, policy_store: str, admin_key: str, folder: Path) -> dict[str, str]:
+    """Return the variables of the service that all nodes need; `folder` takes the state."""
+    return {
+        "NER_MODEL": model,
+        "NER_POLICY_STORE": policy_store,
+        "NER_ADMIN_KEY": admin_key,
+        "NER_STATE_DIR": str(folder / "state"),
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "service.fleet.retries:middlewares",
+    }
+
+
+@contextmanager
+def redis_beside() -> Iterator[str]:
+    """Run a Redis with nothing in it, of which nothing is left; -> its URL."""
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def is_served(url: str) -> bool:
+    """Return whether a replica answers behind this address."""
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=60):
+            return True
+    except OSError:
+        return False
+
+
+def change_policy(url: str, admin_key: str, change: Mapping[str, Any]) -> None:
+    """Have a change made to the exit policy. Raises OSError."""
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {admin_key}"}
+    body = json.dumps(change).encode()
+    urllib.request.urlopen(urllib.request.Request(f"{url}/exit-policy", body, headers, method="PATCH")).close()
