@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from service.commands.traffic import ServerRefused, TrafficServer, calibrate_from_traffic, go_back
 from service.errors import BadInput
+from service.evaluation import fit_rule as fit_rule_module
 from service.evaluation import traffic as traffic_module
 from service.promise.records import SampleRecords
 from tests.api.servers_ import ADMIN_KEY, AS_ADMIN, ENTITY_TEXT, sample, wait_until
@@ -92,35 +93,28 @@ def test_what_is_installed_stands_beside_the_models_own_points_and_is_promised(s
     wait_until(lambda: sampled.get("/exit-policy").json()["strategy"] != "learned_on_traffic")
 
 
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ({}, "rule"),
-        ({**fitted(0.1), "points": []}, "points"),
-        ({**fitted(0.1), "rule": {}}, "operating points of the traffic"),
-        ({**fitted(0.1), "points": [{"tau": 0.1}]}, "operating points of the traffic"),
-        ({**fitted(0.1), "luck": 1}, "luck"),
-        ({**fitted(0.1), "provenance": {"deep": {"deeper": 1}}}, "provenance"),
-    ],
-    ids=["nothing", "no points", "no rule", "no figures", "unknown", "an object"],
-)
-def test_what_is_no_fit_is_refused(sampled: TestClient, body: dict[str, Any], message: str) -> None:
-    assert message in install(sampled, body, 422)["error"]
-    assert sampled.get(PATH).json()["fits"] == []
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({}, "rule"),
+    ({**fitted(0.1), "points": []}, "points"),
+    ({**fitted(0.1), "rule": {}}, "operating points of the traffic"),
+    ({**fitted(0.1), "points": [{"tau": 0.1}]}, "operating points of the traffic"),
+    ({**fitted(0.1), "luck": 1}, "luck"),
+    ({**fitted(0.1), "provenance": {"deep": {"deeper": 1}}}, "provenance"),
+]
 
 
-def test_a_fit_that_is_not_kept_is_refused_and_changes_take_the_admin_key(sampled: TestClient) -> None:
+def test_what_is_no_fit_or_not_kept_or_has_no_admin_key_is_refused(
+    sampled: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for body, message in REFUSED:
+        assert message in install(sampled, body, 422)["error"]
     refused = sampled.patch(PATH, json={"in_force": 3}, headers=AS_ADMIN)
     assert refused.status_code == 422 and "expected one of [0]" in refused.json()["error"]
     assert sampled.post(PATH, json=fitted(0.1)).status_code == 401
     assert sampled.patch(PATH, json={"in_force": 0}).status_code == 401
-
-
-def test_replicas_that_share_a_policy_take_no_fit_of_one_of_them(
-    sampled: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(sampled.app.state.service.settings, "policy_store", "redis://elsewhere")  # type: ignore[attr-defined]
     assert "replicas share the exit policy" in install(sampled, fitted(0.1), 422)["error"]
+    assert sampled.get(PATH).json()["fits"] == []
 
 
 # the command
@@ -131,6 +125,7 @@ def server(sampled: TestClient, monkeypatch: pytest.MonkeyPatch) -> TrafficServe
     """What the command sees of a server, whose samples are made up."""
     monkeypatch.setenv("NER_ADMIN_KEY", ADMIN_KEY)
     monkeypatch.setattr(traffic_module, "FEWEST_FOR_A_RULE", 600)
+    monkeypatch.setattr(fit_rule_module, "STEPS", 200)
     made_up = records(600)
     monkeypatch.setattr(type(sampled.app.state.service.recorder), "records", lambda _: made_up)  # type: ignore[attr-defined]
 

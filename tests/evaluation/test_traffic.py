@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from service.errors import DataRefused
+from service.evaluation import fit_rule as fit_rule_module
 from service.evaluation import traffic as traffic_module
 from service.evaluation.traffic import (
     DISAGREEMENTS,
@@ -71,6 +72,7 @@ def test_every_threshold_is_within_one_of_the_disagreements_and_none_is_needless
 
 def test_with_enough_samples_a_rule_that_sees_nothing_is_fitted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traffic_module, "FEWEST_FOR_A_RULE", 600)
+    monkeypatch.setattr(fit_rule_module, "STEPS", 200)
     found = fit_to_traffic(records(600), [Cuts(BLIND, (0.1, 0.5, 1.0), 3)])
     assert found.is_rule_new and found.saved > found.saved_before + 0.5
     weights = np.abs(found.cuts.rule.weights[0])
