@@ -1,0 +1,191 @@
+"""How many replicas a load needs, and what becomes of them in a day, and when some are lost: a cell, scaled up.
+
+A cell is a balancer with some replicas. A load of many cells is so many cells: requests are spread over them by chance,
+so each has its share of a Poisson process, which is one again, and none knows of the others. With routing at random a
+replica is a cell of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from benchmarks.load_trials import search
+from benchmarks.simulated_fleet.costs import Costs
+from benchmarks.simulated_fleet.figures import Figures, figures
+from benchmarks.simulated_fleet.process import Flight, Served
+from benchmarks.simulated_fleet.recording import Recording
+from benchmarks.simulated_fleet.routing import ROUTERS
+from benchmarks.simulated_fleet.simulation import Fleet, Outcome, simulate
+from benchmarks.simulated_fleet.traffic import HOURS, arrivals, of_day, share_of_peak
+from service.autopilot.law import ControlLaw
+from service.spans.types import DoubleArray
+
+RATES = (1_000, 10_000, 100_000, 1_000_000)  # requests a second at the peak
+OBJECTIVE_MS = 50.0  # the p95 that the autopilot keeps, where p99 is to be within 100 ms
+PRESET = "balanced"
+SEARCH_STEP = 1.03
+LOST = 0.1  # of the replicas, at the peak
+SHARES = (0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)  # of the capacity, at which routings are compared
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is simulated.
+
+    cell      replicas of a cell
+    seconds   of a trial, behind warm_up_s, in which an autopilot finds its level
+    hour_s    how long an hour of the day lasts
+    day_cell  replicas of the cell of a day
+    """
+
+    costs: Costs
+    recording: Recording
+    cores: int
+    processes: int = 1
+    cell: int = 8
+    seconds: float = 4.0
+    warm_up_s: float = 3.0
+    hour_s: float = 5.0
+    day_cell: int = 4
+    seed: int = 1
+
+    def policies(self) -> dict[str, Served]:
+        """Return what is compared."""
+        names = self.recording.ladder()
+        speeds = tuple(self.recording.levels[name].speed for name in names)
+        flight = Flight(tuple(names), ControlLaw(speeds, OBJECTIVE_MS / 1_000))
+        return {
+            "full depth": Served("full_depth"),
+            "early exit": Served(PRESET),
+            "early exit with autopilot": Served(names[0], flight),
+        }
+
+    def fleet(self, served: Served, replicas: int, routing: str) -> Fleet:
+        """Return a cell."""
+        return Fleet(served, replicas, self.cores, self.processes, routing)
+
+    def run(self, fleet: Fleet, due: DoubleArray, losses: Mapping[float, int] | None = None) -> Outcome:
+        """Simulate a cell."""
+        return simulate(fleet, self.costs, self.recording, due, seed=self.seed, losses=losses)
+
+    def trial(self, fleet: Fleet, rate: float) -> Figures:
+        """Return the figures of a cell at a rate, once warm."""
+        end = self.warm_up_s + self.seconds
+        outcome = self.run(fleet, arrivals(rate, end, self.seed))
+        return figures(outcome.between(self.warm_up_s, end), self.seconds, self.recording)
+
+    def capacity(self, fleet: Fleet, start: float) -> float:
+        """Return the largest rate of a cell, per replica, that keeps p99 within the goal and refuses hardly any."""
+
+        def keeps_goal(rate: float) -> bool:
+            return self.trial(fleet, rate * fleet.replicas).keeps_goal
+
+        return search(keeps_goal, keeps_goal, start, SEARCH_STEP)
+
+
+def capacities(plan: Plan) -> Iterator[Row]:
+    """Yield the capacity per replica of every policy: of cells of all sizes under least-loaded, of one under others."""
+    sizes = [2**power for power in range(int(math.log2(plan.cell)) + 1)]
+    for policy, served in plan.policies().items():
+        found = 100.0
+        for routing in ROUTERS:
+            for replicas in sizes if routing == "least-loaded" else (1,) if routing == "random" else (plan.cell,):
+                found = plan.capacity(plan.fleet(served, replicas, routing), found) or found
+                told = figures_of(plan.trial(plan.fleet(served, replicas, routing), found * replicas))
+                yield {"policy": policy, "routing": routing, "replicas": replicas, "rate": found, **told}
+
+
+def figures_of(found: Figures) -> Row:
+    """Return figures as plain JSON types; null for a quantile that there is not."""
+    return {name: value if math.isfinite(value) else None for name, value in asdict(found).items()}
+
+
+def replicas_for(rate: float, by_size: Mapping[int, float], lost: float = 0.0) -> int:
+    """Return how many replicas a rate needs, so many that those left keep the goal when a share of them is lost.
+
+    by_size  the capacity per replica, by the replicas of a cell; a cell of a size between has that of the next smaller
+    """
+    sizes = sorted(by_size)
+    needed = 1
+    for size, above in pairwise([*sizes, math.inf]):
+        needed = max(size, math.ceil(rate / by_size[int(size)]))
+        if needed < above:
+            break
+    total = needed
+    while total - math.ceil(total * lost) < needed:
+        total += 1
+    return total
+
+
+def sizes(rows: Sequence[Row]) -> list[Row]:
+    """Return how many replicas each policy needs at every rate, under least-loaded routing."""
+    found = []
+    for policy in dict.fromkeys(row["policy"] for row in rows):
+        of_policy = [row for row in rows if row["policy"] == policy and row["routing"] == "least-loaded"]
+        by_size = {row["replicas"]: row["rate"] for row in of_policy}
+        for rate in RATES:
+            found.append(
+                {
+                    "policy": policy,
+                    "rate": rate,
+                    "replicas": replicas_for(rate, by_size),
+                    "with_spare": replicas_for(rate, by_size, LOST),
+                    "by_hour": [replicas_for(rate * share, by_size, LOST) for share in _shares()],
+                    "f1_loss": of_policy[-1]["f1_loss"],
+                }
+            )
+    return found
+
+
+def _shares() -> list[float]:
+    """Return the highest share of the peak in every hour of the day."""
+    minutes = [[hour + minute / 60 for minute in range(61)] for hour in range(HOURS)]
+    return [float(share_of_peak(np.array(of_hour)).max()) for of_hour in minutes]
+
+
+def routings(plan: Plan, capacity: float) -> Iterator[Row]:
+    """Yield the figures of a cell under every routing, at shares of a capacity per replica; policy `early exit`."""
+    served = plan.policies()["early exit"]
+    for routing in ROUTERS:
+        for share in SHARES:
+            found = plan.trial(plan.fleet(served, plan.cell, routing), share * capacity * plan.cell)
+            yield {"routing": routing, "share": share, "rate": share * capacity, **figures_of(found)}
+
+
+def days(plan: Plan, rate: float) -> Iterator[Row]:
+    """Yield by policy and hour the figures of a day whose peak is `rate` per replica."""
+    replicas = plan.day_cell
+    due = arrivals(rate * replicas, HOURS * plan.hour_s, plan.seed, of_day(plan.hour_s))
+    for policy, served in plan.policies().items():
+        outcome = plan.run(plan.fleet(served, replicas, "least-loaded"), due)
+        for hour in range(HOURS):
+            start, end = hour * plan.hour_s, (hour + 1) * plan.hour_s
+            found = figures(outcome.between(start, end), plan.hour_s, plan.recording)
+            levels = [level for when, level in outcome.levels if start <= when < end]
+            mean_level = sum(levels) / len(levels) if levels else None
+            yield {"policy": policy, "hour": hour, "level": mean_level, **figures_of(found)}
+
+
+def losses(plan: Plan, by_policy: Mapping[str, float]) -> Iterator[Row]:
+    """Yield what a cell of ten goes through when one is lost at the peak, by policy and second.
+
+    by_policy  the peak's rate per replica before the loss: what nine tenths of the replicas can just serve
+    """
+    replicas, lost_at = 10, plan.warm_up_s + 2.0
+    end = math.ceil(lost_at) + 5
+    for policy, served in plan.policies().items():
+        rate = by_policy[policy] * replicas
+        fleet = plan.fleet(replace(served), replicas, "least-loaded")
+        outcome = plan.run(fleet, arrivals(rate, end, plan.seed), {lost_at: 1})
+        for second in range(int(plan.warm_up_s), end):
+            calls = outcome.between(second, second + 1)
+            told = figures_of(figures(calls, 1.0, plan.recording))
+            in_hand = sum(call.status == "lost" for call in calls)
+            yield {"policy": policy, "second": second - lost_at, "lost": in_hand, **told}
