@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -29,8 +31,9 @@ from service.spans.types import DoubleArray
 RATES = (1_000, 10_000, 100_000, 1_000_000)  # requests a second at the peak
 OBJECTIVE_MS = 50.0  # the p95 that the autopilot keeps, where p99 is to be within 100 ms
 PRESET = "balanced"
-SEARCH_STEP = 1.03
-LOST = 0.1  # of the replicas, at the peak
+SEARCH_STEP = 1.04
+LOWEST_START = 200.0  # requests a second and replica, at which the search begins
+LOST, TEN = 0.1, 10  # of the replicas, at the peak; in a cell of ten, so that it is one
 SHARES = (0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)  # of the capacity, at which routings are compared
 Row = dict[str, Any]
 
@@ -55,6 +58,12 @@ class Plan:
     hour_s: float = 5.0
     day_cell: int = 4
     seed: int = 1
+
+    @property
+    def loop_s(self) -> float:
+        """The seconds that a request takes of the event loop, on average, while it is busy."""
+        python, pieces = self.costs.python, self.recording.pieces
+        return python.take + python.reply + python.piece * sum(pieces) / len(pieces)
 
     def policies(self) -> dict[str, Served]:
         """Return what is compared."""
@@ -90,16 +99,23 @@ class Plan:
         return search(keeps_goal, keeps_goal, start, SEARCH_STEP)
 
 
-def capacities(plan: Plan) -> Iterator[Row]:
+def capacities(plan: Plan, executor: Executor) -> Iterator[Row]:
     """Yield the capacity per replica of every policy: of cells of all sizes under least-loaded, of one under others."""
     sizes = [2**power for power in range(int(math.log2(plan.cell)) + 1)]
-    for policy, served in plan.policies().items():
-        found = 100.0
-        for routing in ROUTERS:
-            for replicas in sizes if routing == "least-loaded" else (1,) if routing == "random" else (plan.cell,):
-                found = plan.capacity(plan.fleet(served, replicas, routing), found) or found
-                told = figures_of(plan.trial(plan.fleet(served, replicas, routing), found * replicas))
-                yield {"policy": policy, "routing": routing, "replicas": replicas, "rate": found, **told}
+    asked = [
+        (policy, routing, replicas)
+        for policy in plan.policies()
+        for routing in ROUTERS
+        for replicas in (sizes if routing == "least-loaded" else (1,) if routing == "random" else (plan.cell,))
+    ]
+    yield from executor.map(partial(_capacity, plan), *zip(*asked, strict=True))
+
+
+def _capacity(plan: Plan, policy: str, routing: str, replicas: int) -> Row:
+    fleet = plan.fleet(plan.policies()[policy], replicas, routing)
+    rate = plan.capacity(fleet, LOWEST_START)
+    told = figures_of(plan.trial(fleet, rate * replicas)) if rate else {}
+    return {"policy": policy, "routing": routing, "replicas": replicas, "rate": rate, **told}
 
 
 def figures_of(found: Figures) -> Row:
@@ -150,42 +166,54 @@ def _shares() -> list[float]:
     return [float(share_of_peak(np.array(of_hour)).max()) for of_hour in minutes]
 
 
-def routings(plan: Plan, capacity: float) -> Iterator[Row]:
+def routings(plan: Plan, capacity: float, executor: Executor) -> Iterator[Row]:
     """Yield the figures of a cell under every routing, at shares of a capacity per replica; policy `early exit`."""
-    served = plan.policies()["early exit"]
-    for routing in ROUTERS:
-        for share in SHARES:
-            found = plan.trial(plan.fleet(served, plan.cell, routing), share * capacity * plan.cell)
-            yield {"routing": routing, "share": share, "rate": share * capacity, **figures_of(found)}
+    asked = [(capacity, routing, share) for routing in ROUTERS for share in SHARES]
+    yield from executor.map(partial(_routing, plan), *zip(*asked, strict=True))
 
 
-def days(plan: Plan, rate: float) -> Iterator[Row]:
-    """Yield by policy and hour the figures of a day whose peak is `rate` per replica."""
-    replicas = plan.day_cell
+def _routing(plan: Plan, capacity: float, routing: str, share: float) -> Row:
+    fleet = plan.fleet(plan.policies()["early exit"], plan.cell, routing)
+    found = plan.trial(fleet, share * capacity * plan.cell)
+    return {"routing": routing, "share": share, "rate": share * capacity, **figures_of(found)}
+
+
+def days(plan: Plan, rate: float, executor: Executor) -> list[Row]:
+    """Return by policy and hour the figures of a day whose peak is `rate` per replica."""
+    return [row for rows in executor.map(partial(_day, plan, rate), plan.policies()) for row in rows]
+
+
+def _day(plan: Plan, rate: float, policy: str) -> list[Row]:
+    replicas, rows = plan.day_cell, []
     due = arrivals(rate * replicas, HOURS * plan.hour_s, plan.seed, of_day(plan.hour_s))
-    for policy, served in plan.policies().items():
-        outcome = plan.run(plan.fleet(served, replicas, "least-loaded"), due)
-        for hour in range(HOURS):
-            start, end = hour * plan.hour_s, (hour + 1) * plan.hour_s
-            found = figures(outcome.between(start, end), plan.hour_s, plan.recording)
-            levels = [level for when, level in outcome.levels if start <= when < end]
-            mean_level = sum(levels) / len(levels) if levels else None
-            yield {"policy": policy, "hour": hour, "level": mean_level, **figures_of(found)}
+    outcome = plan.run(plan.fleet(plan.policies()[policy], replicas, "least-loaded"), due)
+    for hour in range(HOURS):
+        start, end = hour * plan.hour_s, (hour + 1) * plan.hour_s
+        found = figures(outcome.between(start, end), plan.hour_s, plan.recording)
+        levels = [level for when, level in outcome.levels if start <= when < end]
+        mean_level = sum(levels) / len(levels) if levels else None
+        rows.append({"policy": policy, "hour": hour, "level": mean_level, **figures_of(found)})
+    return rows
 
 
-def losses(plan: Plan, by_policy: Mapping[str, float]) -> Iterator[Row]:
-    """Yield what a cell of ten goes through when one is lost at the peak, by policy and second.
+def losses(plan: Plan, by_policy: Mapping[str, float], executor: Executor) -> list[Row]:
+    """Return what a cell of ten goes through when one is lost at the peak, by policy and second.
 
     by_policy  the peak's rate per replica before the loss: what nine tenths of the replicas can just serve
     """
-    replicas, lost_at = 10, plan.warm_up_s + 2.0
+    found = executor.map(partial(_loss, plan), by_policy, by_policy.values())
+    return [row for rows in found for row in rows]
+
+
+def _loss(plan: Plan, policy: str, rate: float) -> list[Row]:
+    lost_at = plan.warm_up_s + 2.0
     end = math.ceil(lost_at) + 5
-    for policy, served in plan.policies().items():
-        rate = by_policy[policy] * replicas
-        fleet = plan.fleet(replace(served), replicas, "least-loaded")
-        outcome = plan.run(fleet, arrivals(rate, end, plan.seed), {lost_at: 1})
-        for second in range(int(plan.warm_up_s), end):
-            calls = outcome.between(second, second + 1)
-            told = figures_of(figures(calls, 1.0, plan.recording))
-            in_hand = sum(call.status == "lost" for call in calls)
-            yield {"policy": policy, "second": second - lost_at, "lost": in_hand, **told}
+    fleet = plan.fleet(plan.policies()[policy], TEN, "least-loaded")
+    outcome = plan.run(fleet, arrivals(rate * TEN, end, plan.seed), {lost_at: round(LOST * TEN)})
+    rows = []
+    for second in range(int(plan.warm_up_s), end):
+        calls = outcome.between(second, second + 1)
+        told = figures_of(figures(calls, 1.0, plan.recording))
+        in_hand = sum(call.status == "lost" for call in calls)
+        rows.append({"policy": policy, "second": second - lost_at, "lost": in_hand, **told})
+    return rows

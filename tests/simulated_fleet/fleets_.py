@@ -21,9 +21,9 @@ def kernels(layer_s: float, num_layers: int) -> KernelCosts:
     return KernelCosts((PIECES,), (1, 2), (of_layer,) * num_layers, (nothing,) * num_layers)
 
 
-def costs_of(layer_s: float = LAYER_S, *, num_layers: int = LAYERS, step: int = 8, **python: float) -> Costs:
+def costs_of(layer_s: float = LAYER_S, *, num_layers: int = LAYERS, at_once: int = 8, **python: float) -> Costs:
     """Costs with so many sequences in a step, and what of Python takes any time."""
-    return Costs({1: kernels(layer_s, num_layers)}, PythonCosts(**{**NOTHING, **python}), step * PIECES)
+    return Costs({1: kernels(layer_s, num_layers)}, PythonCosts(**{**NOTHING, **python}), at_once * PIECES)
 
 
 def recording_of(*texts: tuple[int, ...], num_layers: int = LAYERS) -> Recording:

@@ -25,14 +25,17 @@ def test_one_request_alone_takes_the_sum_of_its_parts() -> None:
     assert call.done - call.due == pytest.approx(loop_s + engine_s)
 
 
-@pytest.mark.parametrize("utilisation", [0.5, 0.8])
-def test_one_sequence_at_a_time_waits_as_in_an_m_d_1_queue(utilisation: float) -> None:
-    service_s = 0.002
-    due = arrivals(utilisation / service_s, 12.0, seed=3)
-    costs = costs_of(service_s, num_layers=1, step=1)
+def test_one_sequence_at_a_time_waits_as_in_an_m_d_1_queue() -> None:
+    service_s, utilisation = 0.002, 0.7
+    due = arrivals(utilisation / service_s, 15.0, seed=3)
+    costs = costs_of(service_s, num_layers=1, at_once=1)
     calls = simulate(ALONE, costs, recording_of(num_layers=1), due).calls
-    waited = np.mean([call.done - call.due for call in calls]) - service_s
-    assert waited == pytest.approx(service_s * utilisation / (2 * (1 - utilisation)), rel=0.1)
+    waited = [call.done - call.due - service_s for call in calls]
+    expected = [0.0]  # by Lindley's recursion
+    for gap in np.diff(due):
+        expected.append(max(0.0, expected[-1] + service_s - gap))
+    assert waited == pytest.approx(expected, abs=1e-9)
+    assert np.mean(waited) == pytest.approx(service_s * utilisation / (2 * (1 - utilisation)), rel=0.15)
 
 
 def test_two_threads_of_one_process_take_turns_at_its_interpreter_and_those_of_two_do_not() -> None:
