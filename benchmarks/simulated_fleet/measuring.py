@@ -97,7 +97,8 @@ class _Counting:
         """Count a step."""
         self.counts["step"] += 1
         self.counts["sequence"] += sequences
-        if layer < self.num_layers and self.policy.needs_exit(layer, self.num_layers):
+        looks = type(self.policy).evidence is not ExitPolicy.evidence  # the static cut does not
+        if looks and layer < self.num_layers and self.policy.needs_exit(layer, self.num_layers):
             self.counts["evidence"] += sequences
         self.metrics.step_done(layer, sequences, pieces, seconds)
 

@@ -231,9 +231,9 @@ class Process:
             self._is_worker_idle = True
             return
         python, count = self._costs.python, len(step.sequences)
-        looked_at, leave = self._stepper.work_of(step)
+        with_exit, looked_at, leave = self._stepper.work_of(step)
         seconds = python.step + python.sequence * count + python.evidence * looked_at + python.answer * leave
-        self.machine.start(self._worker, "python", seconds, partial(self._run_layer, step, looked_at > 0))
+        self.machine.start(self._worker, "python", seconds, partial(self._run_layer, step, with_exit))
 
     def _run_layer(self, step: Step, with_exit: bool, now: float) -> None:
         threads = self._threads_now(now)

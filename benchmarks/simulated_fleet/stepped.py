@@ -56,9 +56,9 @@ class RecordedStepper:
             id(policy): recording.exit_layers(name) for name, policy in recording.policies.items()
         }  # by policy, by sequence
         self._exits = {
-            id(policy): {layer for layer in range(1, self.num_layers + 1) if _has_exit(policy, layer, self.num_layers)}
+            id(policy): {layer for layer in range(1, self.num_layers) if policy.needs_exit(layer, self.num_layers)}
             for policy in recording.policies.values()
-        }
+        }  # by policy: after which layers it looks
 
     def advance(self, passages: Seq[Passage]) -> None:
         """Move passages through a layer; see Stepper."""
@@ -71,18 +71,17 @@ class RecordedStepper:
         """Return no spans: nothing was read."""
         return [[] for _ in passages]
 
-    def work_of(self, step: Step) -> tuple[int, int]:
-        """Return how many sequences of a step have an exit computed after its layer, and how many leave there."""
+    def work_of(self, step: Step) -> tuple[bool, int, int]:
+        """Return whether the exit after a step's layer runs, how many policies look at it, and how many leave there.
+
+        After the last layer no policy looks.
+        """
         layer, looked_at, leave = step.layer, 0, 0
         for sequence in step.sequences:
             policy = id(sequence.policy)
             looked_at += layer in self._exits[policy]
             leave += layer >= self._exit_layers[policy][id(sequence.input)]
-        return looked_at, leave
-
-
-def _has_exit(policy: Any, layer: int, num_layers: int) -> bool:
-    return layer == num_layers or policy.needs_exit(layer, num_layers)
+        return looked_at > 0 or layer == self.num_layers, looked_at, leave
 
 
 class InForce:
