@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -81,7 +82,8 @@ def _measure(options: argparse.Namespace) -> None:
     texts = draw_texts(options.file, options.texts)
     command = f"python -m benchmarks.capacity {options.model} DATA/{options.file.name}"
     started = time.monotonic()
-    costs, recording = measure(stored, texts, options.tries, {"command": command, "processor": processor()})
+    environment = {"command": command, "processor": processor(), "load_average": os.getloadavg()[0]}
+    costs, recording = measure(stored, texts, options.tries, environment)
     _write(options.results / COSTS, {"costs": costs.to_json(), "recording": recording.to_json()}, indent=None)
     print(f"measured in {time.monotonic() - started:.0f} s; microseconds of Python: {costs.to_json()['python']}")
     if "validate" not in options.only:

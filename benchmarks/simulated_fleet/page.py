@@ -12,6 +12,7 @@ from benchmarks.simulated_fleet.validation import WITHIN
 
 Row = Mapping[str, Any]
 HOURS = (4, 12, 17, 18, 19, 20, 22)  # of the day, that are told
+MOST_LOAD_AVERAGE = 1.0  # of a machine that is quiet but for whoever starts this
 MOST_OF_FULL_DEPTH = 0.5  # of its replicas: the goal of early exit with autopilot
 NAMES = {"p50_ms": "p50", "p99_ms": "p99", "goodput": "goodput"}
 
@@ -72,6 +73,7 @@ def page(found: Row, validated: Row | None) -> str:
             processor=environment["processor"],
             processes=processes,
         ),
+        *_caution(environment),
         _choice(found),
         _sizes(found),
         _routings(found),
@@ -80,6 +82,17 @@ def page(found: Row, validated: Row | None) -> str:
         _trust(validated),
     ]
     return "\n".join(parts)
+
+
+def _caution(environment: Row) -> list[str]:
+    """Return what stands against the costs, if anything does."""
+    if made_of := environment.get("put_together_from"):
+        return [_text(f"**These costs are not from one run yet: read ratios, not figures.** They are of {made_of}.")]
+    if environment["load_average"] > MOST_LOAD_AVERAGE:
+        load = environment["load_average"]
+        told = f"**Other programs ran on the machine before the costs were measured** (load average {load:.1f}):"
+        return [_text(told, "read ratios, not figures.")]
+    return []
 
 
 def _choice(found: Row) -> str:

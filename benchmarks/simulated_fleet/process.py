@@ -152,12 +152,8 @@ class Process:
         self._left_in_turn -= 1
         is_answered, call = self._tasks.popleft()
         self._now = now
-        if is_answered:
-            seconds, done = seconds + self._costs.python.reply, self._reply
-        else:
-            of_task, done = self._take(call, now)
-            seconds += of_task
-        self.machine.start(self._loop, "python", seconds, partial(done, call))
+        of_task, done = (self._costs.python.reply, self._reply) if is_answered else self._take(call, now)
+        self.machine.start(self._loop, "python", seconds + of_task, partial(done, call))
 
     def _take(self, call: Call, now: float) -> tuple[float, Callable[[Call, float], None]]:
         """Refuse a call by its head, or take it: return how long that is, and what follows."""

@@ -12,7 +12,7 @@ from benchmarks.simulated_fleet.recording import Level, Recording
 from service.assets import assets_of
 from service.data.readers import read_examples
 from service.executors.executor import Executor
-from service.exits.operating_points import PRESETS
+from service.exits.operating_points import PRESETS, OperatingPoint
 from service.exits.policy import ExitPolicy
 from service.models.store import StoredModel
 from service.stepping.advance import run
@@ -42,7 +42,7 @@ def record(stored: StoredModel, texts: Sequence[str], executor: Executor) -> Rec
     encoded = stored.text_encoder.encode_batch(texts)
     wanted = {"full_depth": (policies["full_depth"], 1.0, 0.0)}
     catalog = calibration.catalog(assets_of(stored.model))
-    points = {preset: calibration.choose("preset", preset) for preset in PRESETS}
+    points: dict[str, OperatingPoint] = {preset: calibration.choose("preset", preset) for preset in PRESETS}
     points |= {f"level {level}": point for level, point in enumerate(calibration.ladder(MOST_F1_LOSS))}
     for name, point in points.items():
         wanted[name] = (catalog.policy(point.parameters), point.speedup_latency, point.f1_loss)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -138,9 +138,9 @@ def replicas_for(rate: float, by_size: Mapping[int, float], lost: float = 0.0) -
     """
     sizes = sorted(by_size)
     needed = 1
-    for size, above in pairwise([*sizes, math.inf]):
-        needed = max(size, math.ceil(rate / by_size[int(size)]))
-        if needed < above:
+    for size, above in zip_longest(sizes, sizes[1:]):
+        needed = max(size, math.ceil(rate / by_size[size]))
+        if above is None or needed < above:
             break
     total = needed
     while total - math.ceil(total * lost) < needed:

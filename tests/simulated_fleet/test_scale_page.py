@@ -32,6 +32,14 @@ def test_a_validation_is_told_with_what_it_missed() -> None:
     assert "p50 100%, p99 0%, goodput 100%" in told and NOT_YET not in told
 
 
+def test_costs_that_were_not_measured_alone_are_told_so() -> None:
+    found = results()
+    environment = {**found["environment"], "put_together_from": ""}
+    quiet, busy = (page({**found, "environment": {**environment, "load_average": load}}, None) for load in (0.3, 4.2))
+    assert "load average 4.2" in busy and "ratios, not figures" in busy
+    assert "load average" not in quiet
+
+
 def test_every_size_is_in_the_table() -> None:
     found = results()
     told = page(found, None)
