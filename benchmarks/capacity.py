@@ -63,6 +63,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1, help="serving processes of a simulated replica")
     parser.add_argument("--cell", type=int, default=8, help="replicas behind one balancer: a power of two")
     parser.add_argument("--trial-seconds", type=float, default=4.0, help="of each simulated trial, once warm")
+    parser.add_argument("--warm-up-seconds", type=float, default=4.0, help="before it, in which autopilots settle")
     parser.add_argument("--hour-seconds", type=float, default=5.0, help="that an hour of the simulated day lasts")
     parser.add_argument("--results", type=Path, default=HERE / "benchmarks/results", help="the folder of the results")
     parser.add_argument("--figures", type=Path, default=HERE / "docs", help="the folder of the figures")
@@ -116,6 +117,7 @@ def _simulate(options: argparse.Namespace) -> None:
         processes=options.processes,
         cell=options.cell,
         seconds=options.trial_seconds,
+        warm_up_s=options.warm_up_seconds,
         hour_s=options.hour_seconds,
     )
     with ProcessPoolExecutor(available_cores()) as executor:  # what is simulated does not depend on how many there are
@@ -133,6 +135,7 @@ def _simulated(plan: sizing.Plan, executor: Executor) -> Row:
         "cell": plan.cell,
         "processes": plan.processes,
         "cores": plan.cores,
+        "seconds": {"trial": plan.seconds, "warm_up": plan.warm_up_s, "hour": plan.hour_s},
         "objective_ms": sizing.OBJECTIVE_MS,
         "preset": sizing.PRESET,
         "loop_us": 1e6 * plan.loop_s,
