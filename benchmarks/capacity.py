@@ -19,8 +19,8 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -121,35 +121,9 @@ def _simulate(options: argparse.Namespace) -> None:
         hour_s=options.hour_seconds,
     )
     with ProcessPoolExecutor(available_cores()) as executor:  # what is simulated does not depend on how many there are
-        document = {**_told(costs), **_simulated(plan, executor)}
+        document = {**_told(costs), **sizing.simulated(plan, executor, _printed)}
     _write(options.results / FLEET, document)
     draw_fleet(document, options.figures / "scale.png")
-
-
-def _simulated(plan: sizing.Plan, executor: Executor) -> Row:
-    capacities = _printed(sizing.capacities(plan, executor))
-    best = {row["policy"]: row["rate"] for row in capacities if _is_cell(row, plan.cell)}
-    at_peak = {policy: (1 - sizing.LOST) * rate for policy, rate in best.items()}
-    days = {f"as {name} needs": at_peak[name] for name in ("full depth", "early exit")}
-    return {
-        "cell": plan.cell,
-        "processes": plan.processes,
-        "cores": plan.cores,
-        "seconds": {"trial": plan.seconds, "warm_up": plan.warm_up_s, "hour": plan.hour_s},
-        "objective_ms": sizing.OBJECTIVE_MS,
-        "preset": sizing.PRESET,
-        "loop_us": 1e6 * plan.loop_s,
-        "capacities": capacities,
-        "sizes": _printed(sizing.sizes(capacities)),
-        "routings": _printed(sizing.routings(plan, best["early exit"], executor)),
-        "day_rates": days,
-        "days": {name: _printed(sizing.days(plan, rate, executor)) for name, rate in days.items()},
-        "losses": _printed(sizing.losses(plan, at_peak, executor)),
-    }
-
-
-def _is_cell(row: Mapping[str, Any], cell: int) -> bool:
-    return bool(row["routing"] == "least-loaded" and row["replicas"] == cell)
 
 
 def _told(costs: Costs) -> Row:

@@ -8,7 +8,7 @@ replica is a cell of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -99,6 +99,33 @@ class Plan:
         return search(keeps_goal, keeps_goal, start, SEARCH_STEP)
 
 
+def simulated(plan: Plan, executor: Executor, keep: Callable[[Iterable[Row]], list[Row]] = list) -> Row:
+    """Return all that the page at scale tells of fleets, as plain JSON types.
+
+    keep  makes a list of rows as they come, for whoever wants to see them
+    """
+    found = keep(capacities(plan, executor))
+    of_cells = [row for row in found if row["routing"] == "least-loaded" and row["replicas"] == plan.cell]
+    best = {row["policy"]: row["rate"] for row in of_cells}
+    at_peak = {policy: (1 - LOST) * rate for policy, rate in best.items()}
+    day_rates = {f"as {policy} needs": at_peak[policy] for policy in ("full depth", "early exit")}
+    return {
+        "cell": plan.cell,
+        "processes": plan.processes,
+        "cores": plan.cores,
+        "seconds": {"trial": plan.seconds, "warm_up": plan.warm_up_s, "hour": plan.hour_s},
+        "objective_ms": OBJECTIVE_MS,
+        "preset": PRESET,
+        "loop_us": 1e6 * plan.loop_s,
+        "capacities": found,
+        "sizes": keep(sizes(found)),
+        "routings": keep(routings(plan, best["early exit"], executor)),
+        "day_rates": day_rates,
+        "days": {name: keep(days(plan, rate, executor)) for name, rate in day_rates.items()},
+        "losses": keep(losses(plan, at_peak, executor)),
+    }
+
+
 def capacities(plan: Plan, executor: Executor) -> Iterator[Row]:
     """Yield the capacity per replica of every policy: of cells of all sizes under least-loaded, of one under others.
 
@@ -142,7 +169,7 @@ def replicas_for(rate: float, by_size: Mapping[int, float], lost: float = 0.0) -
         needed = max(size, math.ceil(rate / by_size[size]))
         if above is None or needed < above:
             break
-    total = needed
+    total = max(needed, int(needed / (1 - lost)) - 1)
     while total - math.ceil(total * lost) < needed:
         total += 1
     return total
