@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from benchmarks import domains_page
+from benchmarks.simulated_fleet import page as scale_page
 from service.exits.assets import ModelAssets
 from service.exits.parameters import Choice, Count, Number, Parameter
 from service.exits.policies import STRATEGIES
@@ -242,9 +243,18 @@ def domains() -> str:
     return domains_page.page(json.loads((PROJECT / "benchmarks/results/domains.json").read_text(encoding="utf-8")))
 
 
+def scale() -> str:
+    """Return the page of what to choose at scale, and how many replicas it takes."""
+    results = PROJECT / "benchmarks/results"
+    validation = results / "capacity_validation.json"
+    validated = json.loads(validation.read_text(encoding="utf-8")) if validation.is_file() else None
+    return scale_page.page(json.loads((results / "capacity.json").read_text(encoding="utf-8")), validated)
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "configuration.md": configuration,
     "domains.md": domains,
+    "scale.md": scale,
     "strategies.md": strategies,
 }
 
