@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from service.models.backbones import FAMILIES
 from service.models.biaffine import BiaffineExit
+from service.models.config import EncoderConfig
 from service.models.multi_exit import MultiExitModel
 from service.spans.decode import decode
 from service.spans.types import FloatArray, IntArray, Span
@@ -29,31 +31,13 @@ class FullDepth(nn.Module):
 
     def __init__(self, model: MultiExitModel, attention: str = "sdpa") -> None:
         """attention: how Transformers computes attention, sdpa (its default) or eager, all that MPNet has."""
-        from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel  # slow to import
-
         super().__init__()
         encoder, last_exit, shapes = model.config.encoder, model.exits[-1], model.encoder.embeddings.shapes
         is_known = encoder.family in ("bert", "mpnet") and encoder.activation == "gelu"
-        has_exit = (
-            isinstance(last_exit, BiaffineExit) and last_exit.neighbours and model.config.exits.end_piece == "last"
-        )
-        if not (is_known and has_exit and shapes is not None):
+        is_known = is_known and model.config.exits.end_piece == "last"
+        if not (is_known and isinstance(last_exit, BiaffineExit) and last_exit.neighbours and shapes is not None):
             raise SystemExit("peers are written for BERT and MPNet with word shapes and contextual exits, as shipped")
-        shape = {
-            "vocab_size": encoder.vocab_size,
-            "hidden_size": encoder.hidden_size,
-            "num_hidden_layers": encoder.num_layers,
-            "num_attention_heads": encoder.num_heads,
-            "intermediate_size": encoder.intermediate_size,
-            "max_position_embeddings": encoder.max_positions,
-            "layer_norm_eps": encoder.layer_norm_eps,
-        }
-        if encoder.family == "mpnet":
-            self.encoder = MPNetModel(MPNetConfig(**shape), add_pooling_layer=False)
-        else:
-            config = BertConfig(**shape, type_vocab_size=encoder.type_vocab_size)
-            self.encoder = BertModel(config, add_pooling_layer=False)
-            self.encoder.set_attn_implementation(attention)
+        self.encoder = _transformer(encoder, attention)
         self.encoder.load_state_dict(_their_weights(model))
         self.shapes = shapes
         neighbours = last_exit.neighbours.weight.unflatten(1, (-1, last_exit.bilinear.shape[0]))
@@ -119,6 +103,26 @@ class _Side(nn.Module):
         padding = self.kernel.shape[2] // 2
         beside = functional.conv1d((projected * real).transpose(1, 2), self.kernel, padding=padding).transpose(1, 2)
         return functional.gelu(projected + self.context(means) + beside), self.linear(words)
+
+
+def _transformer(encoder: EncoderConfig, attention: str) -> Any:
+    """Return Transformers' model of this shape, with random weights."""
+    from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel  # slow to import
+
+    shape: dict[str, Any] = {
+        "vocab_size": encoder.vocab_size,
+        "hidden_size": encoder.hidden_size,
+        "num_hidden_layers": encoder.num_layers,
+        "num_attention_heads": encoder.num_heads,
+        "intermediate_size": encoder.intermediate_size,
+        "max_position_embeddings": encoder.max_positions,
+        "layer_norm_eps": encoder.layer_norm_eps,
+    }
+    if encoder.family == "mpnet":
+        return MPNetModel(MPNetConfig(**shape), add_pooling_layer=False)
+    bert = BertModel(BertConfig(**shape, type_vocab_size=encoder.type_vocab_size), add_pooling_layer=False)
+    bert.set_attn_implementation(attention)
+    return bert
 
 
 def _their_weights(model: MultiExitModel) -> dict[str, Tensor]:
