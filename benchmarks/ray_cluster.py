@@ -56,6 +56,17 @@ def config(port: int, **deployment: Any) -> Json:
     return found
 
 
+def between(lowest: int, highest: int, **scaling: Any) -> Json:
+    """Return the scaling of `serve.yaml` between other numbers of replicas, beginning with the lowest.
+
+    `scaling` replaces other fields. A fixed number is one between itself and itself: Serve does not start replicas that
+    tell how busy they are where nothing is scaled.
+    """
+    found: Json = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["applications"][0]["deployments"][0]
+    limits = {"min_replicas": lowest, "initial_replicas": lowest, "max_replicas": highest}
+    return {**found["autoscaling_config"], **limits, **scaling}
+
+
 def with_settings(config: Json, **settings: str) -> Json:
     """Return a configuration whose replicas have these variables, too."""
     changed = copy.deepcopy(config)
@@ -201,7 +212,8 @@ class RayCluster:
         def are_there() -> bool:
             application = self.application()
             if application.get("status") == "DEPLOY_FAILED":
-                raise RuntimeError(application["message"])
+                told = [deployment["message"] for deployment in application["deployments"].values()]
+                raise RuntimeError("\n".join([application["message"], *told]))
             ids = {one["replica_id"] for one in self.replicas()}
             return len(ids) == count and not ids & unwanted
 

@@ -31,6 +31,7 @@ from benchmarks.load_servers import ADMIN_KEY, start_checkout
 from benchmarks.peers import processor
 from benchmarks.ray_cluster import (
     RayCluster,
+    between,
     change_policy,
     config,
     free_port,
@@ -95,7 +96,7 @@ def _fleet(way: Way, options: argparse.Namespace, folder: Path, held: ExitStack)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     cluster = held.enter_context(RayCluster(way.count, **given))
-    cluster.deploy(config(port, num_replicas=way.count, autoscaling_config=None))
+    cluster.deploy(config(port, autoscaling_config=between(way.count, way.count)))
     cluster.wait_for_replicas(way.count)
     wait_until(lambda: is_served(url))
     return url
