@@ -69,9 +69,9 @@ def start(way: Way, options: argparse.Namespace, folder: Path) -> Server:
     return server
 
 
-def load(server: Server, bodies: Path, connections: int, seconds: float) -> Row:
+def load(url: str, bodies: Path, connections: int, seconds: float) -> Row:
     """Keep connections busy for so long; return requests a second, p50 and p99 in milliseconds, and errors."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s", "-s", str(SCRIPT), server.url]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s", "-s", str(SCRIPT), url]
     told = subprocess.run([*command, "--", str(bodies)], capture_output=True, text=True, check=True).stdout
     (line,) = [line for line in told.splitlines() if line.startswith("RESULT ")]
     requests, micros, p50, p99, errors = map(int, line.split()[1:])
@@ -110,8 +110,8 @@ def main() -> None:
                 own.mkdir()
                 server = start(way, options, own)
                 try:
-                    load(server, bodies, CONNECTIONS[-1], 1.0)
-                    rows = [load(server, bodies, connections, options.seconds) for connections in CONNECTIONS]
+                    load(server.url, bodies, CONNECTIONS[-1], 1.0)
+                    rows = [load(server.url, bodies, connections, options.seconds) for connections in CONNECTIONS]
                 finally:
                     server.close()
                 found[way.name].append(rows)

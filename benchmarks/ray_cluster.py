@@ -19,7 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,7 +34,10 @@ LOOK_S = 0.25
 OBJECT_STORE_BYTES = 80_000_000  # nothing of ours lies there
 Json = dict[str, Any]
 
+MARK = "RAY_NODE_OF_OURS"  # the variable by which the processes of a node are known
+
 PATIENT = {  # so that nodes of a machine that is busy with other things are not given up
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",
     "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "600",
     "RAY_raylet_start_wait_time_s": "600",
     "RAY_worker_register_timeout_seconds": "600",
@@ -51,6 +54,17 @@ def config(port: int, **deployment: Any) -> Json:
     found["http_options"] |= {"host": "127.0.0.1", "port": port}
     found["applications"][0]["deployments"][0] |= deployment
     return found
+
+
+def between(lowest: int, highest: int, **scaling: Any) -> Json:
+    """Return the scaling of `serve.yaml` between other numbers of replicas, beginning with the lowest.
+
+    `scaling` replaces other fields. A fixed number is one between itself and itself: Serve does not start replicas that
+    tell how busy they are where nothing is scaled.
+    """
+    found: Json = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["applications"][0]["deployments"][0]
+    limits = {"min_replicas": lowest, "initial_replicas": lowest, "max_replicas": highest}
+    return {**found["autoscaling_config"], **limits, **scaling}
 
 
 def with_settings(config: Json, **settings: str) -> Json:
@@ -78,19 +92,23 @@ def wait_until(condition: Callable[[], object], what: Callable[[], object] = lam
         time.sleep(LOOK_S)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Node:
-    """A node: `ray start --block` and the processes that it started."""
+    """A node: all processes that were started with a mark in their environment, however they were started."""
 
-    process: subprocess.Popen[bytes]
-    log: Path
+    mark: str
     metrics_port: int
-    _ended: bool = field(default=False, init=False)
 
     @property
     def pids(self) -> list[int]:
-        """All of its processes, itself first."""
-        return tree_of(self.process.pid)
+        """Those of its processes that live."""
+        wanted = f"{MARK}={self.mark}".encode()
+        found = []
+        for folder in Path("/proc").iterdir():
+            with suppress(OSError):  # of others, and of processes that have just ended
+                if folder.name.isdecimal() and wanted in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(int(folder.name))
+        return found
 
     def metrics(self) -> str:
         """Return what Ray tells Prometheus of this node's processes."""
@@ -100,10 +118,11 @@ class Node:
 
     def kill(self) -> None:
         """End all of its processes at once, as when a machine goes dark."""
-        if not self._ended:
-            kill_all(self.pids)
-            self.process.wait()
-            self._ended = True
+        while pids := self.pids:  # some may just start others
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
 
 
 class RayCluster:
@@ -122,7 +141,7 @@ class RayCluster:
     def __enter__(self) -> Self:
         try:
             self.add_node()
-            wait_until(self._answers, lambda: self.nodes[0].log.read_text()[-4_000:])
+            wait_until(self._answers)
         except BaseException:
             self.close()
             raise
@@ -132,9 +151,14 @@ class RayCluster:
         self.close()
 
     def add_node(self) -> Node:
-        """Start a node, and return without waiting for it."""
-        number, metrics_port = len(self.nodes), free_port()
-        place = ["--node-ip-address=127.0.0.1", f"--num-cpus={self._cpus}", f"--metrics-export-port={metrics_port}"]
+        """Start a node. Raises RuntimeError if it does not start."""
+        number = len(self.nodes)
+        node = Node(f"{self._folder.name}-{number}", free_port())
+        place = [
+            "--node-ip-address=127.0.0.1",
+            f"--num-cpus={self._cpus}",
+            f"--metrics-export-port={node.metrics_port}",
+        ]
         place += [f"--object-store-memory={OBJECT_STORE_BYTES}", f"--dashboard-agent-listen-port={free_port()}"]
         if number == 0:
             place += ["--head", f"--port={self._port}", f"--temp-dir={self._folder}"]
@@ -142,14 +166,22 @@ class RayCluster:
             place += [f"--ray-client-server-port={free_port()}"]
         else:
             place += [f"--address=127.0.0.1:{self._port}"]
-        log = self._folder / f"node-{number}.log"
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *place, "--disable-usage-stats", "--block"]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command, env=self._environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=PROJECT
-            )
-        node = Node(process, log, metrics_port)
         self.nodes.append(node)
+        command = [str(Path(sys.executable).parent / "ray"), "start", *place, "--disable-usage-stats"]
+        environment = {**self._environment, MARK: node.mark}
+        log = self._folder / f"node-{number}.log"
+        with log.open("wb") as output:
+            run = subprocess.run(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=PROJECT,
+                check=False,
+            )
+        if run.returncode:
+            raise RuntimeError(f"ray start ended with {run.returncode}: {log.read_text()[-4_000:]}")
         return node
 
     def node_of(self, pid: int) -> Node:
@@ -180,7 +212,8 @@ class RayCluster:
         def are_there() -> bool:
             application = self.application()
             if application.get("status") == "DEPLOY_FAILED":
-                raise RuntimeError(application["message"])
+                told = [deployment["message"] for deployment in application["deployments"].values()]
+                raise RuntimeError("\n".join([application["message"], *told]))
             ids = {one["replica_id"] for one in self.replicas()}
             return len(ids) == count and not ids & unwanted
 
@@ -194,8 +227,6 @@ class RayCluster:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _answers(self) -> bool:
-        if self.nodes[0].process.poll() is not None:
-            raise RuntimeError(f"the head node ended: {self.nodes[0].log.read_text()[-4_000:]}")
         with suppress(OSError):
             self.application()
             return True
@@ -212,27 +243,6 @@ class RayCluster:
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode()[:2_000]}") from error
         return dict(json.loads(said)) if said else {}
-
-
-def tree_of(pid: int) -> list[int]:
-    """Return a process and all that it and its children started, as far as they live."""
-    children: dict[int, list[int]] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            with suppress(OSError):
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                children.setdefault(parent, []).append(int(folder.name))
-    found = [pid]
-    for one in found:
-        found += children.get(one, [])
-    return found
-
-
-def kill_all(pids: Iterable[int]) -> None:
-    """SIGKILL; those that are gone already are no matter."""
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def settings(model: str, policy_store: str, admin_key: str, folder: Path) -> dict[str, str]:

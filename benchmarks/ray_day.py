@@ -32,6 +32,7 @@ from benchmarks.load_servers import ADMIN_KEY
 from benchmarks.peers import processor
 from benchmarks.ray_cluster import (
     RayCluster,
+    between,
     change_policy,
     config,
     free_port,
@@ -44,15 +45,11 @@ from service.models.device import available_cores
 
 LOOK_S = 1.0  # between two looks
 HIGHEST_REPLICAS = 4
-SCALING = {
-    "min_replicas": 1,
-    "initial_replicas": 1,
-    "max_replicas": HIGHEST_REPLICAS,
+DELAYS = {
     "look_back_period_s": 4,
     "metrics_interval_s": 1,
     "upscale_delay_s": 5,
     "downscale_delay_s": 10,
-    "policy": {"policy_function": "service.fleet.scaling:scale"},
 }
 
 
@@ -122,7 +119,7 @@ def main() -> None:
         given = settings(model, store, ADMIN_KEY, Path(folder))
         push = {"RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1"}
         with RayCluster(HIGHEST_REPLICAS, **given, **push) as cluster:
-            cluster.deploy(config(port, autoscaling_config=SCALING))
+            cluster.deploy(config(port, autoscaling_config=between(1, HIGHEST_REPLICAS, **DELAYS)))
             cluster.wait_for_replicas(1)
             wait_until(lambda: is_served(url))
             change_policy(url, ADMIN_KEY, {"autopilot": {"p95_ms": options.p95_ms, "max_f1_loss": 1.0}})

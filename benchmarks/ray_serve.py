@@ -27,10 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.front import CONNECTIONS, HERE, TEXTS, Row, best, load
-from benchmarks.load_servers import ADMIN_KEY, Server, start_checkout
+from benchmarks.load_servers import ADMIN_KEY, start_checkout
 from benchmarks.peers import processor
 from benchmarks.ray_cluster import (
     RayCluster,
+    between,
     change_policy,
     config,
     free_port,
@@ -63,26 +64,24 @@ WAYS = (
 
 
 @contextmanager
-def served(way: Way, options: argparse.Namespace) -> Iterator[Server]:
-    """Start the server of a way, under its policy, and end it afterwards."""
+def served(way: Way, options: argparse.Namespace) -> Iterator[str]:
+    """Start the server of a way, under its policy, and end it afterwards; -> its URL."""
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
-        server = _fleet(way, options, folder, held) if way.front else _plain(way, options, folder, held)
-        change_policy(
-            server.url, ADMIN_KEY, {"preset": options.preset} if options.preset else {"strategy": "full_depth"}
-        )
-        yield server
+        url = _fleet(way, options, folder, held) if way.front else _plain(way, options, folder, held)
+        change_policy(url, ADMIN_KEY, {"preset": options.preset} if options.preset else {"strategy": "full_depth"})
+        yield url
 
 
-def _plain(way: Way, options: argparse.Namespace, folder: Path, held: ExitStack) -> Server:
+def _plain(way: Way, options: argparse.Namespace, folder: Path, held: ExitStack) -> str:
     count = str(way.count)
     given = {"NER_MODEL": options.model, "NER_ADMIN_KEY": ADMIN_KEY, "NER_THREADS": count, "NER_PROCESSES": count}
     server = start_checkout(HERE, given, folder)
     held.callback(server.close)
-    return server
+    return server.url
 
 
-def _fleet(way: Way, options: argparse.Namespace, folder: Path, held: ExitStack) -> Server:
+def _fleet(way: Way, options: argparse.Namespace, folder: Path, held: ExitStack) -> str:
     given = settings(options.model, held.enter_context(redis_beside()), ADMIN_KEY, folder)
     if way.front == "haproxy":
         given |= {
@@ -97,10 +96,10 @@ def _fleet(way: Way, options: argparse.Namespace, folder: Path, held: ExitStack)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     cluster = held.enter_context(RayCluster(way.count, **given))
-    cluster.deploy(config(port, num_replicas=way.count, autoscaling_config=None))
+    cluster.deploy(config(port, autoscaling_config=between(way.count, way.count)))
     cluster.wait_for_replicas(way.count)
     wait_until(lambda: is_served(url))
-    return Server(cluster.nodes[0].process, url, cluster.nodes[0].log)
+    return url
 
 
 def ways(options: argparse.Namespace) -> list[Way]:
@@ -132,9 +131,9 @@ def main() -> None:
         bodies.write_text("".join(json.dumps({"text": text}) + "\n" for text in drawn), encoding="utf-8")
         for number in range(options.rounds):
             for way in compared:
-                with served(way, options) as server:
-                    load(server, bodies, CONNECTIONS[-1], 2.0)
-                    rows = [load(server, bodies, connections, options.seconds) for connections in CONNECTIONS]
+                with served(way, options) as url:
+                    load(url, bodies, CONNECTIONS[-1], 2.0)
+                    rows = [load(url, bodies, connections, options.seconds) for connections in CONNECTIONS]
                 found[way.name].append(rows)
                 print(number, f"{way.name:28}", " ".join(_told(row) for row in rows), flush=True)
     _print(found)

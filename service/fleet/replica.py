@@ -19,6 +19,8 @@ from service.errors import BadInput
 from service.policy.lock import StateLock
 from service.settings import Settings
 
+SHORTEST_S = 0.1  # between two looks; a shorter time says nothing of how busy a replica is
+
 
 def build_replica(settings: Settings, cores: int, link: LinkToAll) -> FastAPI:
     """Return the app of a replica, which is ready once its lifespan has begun.
@@ -114,7 +116,7 @@ class Load:
 
     def _busy(self, before: _Spent, spent: _Spent) -> float:
         seconds = spent.now - before.now
-        if seconds <= 0:
+        if seconds < SHORTEST_S:
             return 0.0
         busiest_s = max(
             spent.worker - before.worker, spent.loop - before.loop, (spent.process - before.process) / self._cores

@@ -80,7 +80,7 @@ class Fleet:
     def stand(self, model: Path) -> None:
         """Bring it to two replicas of a model on two nodes, whatever it is now."""
         self.model = model
-        self.deploy(num_replicas=2, autoscaling_config=None)
+        self.deploy(autoscaling_config=ray_cluster.between(2, 2))
         self.cluster.wait_for_replicas(2)
 
     def deploy(self, **deployment: object) -> None:
@@ -156,16 +156,17 @@ def in_force(made: list[tuple[float, int]], at: float) -> int:
 
 
 def test_ray_tells_prometheus_the_series_of_every_replica(fleet: Fleet, client: httpx.Client) -> None:
-    expected = set(versions(client).items())
+    expected, buckets = set(versions(client).items()), set[str]()
 
     def told() -> set[tuple[str, float]]:
-        texts = [node.metrics() for node in fleet.cluster.nodes if node.process.poll() is None]
+        texts = [node.metrics() for node in fleet.cluster.nodes if node.pids]
         families = [family for text in texts for family in text_string_to_metric_families(text)]
         samples = [one for family in families for one in family.samples]
-        assert any(one.name == "ray_ner_step_seconds_bucket" and "le" in one.labels for one in samples) or not expected
+        buckets.update(one.labels["replica"] for one in samples if one.name == "ray_ner_step_seconds_bucket")
         return {(one.labels["replica"], one.value) for one in samples if one.name == "ray_ner_exit_policy_version"}
 
     wait_until(lambda: told() >= expected, lambda: (told(), expected))
+    assert buckets >= {replica for replica, _ in expected}
 
 
 def test_requests_of_a_replica_that_is_killed_are_answered_by_the_other(fleet: Fleet) -> None:
@@ -204,7 +205,7 @@ def test_a_new_version_of_the_model_takes_over_replica_by_replica(fleet: Fleet, 
     load = fleet.load()
     try:
         fleet.model = models[1]
-        fleet.deploy(num_replicas=2, autoscaling_config=None)
+        fleet.deploy(autoscaling_config=ray_cluster.between(2, 2))
         fleet.cluster.wait_for_replicas(2, but_not=before)
     finally:
         load.stop()
@@ -218,9 +219,7 @@ def test_a_fleet_grows_while_the_autopilot_gives_up_accuracy_and_shrinks_when_it
     fleet: Fleet, client: httpx.Client
 ) -> None:
     fast = {"look_back_period_s": 2, "upscale_delay_s": 3, "downscale_delay_s": 4, "metrics_interval_s": 0.5}
-    policy = {"policy_function": "service.fleet.scaling:scale"}
-    limits = {"min_replicas": 1, "initial_replicas": 1, "max_replicas": 2}
-    fleet.deploy(num_replicas=None, autoscaling_config={**fast, **limits, "policy": policy})
+    fleet.deploy(autoscaling_config=ray_cluster.between(1, 2, **fast))
     fleet.cluster.wait_for_replicas(1)
     told = client.patch("/exit-policy", json={"autopilot": {"p95_ms": 1, "max_f1_loss": 100}})  # out of reach
     assert told.status_code == 200, told.text
