@@ -149,7 +149,8 @@ def _sizes(found: Row) -> str:
             _text(
                 f"Scaled up from a *cell* of {found['cell']} replicas behind a balancer: many balancers among which",
                 "requests are spread by chance are so many cells, and each has a Poisson process of its own. Fewer",
-                "replicas than a cell were simulated as they are.",
+                "replicas than a cell were simulated as they are. A rate counts as kept if it is kept for",
+                f"{found['seconds']['trial']:g} s, after {found['seconds']['warm_up']:g} s of it.",
             ),
         ]
     )

@@ -57,7 +57,7 @@ def test_a_client_takes_the_connection_that_became_free_last() -> None:
 def test_who_knows_more_makes_requests_wait_less() -> None:
     recording = recording_of(*[(10,)] * 7, (10,) * 12)
     capacity = 4 / (LAYERS * LAYER_S * (7 + 12) / 8)
-    due = arrivals(0.6 * capacity, 5.0, seed=2)
+    due = arrivals(0.6 * capacity, 3.0, seed=2)
 
     def mean_s(routing: str) -> float:
         fleet = Fleet(Served("full_depth"), replicas=4, routing=routing)

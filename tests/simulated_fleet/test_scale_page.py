@@ -26,12 +26,12 @@ ROW = {
 
 @pytest.fixture(scope="module")
 def results() -> Any:
-    """Of a slow model: 12 requests a second and replica at full depth, so that there is little to simulate."""
+    """Of a slow model: some ten requests a second and replica at full depth, so that there is little to simulate."""
     recording = recording_of()
     levels = {**recording.levels, PRESET: Level(CUT, 4.0, 1.0, (1,))}
     of_presets = Recording(recording.num_layers, recording.chars, recording.sequences, levels)
-    costs = replace(costs_of(0.02, take=0.0001), environment=ENVIRONMENT)
-    plan = Plan(costs, of_presets, cores=2, cell=2, seconds=1.0, warm_up_s=1.0, hour_s=0.5, day_cell=1)
+    costs = replace(costs_of(0.01, take=0.0001), environment=ENVIRONMENT)
+    plan = Plan(costs, of_presets, cores=2, cell=2, seconds=0.5, warm_up_s=0.5, hour_s=0.5, day_cell=1)
     with ThreadPoolExecutor(1) as executor:
         return {**simulated(plan, executor), "environment": ENVIRONMENT}
 

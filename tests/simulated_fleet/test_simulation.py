@@ -27,7 +27,7 @@ def test_one_request_alone_takes_the_sum_of_its_parts() -> None:
 
 def test_one_sequence_at_a_time_waits_as_in_an_m_d_1_queue() -> None:
     service_s, utilisation = 0.002, 0.7
-    due = arrivals(utilisation / service_s, 15.0, seed=3)
+    due = arrivals(utilisation / service_s, 8.0, seed=3)
     costs = costs_of(service_s, num_layers=1, at_once=1)
     calls = simulate(ALONE, costs, recording_of(num_layers=1), due).calls
     waited = [call.done - call.due - service_s for call in calls]
@@ -35,7 +35,7 @@ def test_one_sequence_at_a_time_waits_as_in_an_m_d_1_queue() -> None:
     for gap in np.diff(due):
         expected.append(max(0.0, expected[-1] + service_s - gap))
     assert waited == pytest.approx(expected, abs=1e-9)
-    assert np.mean(waited) == pytest.approx(service_s * utilisation / (2 * (1 - utilisation)), rel=0.15)
+    assert np.mean(waited) == pytest.approx(service_s * utilisation / (2 * (1 - utilisation)), rel=0.2)
 
 
 def test_two_threads_of_one_process_take_turns_at_its_interpreter_and_those_of_two_do_not() -> None:
@@ -77,11 +77,11 @@ def test_a_seed_gives_the_same_run_again_and_another_one_another() -> None:
 def test_the_autopilot_keeps_its_objective_in_a_peak_that_full_depth_cannot_serve_and_returns_behind_it() -> None:
     capacity = 1 / (LAYERS * LAYER_S)
     low, high = 0.2 * capacity, 2 * capacity
-    due = np.concatenate([arrivals(low, 3.0, 1), 3 + arrivals(high, 9.0, 2), 12 + arrivals(low, 12.0, 3)])
+    due = np.concatenate([arrivals(low, 3.0, 1), 3 + arrivals(high, 6.0, 2), 9 + arrivals(low, 10.0, 3)])
     flown = simulate(Fleet(autopilot(OBJECTIVE_MS)), costs_of(), recording_of(), due)
     fixed = simulate(Fleet(Served("full_depth")), costs_of(), recording_of(), due)
     recording = recording_of()
-    in_peak = [figures(outcome.between(6, 12), 6, recording) for outcome in (flown, fixed)]
+    in_peak = [figures(outcome.between(6, 9), 3, recording) for outcome in (flown, fixed)]
     assert in_peak[0].p99_ms <= OBJECTIVE_MS and in_peak[0].refused == 0 and in_peak[0].f1_loss > 0.9
     assert in_peak[1].p99_ms > 500
     levels = dict(flown.levels)
