@@ -1,23 +1,25 @@
-"""What operating points fitted to samples of a corpus save on its other sentences, beside the model's own points.
+"""What operating points fitted to samples of a traffic save on its other sentences, beside the model's own points.
 
     python -m benchmarks.traffic_fits general-minilm --data DATA --traces TRACES --json FILE
 
-Each corpus's test set is a traffic, traced as `benchmarks.promise` does. Half of its sentences are the samples that are
-fitted to, by the server's own numbers and the command's own fit; of the other half is told how many layers the fastest
-point within each of some disagreements saves. The model's own points are told on the same half. Nothing is timed.
+A traffic is the test sets of some corpora, traced as `benchmarks.promise` does. Half of its sentences are the samples
+that are fitted to, by the server's own numbers and the command's own fit; of the other half is told how many layers the
+fastest point within each of some disagreements saves. The model's own points are told on the same half. Nothing is
+timed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.engines import add_executor, executor_of, load
-from benchmarks.promise_traces import traces_of
+from benchmarks.promise_traces import CORPORA, traces_of
 from service.assets import assets_of
 from service.errors import DataRefused
 from service.evaluation.trace import Trace
@@ -26,18 +28,25 @@ from service.exits.operating_points import Calibration
 from service.exits.policies.learned import Learned
 from service.promise.records import RecordBuffer, SampleRecords
 
+TRAFFICS = {
+    "tweets": ("tweebank", "btc", "wnut17", "idrisi"),
+    "articles": ("wikigold", "redocred", "crossner_politics", "crossner_science"),
+    "commands": ("slurp", "snips"),
+    "all": CORPORA,
+}
 SEED = 0
 Row = dict[str, Any]
 
 
-def records_of(trace: Trace) -> SampleRecords:
-    """Return the numbers of every sentence of a trace, in random order."""
-    buffer = RecordBuffer(len(trace.sequences), trace.num_layers)
-    of_exits = [reading.split() for reading in trace.readings]
-    for index in np.random.default_rng(SEED).permutation(len(trace.sequences)).tolist():
-        sequence = trace.sequences[index]
-        buffer.add([of_exit[index] for of_exit in of_exits], sequence.owned, sequence.num_pieces, 1.0)
-    return buffer.records()
+def records_of(traces: Sequence[Trace]) -> SampleRecords:
+    """Return the numbers of every sentence of some traces, in random order."""
+    count = sum(len(trace.sequences) for trace in traces)
+    buffer = RecordBuffer(count, traces[0].num_layers)
+    for trace in traces:
+        of_exits = [reading.split() for reading in trace.readings]
+        for index, sequence in enumerate(trace.sequences):
+            buffer.add([of_exit[index] for of_exit in of_exits], sequence.owned, sequence.num_pieces, 1.0)
+    return buffer.records().part(np.random.default_rng(SEED).permutation(count))
 
 
 def saved(records: SampleRecords, cuts: Cuts) -> list[float]:
@@ -50,12 +59,11 @@ def saved(records: SampleRecords, cuts: Cuts) -> list[float]:
     return [round(float(max(layers for missed, layers in outcomes if missed <= wish)), 3) for wish in JUDGED_AT]
 
 
-def study(name: str, trace: Trace, own: Cuts) -> Row:
-    """Return what points fitted to one half of a corpus save on the other, beside the model's own."""
-    records = records_of(trace)
+def study(name: str, records: SampleRecords, own: Cuts) -> Row:
+    """Return what points fitted to one half of a traffic save on the other, beside the model's own."""
     half = len(records) // 2
     samples, others = records.part(slice(half)), records.part(slice(half, None))
-    row: Row = {"corpus": name, "samples": len(samples), "own": saved(others, own)}
+    row: Row = {"traffic": name, "samples": len(samples), "own": saved(others, own)}
     try:
         fit = fit_to_traffic(samples, [own])
     except DataRefused as error:
@@ -64,7 +72,7 @@ def study(name: str, trace: Trace, own: Cuts) -> Row:
 
 
 def main() -> None:
-    """Trace, fit, and print a line per corpus."""
+    """Trace, fit, and print a line per traffic."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a name in the store, or a folder")
     parser.add_argument("--data", type=Path, required=True, help="the folder that the recipe's files lie in")
@@ -83,13 +91,14 @@ def main() -> None:
     deepest = min(max(one["deepest_exit"] for one in found), stored.config.num_layers - 1)
     own = Cuts(calibration.rule, tuple(sorted({one["tau"] for one in found})), deepest)
     executor = executor_of(options, stored.model)
-    rows = []
-    for name, trace in traces_of(stored, executor, options.data, options.traces).items():
-        rows.append(study(name, trace, own))
-        print(json.dumps(rows[-1]), flush=True)
+    traces = traces_of(stored, executor, options.data, options.traces)
     executor.close()
+    rows = []
+    for name, corpora in TRAFFICS.items():
+        rows.append(study(name, records_of([traces[corpus] for corpus in corpora]), own))
+        print(json.dumps(rows[-1]), flush=True)
     if options.json:
-        told = {"command": "benchmarks.traffic_fits", "model": stored.reference, "within": JUDGED_AT, "corpora": rows}
+        told = {"command": "benchmarks.traffic_fits", "model": stored.reference, "within": JUDGED_AT, "traffics": rows}
         options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 

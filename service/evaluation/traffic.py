@@ -24,7 +24,7 @@ from service.spans.types import DoubleArray, IntArray
 FEWEST_SAMPLES = 400  # from which thresholds are fitted
 FEWEST_FOR_A_RULE = 2_000  # from which the rule is fitted as well
 FEWEST_ENTITIES = 200  # of full depth, below which nothing is known of agreement
-DISAGREEMENTS: DoubleArray = np.geomspace(0.001, 0.2, 14)  # a point is the fastest that is within one of these
+DISAGREEMENTS: DoubleArray = np.geomspace(0.001, 0.2, 27)  # a point is the fastest that is within one of these
 JUDGED_AT = (0.02, 0.05, 0.1)  # disagreements at which old and new points are compared
 DRAWS = 400  # of the bootstrap
 
@@ -112,7 +112,9 @@ def _fitted(records: SampleRecords, before: Cuts, *, is_rule_new: bool) -> Cuts:
     rule = _rule(records) if is_rule_new else before.rule
     worth = worths(rule, records)
     seen = worth[:, : before.deepest_exit]
-    grid = sorted({float(f"{tau:.4g}") for tau in np.quantile(seen, np.linspace(0.01, 0.99, 2 * NUM_QUANTILES))})
+    low, high = np.quantile(seen, [0.01, 0.999])
+    tried = [*np.quantile(seen, np.linspace(0.01, 0.999, NUM_QUANTILES)), *np.geomspace(low, high, NUM_QUANTILES)]
+    grid = sorted({float(f"{tau:.4g}") for tau in tried})
     disagreements = [disagreement(records, layers_at(worth, tau, before.deepest_exit), records.weights) for tau in grid]
     found = {
         max((tau for tau, missed in zip(grid, disagreements, strict=True) if missed <= wish), default=None)
