@@ -35,9 +35,9 @@ What the models are worth on texts of many kinds, and what the presets lose ther
 on two cores (processor: {processor}), and `make docs` writes this page from them.
 
 Strict F1 x 100 of spans and labels on the test sets, texts split as the server splits them. Of each corpus count the
-labels that it annotates; "P+O+L" is persons, organisations and places alone. `general-minilm` was trained on the
-training sets of all but CoNLL-2003, so **the row of CoNLL-2003 says what to expect of it on texts of a kind that it
-never saw**; `conll2003-minilm` on that alone.
+labels that it annotates; "P+O+L" is persons, organisations and places alone. `general-minilm-research` was trained on
+the training sets of all, `general-minilm` on those of all but CoNLL-2003, so **its row of CoNLL-2003 says what to
+expect of such a model on texts of a kind that it never saw**; `conll2003-minilm` on CoNLL-2003 alone.
 """
 
 

@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     root_path: str = Field("", description="path prefix that a reverse proxy strips, so that links on our pages hold")
 
     model: str = Field(
-        "general-minilm",
+        "general-minilm-research",
         description="a name in the store, name@version, a model folder, or that of a Transformers token classifier",
     )
     model_store: Path = Field(_PROJECT / "model_store", description="folder of models by name and version")

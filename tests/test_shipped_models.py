@@ -25,11 +25,11 @@ from tests.shipped_ import f1, sentences_of, wrong
 
 STORE = PROJECT / "model_store"
 MAX_MODEL_BYTES = 60_000_000
-MODELS = ("conll2003-minilm", "conll2003-minilm-tokee", "general-minilm", "litbank-minilm")
+MODELS = ("conll2003-minilm", "conll2003-minilm-tokee", "general-minilm", "general-minilm-research", "litbank-minilm")
 SENTENCES = {model: sentences_of(model) for model in MODELS}
 TEXTS = [
     sentence.text
-    for model in ("conll2003-minilm", "general-minilm", "litbank-minilm")
+    for model in ("conll2003-minilm", "general-minilm-research", "litbank-minilm")
     for sentence in SENTENCES[model][:5]
 ]
 NESTED = "The captain of the ship walked to the old house by the river."
@@ -50,26 +50,37 @@ REASONS = {  # why a strategy leaves early
     "tokee": {"confidence"},
     "vee": {"vote"},
 }
-# F1 on SENTENCES was 0.984, 1.0, 0.989 and 0.978 at full depth and 0.995, 0.995, 0.989 and 0.966 under `balanced`.
-# There is room for three (LitBank: two) wrong spans more: between int8 and float32, as between processors, a doubtful
-# one or two change.
+# F1 on SENTENCES was 0.984, 1.0, 0.989, 0.978 and 0.978 at full depth and 0.995, 0.995, 0.989, 0.994 and 0.966 under
+# `balanced`. There is room for three (LitBank: two) wrong spans more: between int8 and float32, as between processors,
+# a doubtful one or two change.
 LOWEST_F1 = {
     "conll2003-minilm": 0.95,
     "conll2003-minilm-tokee": 0.96,
     "general-minilm": 0.95,
+    "general-minilm-research": 0.94,
     "litbank-minilm": 0.93,
 }
 LOWEST_F1_BALANCED = {
     "conll2003-minilm": 0.96,
     "conll2003-minilm-tokee": 0.96,
     "general-minilm": 0.95,
+    "general-minilm-research": 0.95,
     "litbank-minilm": 0.92,
 }
 AVERAGE_EXIT_LAYER_BALANCED = {
     "conll2003-minilm": 1.44,
     "conll2003-minilm-tokee": 1.37,
     "general-minilm": 1.77,
+    "general-minilm-research": 1.7,
     "litbank-minilm": 3.0,
+}
+
+ALLOWED = {
+    "conll2003-minilm": "licensed for research use",
+    "conll2003-minilm-tokee": "licensed for research use",
+    "general-minilm": "anybody may use the model, also\ncommercially",
+    "general-minilm-research": "licensed for research use",
+    "litbank-minilm": "CC BY 4.0",
 }
 
 
@@ -230,8 +241,7 @@ def test_nested_entities_come_nested_and_flat_ones_flat(served: Served) -> None:
 def test_the_card_says_what_the_training_data_allows(served: Served) -> None:
     (model,) = served.client.get("/models").json()
     assert model["name"] == served.name
-    allowed = {"conll": "research use", "gener": "anybody may use the model, also\ncommercially", "litba": "CC BY 4.0"}
-    assert allowed[served.name[:5]] in model["card"]
+    assert ALLOWED[served.name] in model["card"]
     assert model["labels"] == sorted(model["labels"])
 
 

@@ -205,7 +205,7 @@ def test_the_service_answers_to_its_names(everything: list[Manifest]) -> None:
 
 
 def test_the_model_is_the_image_s_or_comes_from_a_volume(defaults: list[Manifest], everything: list[Manifest]) -> None:
-    assert environment(defaults)["NER_MODEL"] == "general-minilm"
+    assert environment(defaults)["NER_MODEL"] == "general-minilm-research"
     assert not any(volume["name"] == "models" for volume in pod(defaults)["volumes"])
     assert environment(everything)["NER_MODEL"] == "/models/mine"
     [container] = pod(everything)["containers"]

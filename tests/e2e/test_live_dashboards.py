@@ -126,7 +126,7 @@ def test_the_choice_of_models_is_that_of_the_service(watched: Watched) -> None:
     found = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"])
     assert found is not None
     names = ask(watched.prometheus, f"label/{found[2]}/values", **{"match[]": found[1]})
-    assert names == ["general-minilm@1"]
+    assert names == ["general-minilm-research@1"]
 
 
 def test_every_rule_runs_and_every_recorded_series_is_there(watched: Watched) -> None:

@@ -58,7 +58,7 @@ def expected_entities(name: str, texts: tuple[str, ...]) -> list[list[Entity]]:
 
 @pytest.mark.parametrize("adds_in_words", [False, True], ids=["", "room for pairs"])
 @pytest.mark.parametrize(
-    ("name", "texts"), [("conll2003-minilm", NEWS), ("general-minilm", NEWS), ("litbank-minilm", FICTION)]
+    ("name", "texts"), [("conll2003-minilm", NEWS), ("general-minilm-research", NEWS), ("litbank-minilm", FICTION)]
 )
 def test_entities_at_the_last_exit_are_those_of_the_eager_executor(
     name: str, texts: tuple[str, ...], adds_in_words: bool, monkeypatch: pytest.MonkeyPatch
