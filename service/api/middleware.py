@@ -67,9 +67,11 @@ class RequestMiddleware:
 
     def _overload(self, scope: Scope) -> Overloaded | None:
         """Return why a request for entities is refused by its head alone, before anything else is done with it."""
-        latest = scope.setdefault("state", {}).setdefault("arrived", time.monotonic())
+        settings, latest = self._service.settings, scope.setdefault("state", {}).setdefault("arrived", time.monotonic())
         try:
-            self._service.engine.forecast.check(latest + self._service.settings.timeout_ms / 1_000)
+            length = length_of(dict(scope["headers"])) or 0
+            taken = length if length <= settings.max_body_bytes else 0  # what is too long is told so
+            self._service.engine.forecast.check(latest + settings.timeout_ms / 1_000, taken)
         except Overloaded as error:
             return error
         return None

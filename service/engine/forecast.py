@@ -86,9 +86,13 @@ class Forecast:
         """Return in how many seconds a newcomer has room: a whole number, at least 1."""
         return min(max(1.0, math.ceil(self.wait_s - STANDING_S)), LONGEST_RETRY_S)
 
-    def check(self, deadline: float) -> None:
-        """Raise Overloaded if even the shortest newcomer would be answered after `deadline`, or the queue stands."""
-        self._check(self._clock(), 0.0, deadline)
+    def check(self, deadline: float, num_bytes: int = 0) -> None:
+        """Raise Overloaded if a newcomer whose body is not read yet would be answered after `deadline`.
+
+        num_bytes: of its body; 0 if that is unknown. By bytes its work is known to a factor of two, so half counts.
+        """
+        pieces = self._pieces_per_char * num_bytes / 2
+        self._check(self.turn(pieces, self._clock(), deadline), pieces, deadline)
 
     def enter(self, num_chars: int, deadline: float) -> OpenWork:
         """Count a request of so many characters from now on. Raises Overloaded if it would be answered too late."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -65,6 +66,20 @@ def test_a_request_that_cannot_be_answered_in_time_is_refused_by_its_head(build:
     assert int(headers[b"content-length"]) == len(body["body"]) and b"connection" not in headers
     assert value(service, "ner_requests_rejected_total", reason="too_late") == 1
     assert value(service, "ner_requests_total", endpoint=path, code="429") == 1
+
+
+def test_a_long_body_is_refused_by_its_head_while_a_short_one_is_taken(build: Build, start: Start) -> None:
+    service = build(timeout_ms=5_000)
+    client = start(service)
+    forecast = service.engine.forecast
+    forecast._pace = 1_000.0  # pieces a second
+    deadline = time.monotonic() + 50.0
+    for _ in range(FEWEST_REQUESTS):  # two seconds each; their turns are far away
+        forecast.enter(6_500, deadline).__enter__()
+    assert client.post("/ner", json={"text": "Anna"}).status_code == 200
+    refused, _ = asyncio.run(post(service, "/ner", {b"content-length": b"60000"}))
+    assert refused["status"] == 429
+    assert client.post("/ner", content=b"x" * 3_000_000, headers=JSON).status_code == 413  # too long is told so
 
 
 @pytest.mark.parametrize("access_log", [False, True])
