@@ -134,7 +134,8 @@ class RayCluster:
         self._cpus = cpus
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("NER_")}
         path = f"{Path(sys.executable).parent}:{inherited.get('PATH', '')}"
-        self._environment = {**inherited, **PATIENT, "PYTHONPATH": str(PROJECT), "PATH": path, **environment}
+        spread = {"RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING": "0"}  # one proxy, and all replicas get their share
+        self._environment = {**inherited, **PATIENT, **spread, "PYTHONPATH": str(PROJECT), "PATH": path, **environment}
         self._port, self._dashboard_port = free_port(), free_port()
         self.nodes: list[Node] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
+from contextlib import suppress
 
 from tests.api.sockets_ import Address, post
 
@@ -54,6 +55,10 @@ class Load:
             if is_last:
                 writer.close()
                 connection = None
+        if connection is not None:  # the server goes on, and would have it open
+            connection[1].close()
+            with suppress(OSError):
+                await connection[1].wait_closed()
 
 
 async def _read_answer(reader: asyncio.StreamReader) -> tuple[str, bool]:
