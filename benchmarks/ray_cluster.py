@@ -94,7 +94,10 @@ def wait_until(condition: Callable[[], object], what: Callable[[], object] = lam
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node: all processes that were started with a mark in their environment, however they were started."""
+    """A node: all processes that were started with a mark in their environment, and what they started.
+
+    Ray's workers and agents write their titles over their environment, but their parent keeps its own.
+    """
 
     mark: str
     metrics_port: int
@@ -103,11 +106,17 @@ class Node:
     def pids(self) -> list[int]:
         """Those of its processes that live."""
         wanted = f"{MARK}={self.mark}".encode()
-        found = []
+        found: list[int] = []
+        children: dict[int, list[int]] = {}
         for folder in Path("/proc").iterdir():
-            with suppress(OSError):  # of others, and of processes that have just ended
-                if folder.name.isdecimal() and wanted in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
+            with suppress(OSError, ValueError):  # of others, of processes that have just ended, and what is none
+                pid = int(folder.name)
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(pid)
+                if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(pid)
+        for pid in found:
+            found += [child for child in children.get(pid, ()) if child not in found]
         return found
 
     def metrics(self) -> str:
@@ -134,7 +143,8 @@ class RayCluster:
         self._cpus = cpus
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("NER_")}
         path = f"{Path(sys.executable).parent}:{inherited.get('PATH', '')}"
-        self._environment = {**inherited, **PATIENT, "PYTHONPATH": str(PROJECT), "PATH": path, **environment}
+        spread = {"RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING": "0"}  # one proxy, and all replicas get their share
+        self._environment = {**inherited, **PATIENT, **spread, "PYTHONPATH": str(PROJECT), "PATH": path, **environment}
         self._port, self._dashboard_port = free_port(), free_port()
         self.nodes: list[Node] = []
 
