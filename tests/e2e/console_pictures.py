@@ -28,7 +28,7 @@ TRAFFIC = (
 )
 TRAFFIC_S = 60.0  # before a picture is taken
 PICTURES = {  # name: model, window, pixels for one of CSS, colours
-    "desktop": ("conll2003-minilm", (1280, 1060), 1.5, "light"),
+    "desktop": ("general-minilm-research", (1280, 1060), 1.5, "light"),
     "phone": ("litbank-minilm", PHONE, 2.0, "dark"),
 }
 

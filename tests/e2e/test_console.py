@@ -960,6 +960,14 @@ def test_no_width_scrolls_sideways(go: Go, width: int) -> None:
     assert visit.overflow_px() <= 0
 
 
+def test_on_a_phone_the_text_comes_first_and_every_card_after_it_in_its_order(go: Go) -> None:
+    page = go(size=PHONE).open().page
+    expect(page.locator("#levels")).to_be_visible()
+    cards = [page.locator(selector) for selector in (".text", ".live", ".policy", ".traffic", ".ladders")]
+    tops = [box["y"] for card in cards if (box := card.bounding_box()) is not None]
+    assert len(tops) >= 4 and tops == sorted(tops)
+
+
 def brightness(page: Page) -> int:
     """Of the page's background: 0 to 765."""
     colour = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
