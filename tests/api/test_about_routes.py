@@ -20,7 +20,7 @@ from service.engine.engine import EngineLimits
 from service.errors import BadInput
 from service.executors.eager import EagerExecutor
 from tests.api.servers_ import TINY_LABELS, tiny_service
-from tests.exits.strategies_ import REPLAYED
+from tests.exits.strategies_ import WITHOUT_TRAFFIC
 
 Build = Callable[..., Service]
 Start = Callable[..., TestClient]
@@ -35,7 +35,7 @@ def test_models_describes_the_one_that_is_served(client: TestClient) -> None:
             "nested": True,
             "num_layers": 4,
             "hidden_size": 32,
-            "strategies": sorted(REPLAYED.keys() - {"learned", "learned_on_traffic"}),
+            "strategies": sorted(WITHOUT_TRAFFIC - {"learned"}),
             "card": "# A tiny random model, for tests\n",
         }
     ]
@@ -45,7 +45,7 @@ def test_a_calibrated_model_has_the_learned_strategy_too_and_says_what_its_figur
     calibrated_folder: Path, tmp_path: Path
 ) -> None:
     with TestClient(create_app(tiny_service(calibrated_folder, tmp_path))) as client:
-        assert client.get("/models").json()[0]["strategies"] == sorted(REPLAYED.keys() - {"learned_on_traffic"})
+        assert client.get("/models").json()[0]["strategies"] == sorted(WITHOUT_TRAFFIC)
         calibration = client.get("/info").json()["calibration"]
     assert calibration["data"] == "by hand" and len(calibration["weights_sha256"]) == 64
 

@@ -34,7 +34,7 @@ from service.stepping.stepper import ModelStepper
 from tests.engine.scripted_ import answer, make_engine
 from tests.evaluation.traces_ import WINDOWED, Traced, drifting_trace, tiny_examples, tiny_stored, traced
 from tests.executors.executors_ import fused, kernel_config, kernel_model
-from tests.exits.strategies_ import REPLAYED
+from tests.exits.strategies_ import WITHOUT_TRAFFIC
 from tests.exits.tables_ import random_rule
 
 RULE = random_rule(4)
@@ -144,7 +144,7 @@ def test_where_the_batch_rounds_nothing_replay_and_serving_agree_to_the_last_bit
 
 
 def test_the_examples_are_of_every_strategy_and_leave_at_every_layer() -> None:
-    assert {policy.strategy for policy in POLICIES} == REPLAYED.keys()
+    assert {policy.strategy for policy in POLICIES} == WITHOUT_TRAFFIC
     left = [set(shared().replayer.replay(cut(shared(), policy)).layers_run.tolist()) for policy in POLICIES[:-4]]
     assert set.union(*left) == {1, 2, 3, 4}
     assert sum(len(layers) > 1 for layers in left) > 20

@@ -18,7 +18,7 @@ from service.exits.policies.budgeted import Budgeted
 from service.models.store import load_model
 from tests.evaluation.conftest import NUM_LAYERS, OnDisk
 from tests.evaluation.traces_ import made_up_replay
-from tests.exits.strategies_ import REPLAYED
+from tests.exits.strategies_ import WITHOUT_TRAFFIC
 
 FIGURES = {"exits.png", "f1_by_layers.png", "f1_by_time.png", "ensemble.png", "measures.png"}
 
@@ -134,7 +134,7 @@ def test_two_models_stand_side_by_side_in_every_section(reported: Reported, tmp_
 
 def test_every_strategy_is_studied_on_dev_and_test(reported: Reported) -> None:
     study = reported.study
-    assert {key.partition("/")[0] for key in study.families} == REPLAYED.keys() - {"full_depth"}
+    assert {key.partition("/")[0] for key in study.families} == WITHOUT_TRAFFIC - {"full_depth"}
     assert (len(study.dev.texts), len(study.test.texts)) == (30, 20)
     for pairs in study.families.values():
         assert all(pair.dev.policy == pair.test.policy for pair in pairs)

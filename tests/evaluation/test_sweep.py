@@ -15,11 +15,10 @@ from service.exits.catalog import PolicyCatalog
 from service.exits.consistency import CONSISTENCIES
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policies.learned import Learned
-from service.exits.policies.learned_on_traffic import LearnedOnTraffic
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
 from tests.evaluation.traces_ import LayerMeter, drifting_trace, made_up_replay
-from tests.exits.strategies_ import REPLAYED, model_of
+from tests.exits.strategies_ import WITHOUT_TRAFFIC, model_of
 from tests.exits.tables_ import random_rule, seeded
 
 RULE = random_rule(4)
@@ -80,7 +79,7 @@ every_family = pytest.mark.parametrize("key", families(model_of(4, RULE)))
 
 def test_there_is_a_family_for_every_strategy_and_for_every_measure_and_pooling_of_vee() -> None:
     known = families(model_of(4, RULE))
-    assert {key.partition("/")[0] for key in known} == REPLAYED.keys() - {FullDepth.strategy, LearnedOnTraffic.strategy}
+    assert {key.partition("/")[0] for key in known} == WITHOUT_TRAFFIC - {FullDepth.strategy}
     assert {tuple(key.split("/")[1:]) for key in known if "/" in key} == set(CONSISTENCIES)
     assert families(model_of(4)).keys() == known.keys() - {Learned.strategy}
 

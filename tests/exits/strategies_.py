@@ -5,9 +5,10 @@ from __future__ import annotations
 from service.exits.assets import ModelAssets
 from service.exits.policies import STRATEGIES
 from service.exits.policies.learned import ExitRule
-from service.exits.policies.learned_on_traffic import TrafficRules
+from service.exits.policies.learned_on_traffic import LearnedOnTraffic, TrafficRules
 
 REPLAYED = {name: strategy for name, strategy in STRATEGIES.items() if strategy.is_replayable}
+WITHOUT_TRAFFIC = REPLAYED.keys() - {LearnedOnTraffic.strategy}  # of a model before a fit
 
 
 def model_of(num_layers: int, rule: ExitRule | None = None) -> ModelAssets:

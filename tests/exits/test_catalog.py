@@ -19,7 +19,7 @@ from service.exits.policies.pabee import Pabee
 from service.exits.policies.sentee import Sentee
 from service.exits.policies.vee import Vee
 from service.exits.policy import ExitPolicy
-from tests.exits.strategies_ import REPLAYED, model_of
+from tests.exits.strategies_ import REPLAYED, WITHOUT_TRAFFIC, model_of
 from tests.exits.tables_ import random_rule
 
 NUM_LAYERS = 6
@@ -159,8 +159,8 @@ def test_defaults_are_kept_by_strategy_and_by_what_tau_depends_on() -> None:
 
 
 def test_a_model_without_a_rule_has_no_learned_strategy() -> None:
-    assert UNCALIBRATED.strategies == sorted(REPLAYED.keys() - {"learned"})
-    assert CALIBRATED.strategies == sorted(REPLAYED)
+    assert UNCALIBRATED.strategies == sorted(WITHOUT_TRAFFIC - {"learned"})
+    assert CALIBRATED.strategies == sorted(WITHOUT_TRAFFIC)
     assert "learned" not in refusal({"strategy": "unheard of"})
 
 
