@@ -160,7 +160,7 @@ def test_defaults_are_kept_by_strategy_and_by_what_tau_depends_on() -> None:
 
 def test_a_model_without_a_rule_has_no_learned_strategy() -> None:
     assert UNCALIBRATED.strategies == sorted(WITHOUT_TRAFFIC - {"learned"})
-    assert CALIBRATED.strategies == sorted(WITHOUT_TRAFFIC)
+    assert CALIBRATED.strategies == sorted(REPLAYED)
     assert "learned" not in refusal({"strategy": "unheard of"})
 
 
