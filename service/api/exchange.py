@@ -125,7 +125,7 @@ class Exchange:
             await self._send({**message, "body": b""})
         elif self._is_unread and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
-            await self._discard_body()
+            await discard_body(self._receive)
             await self._send({"type": "http.response.body"})
         else:
             await self._send(message)
@@ -159,13 +159,6 @@ class Exchange:
         self._taken = size
         return b"".join(chunks)
 
-    async def _discard_body(self) -> None:
-        """Read and drop the body for a while: a client that is cut off while it sends may never see its answer."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_S):
-                while (await self._receive()).get("more_body", False):
-                    pass
-
 
 class RequestIds:
     """The ids of requests: the client's own, or else made."""
@@ -178,6 +171,14 @@ class RequestIds:
         """Return the id of a request with these headers."""
         given = headers.get(b"x-request-id", b"")
         return given.decode("ascii") if _REQUEST_ID.fullmatch(given) else f"{self._process}{next(self._numbers):016x}"
+
+
+async def discard_body(receive: Receive) -> None:
+    """Read and drop a body for a while: a client that is cut off while it sends may never see its answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while (await receive()).get("more_body", False):
+                pass
 
 
 def log_access(request_id: str, method: str, endpoint: str, status: int | None, started: float) -> None:

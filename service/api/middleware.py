@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.budget import BodyBudget
 from service.api.errors import endpoint_of, error_body, error_response
-from service.api.exchange import Exchange, RequestIds, length_of, log_access
+from service.api.exchange import Exchange, RequestIds, discard_body, length_of, log_access
 from service.api.hosts import AllowedHosts
 from service.api.short_way import EntityCall, ShortWay
 from service.api.state import Service
@@ -44,7 +44,7 @@ class RequestMiddleware:
             return
         call = self._short_way.call_of(scope)
         if call is not None and (overload := self._overload(scope)) is not None:
-            await self._refuse(scope, call.route.path, send, overload)
+            await self._refuse(scope, call.route.path, receive, send, overload)
             return
         exchange = Exchange(self._service, self._bodies, self._ids, scope, receive, send)
         request_id.set(exchange.request_id)  # every request is a task, and so a context, of its own
@@ -70,13 +70,13 @@ class RequestMiddleware:
         settings, latest = self._service.settings, scope.setdefault("state", {}).setdefault("arrived", time.monotonic())
         try:
             length = length_of(dict(scope["headers"])) or 0
-            taken = length if length <= settings.max_body_bytes else 0  # what is too long is told so
-            self._service.engine.forecast.check(latest + settings.timeout_ms / 1_000, taken)
+            if length <= settings.max_body_bytes:  # else it is told so
+                self._service.engine.forecast.check(latest + settings.timeout_ms / 1_000, length)
         except Overloaded as error:
             return error
         return None
 
-    async def _refuse(self, scope: Scope, endpoint: str, send: Send, error: Overloaded) -> None:
+    async def _refuse(self, scope: Scope, endpoint: str, receive: Receive, send: Send, error: Overloaded) -> None:
         """Answer with next to no work; of a body that still comes, the server reads and drops what is short."""
         headers = dict(scope["headers"])
         request_id = self._ids.id_of(headers)
@@ -88,11 +88,16 @@ class RequestMiddleware:
             (b"x-request-id", request_id.encode()),
         ]
         length = length_of(headers)
-        if self._service.is_draining or length is None or length > SHORT_BODY_BYTES:
+        may_not_come = b"expect" in headers  # the client may send it, or go on with its next request
+        is_long = length is None or length > SHORT_BODY_BYTES
+        if self._service.is_draining or may_not_come or is_long:
             answered.append((b"connection", b"close"))
         self._service.metrics.http.request_refused("too_late")
         self._service.metrics.http.request_done(endpoint, 429)
         await send({"type": "http.response.start", "status": 429, "headers": answered})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": body, "more_body": is_long})
+        if is_long:
+            await discard_body(receive)
+            await send({"type": "http.response.body"})
         if self._service.settings.access_log:
             log_access(request_id, scope["method"], endpoint, 429, scope["state"]["arrived"])

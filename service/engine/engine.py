@@ -374,7 +374,7 @@ class Engine:
         elif now > request.deadline:
             self._answer(request, TimedOut("the request's timeout_ms passed before its answer was ready"))
         elif not request.has_started:
-            if now + self._forecasts[request.priority].least_s(request.cost) > request.deadline:
+            if not self._forecasts[request.priority].can_make_it(request.cost, request.deadline):
                 self._answer(request, Overloaded("the request waited until it could not be answered in time any more"))
             else:
                 self._start(request)

@@ -15,10 +15,13 @@ from service.errors import Overloaded
 
 BUSY_REQUESTS = 4  # open; with fewer, how fast they are done says little of what is possible
 FEWEST_REQUESTS = 8  # open; with fewer, nobody is refused, so that there is always a pace to measure
-REQUEST_WORK = 50.0  # what a request costs beside its pieces, in pieces
+REQUEST_WORK = 50.0  # what a request costs beside its pieces and characters, in pieces
+CHAR_WORK = 0.005  # what a character costs, in pieces: it is cut, though none may come of it
 PIECES_PER_CHAR = 0.3  # until requests have shown what it is
+LEAST_PIECES_PER_CHAR = 0.1  # however many blanks requests have
 WINDOW_S = 0.2  # over which a pace is measured
 MEMORY_S = 2.0  # how far back the pace in force looks
+EXPIRES_S = 10.0  # a pace that has not been measured for so long says nothing any more
 BURST_S = 0.5  # how long the queue may stand before it is kept short
 STANDING_S = 1.0  # in which a newcomer must be answered while the queue stands
 PATIENCE = 8.0  # a request lets those pass that come while it waits for so many times what it takes itself
@@ -43,7 +46,8 @@ class Forecast:
       that would not be answered within STANDING_S is refused, too: a queue that stands only makes everybody late. So
       whoever is served under a lasting overload is served soon, the service is well as soon as the load is gone, and
       who asks for much is refused first: in the time of one text of 400 sentences, hundreds of others are answered.
-    - With fewer than FEWEST_REQUESTS open, nobody is refused, so that a pace that is wrong is measured anew.
+    - With fewer than FEWEST_REQUESTS open nobody is refused, so that a pace that is wrong is measured anew; and a pace
+      that has not been measured for EXPIRES_S counts no more.
 
     Requests of each priority have a forecast of their own: the pace of bulk work is what interactive requests leave.
     All methods but `least_s` are called by one thread, the event loop's.
@@ -54,6 +58,7 @@ class Forecast:
         self._clock = clock
         self._open = InTurn()
         self._pace: float | None = None  # work a second; None before it was measured
+        self._measured_at = clock()  # when it was measured last
         self._pieces_per_char = PIECES_PER_CHAR
         self._window_started: float | None = None  # None while fewer than BUSY_REQUESTS are open
         self._window_work = 0.0
@@ -69,9 +74,13 @@ class Forecast:
         """How long all that is open takes; 0 as long as the pace is unknown."""
         return self.least_s(self._open.total)
 
-    def least_s(self, pieces: float) -> float:
-        """Return how long so many pieces take if nothing else is done; any thread may ask."""
-        return pieces / self._pace if self._pace else 0.0
+    def least_s(self, work: float) -> float:
+        """Return how long so much work takes if nothing else is done, 0 while no pace is known; any thread may ask."""
+        return work / self._pace if self._pace is not None and self._is_recent(self._clock()) else 0.0
+
+    def can_make_it(self, pieces: int, deadline: float) -> bool:
+        """Return whether a request whose turn it is can be answered by its deadline; any thread may ask."""
+        return len(self._open) < FEWEST_REQUESTS or self._clock() + self.least_s(pieces) <= deadline
 
     def turn(self, pieces: float, arrived: float, deadline: float) -> float:
         """Return when a request's turn comes, in monotonic seconds; any thread may ask.
@@ -96,7 +105,7 @@ class Forecast:
 
     def enter(self, num_chars: int, deadline: float) -> OpenWork:
         """Count a request of so many characters from now on. Raises Overloaded if it would be answered too late."""
-        pieces = self._pieces_per_char * num_chars
+        pieces = (self._pieces_per_char + CHAR_WORK) * num_chars
         now = self._clock()
         turn = self.turn(pieces, now, deadline)
         self._check(turn, REQUEST_WORK + pieces, deadline)
@@ -129,7 +138,8 @@ class Forecast:
         """Learn from a request how many pieces a character makes; long requests say more than short ones."""
         weight = num_chars / (num_chars + 5_000)
         if num_chars:
-            self._pieces_per_char += weight * (pieces / num_chars - self._pieces_per_char)
+            shown = max(pieces / num_chars, LEAST_PIECES_PER_CHAR)
+            self._pieces_per_char += weight * (shown - self._pieces_per_char)
 
     def leave(self, turn: float, work: float, is_done: bool) -> None:
         """Count a request no more; `is_done` says whether its work was done."""
@@ -143,14 +153,17 @@ class Forecast:
         if self.wait_s <= EMPTY_S:
             self._empty_at = now
 
+    def _is_recent(self, now: float) -> bool:
+        return now - self._measured_at <= EXPIRES_S
+
     def _measure(self, now: float) -> None:
         """Take the pace of a window that is long enough into the pace in force, and begin another one."""
         seconds = now - (self._window_started or now)
         if seconds < WINDOW_S or not self._window_work:
             return
-        pace = self._window_work / seconds
-        weight = 1.0 if self._pace is None else -math.expm1(-seconds / MEMORY_S)
-        self._pace = pace if self._pace is None else self._pace + weight * (pace - self._pace)
+        pace, known = self._window_work / seconds, self._pace if self._is_recent(now) else None
+        self._pace = pace if known is None else known - math.expm1(-seconds / MEMORY_S) * (pace - known)
+        self._measured_at = now
         self._window_started, self._window_work = now, 0.0
 
 
@@ -166,7 +179,7 @@ class OpenWork:
     def is_known(self, pieces: int, num_chars: int, turn: float) -> None:
         """Say how much work it really is and when its turn comes, once its texts are cut."""
         self._forecast.learn(pieces, num_chars)
-        was, self.turn, self.work = (self.turn, self.work), turn, REQUEST_WORK + pieces
+        was, self.turn, self.work = (self.turn, self.work), turn, REQUEST_WORK + CHAR_WORK * num_chars + pieces
         self._forecast.change(was, self.turn, self.work)
 
     def was_done(self) -> None:

@@ -34,3 +34,4 @@ def _settle(request: Request) -> None:
         request.future.set_result(request)
     else:
         request.future.set_exception(request.error)
+        request.future.exception()  # seen: where the client has left, nobody asks, and asyncio would log it as lost

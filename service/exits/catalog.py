@@ -43,9 +43,7 @@ class PolicyCatalog:
         if found is None:
             Choice(meaning="", choices=self.strategies).check("strategy", strategy)
             raise AssertionError("a strategy that is no name of one was taken for one")
-        known = list(found.parameters())
-        if unknown := sorted(values.keys() - set(known)):
-            raise BadInput(f"strategy {strategy!r} has no parameter {', '.join(unknown)}; it has {known or 'none'}")
+        _check_names(found, values)
         return found.of_model(self.model, **{**self.defaults_of(found, values), **values})
 
     def merge(self, current: ExitPolicy, changes: Mapping[str, Any]) -> ExitPolicy:
@@ -56,7 +54,12 @@ class PolicyCatalog:
         its range.
         """
         merged = {**current.carried_over(changes), **changes}
-        return self.policy({name: value for name, value in merged.items() if value is not None})
+        values = {name: value for name, value in merged.items() if value is not None}
+        changed = self.policy(values)
+        _check_names(
+            type(changed), {name: value for name, value in changes.items() if name not in ("strategy", *values)}
+        )
+        return changed
 
     def defaults_of(self, strategy: type[ExitPolicy], given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the default parameters of a strategy: the calibrated ones, else its own.
@@ -66,6 +69,14 @@ class PolicyCatalog:
         built_in = strategy.defaults(given)
         calibrated = self.defaults.get(default_key(strategy.strategy, {**built_in, **given}), {})
         return {**built_in, **{name: value for name, value in calibrated.items() if name != "strategy"}}
+
+
+def _check_names(strategy: type[ExitPolicy], given: Mapping[str, Any]) -> None:
+    """Raise BadInput for parameters that a strategy lacks, also those that are null."""
+    known = list(strategy.parameters())
+    if unknown := sorted(given.keys() - set(known)):
+        name = strategy.strategy
+        raise BadInput(f"strategy {name!r} has no parameter {', '.join(unknown)}; it has {known or 'none'}")
 
 
 def default_key(strategy: str, parameters: Mapping[str, Any]) -> str:

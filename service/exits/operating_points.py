@@ -156,11 +156,15 @@ def read_point(item: Mapping[str, Any], catalog: PolicyCatalog) -> OperatingPoin
     for name, figure in point.expected().items():
         numbers = figure if name.endswith("_interval") else (figure,)
         fits = isinstance(numbers, tuple) and len(numbers) == (2 if name.endswith("_interval") else 1)
-        if not fits or not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        if not fits or not all(_is_finite(number) for number in numbers):
             raise ValueError(f"{name} is {reprlib.repr(figure)}; expected a finite number, of an interval two")
     if point.preset not in (None, *PRESETS):
         raise ValueError(f"preset is {reprlib.repr(point.preset)}; expected one of {list(PRESETS)}, or none")
     return replace(point, parameters=catalog.policy(point.parameters).to_json())
+
+
+def _is_finite(number: object) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
 
 
 def _fastest_enough(points: Sequence[OperatingPoint], goal: str, wish: object) -> OperatingPoint:
@@ -193,7 +197,8 @@ def _number(goal: str, wish: object, lowest: float, highest: float, unit: str) -
     if not is_number or not lowest <= wish <= highest:  # type: ignore[operator]
         least = math.ceil(100 * lowest) / 100  # rounded inwards: what the message names can be had
         bounds = f"{least:g} or more" if math.isinf(highest) else f"{least:g} to {math.floor(100 * highest) / 100:g}"
-        raise BadInput(f"{goal} is {reprlib.repr(wish)}; this model's operating points reach {bounds} {unit}")
+        reach = f"this model's operating points reach {bounds} {unit}"
+        raise BadInput(f"{goal} is {reprlib.repr(wish)}; {reach}" + ("" if is_number else "; expected a number"))
     return wish  # type: ignore[return-value] # an integer may be too large for a float
 
 

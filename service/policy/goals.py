@@ -6,6 +6,7 @@ import reprlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
 from typing import Any
 
 from service.errors import BadInput
@@ -190,7 +191,12 @@ class Goals:
         if goals:
             return self._policy_for(goals[0], changes[goals[0]])
         _check_kinds(changes)
-        return self.catalog.merge(current, changes)
+        try:
+            return self.catalog.merge(current, changes)
+        except BadInput as error:
+            if told := [f"the goal nearest to {name} is {goal}" for name in changes if (goal := _nearest_goal(name))]:
+                raise BadInput("; ".join([str(error), *told])) from error
+            raise
 
     def flown(
         self, current: ExitPolicy, objective: Objective | None, changes: Mapping[str, Any]
@@ -316,6 +322,13 @@ class Goals:
             f"{wish} needs calibrated operating points, which model {self.model} has not; "
             "set the strategy's parameters, such as tau and patience, instead"
         )
+
+
+def _nearest_goal(name: str) -> str | None:
+    """Return the goal that a name is a misspelling of; None for a parameter's name, and where no goal is like it."""
+    if any(name in strategy.parameters() for strategy in STRATEGIES.values()):
+        return None
+    return next(iter(get_close_matches(name, (*GOALS, "autopilot", "max_disagreement"), n=1)), None)
 
 
 def _check_kinds(changes: Mapping[str, Any], of: str = "") -> None:

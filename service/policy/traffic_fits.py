@@ -26,6 +26,7 @@ from service.files import locked, mark_of, write_whole
 log = logging.getLogger(__name__)
 
 FITS_KEPT = 10
+MOST_PROVENANCE_BYTES = 10_000
 MOST_POINTS = 64
 DEFAULT_LOSS = 1.0  # F1 x 100 against full depth: of the point whose parameters are the strategy's defaults
 
@@ -67,7 +68,10 @@ class TrafficFit:
             catalog = PolicyCatalog(ModelAssets(num_layers, assets=(TrafficRules({number: rule}),)))
             points = tuple(_read(item, number, catalog) for item in data["points"])
             provenance = dict(data["provenance"])
-        except (LookupError, TypeError, ValueError, OverflowError, ModelRefused, BadInput) as error:
+            told = json.dumps(provenance, ensure_ascii=False, allow_nan=False).encode("utf-8")
+            if len(told) > MOST_PROVENANCE_BYTES:
+                raise BadInput(f"provenance has {len(told)} bytes; expected at most {MOST_PROVENANCE_BYTES}")
+        except (LookupError, TypeError, ValueError, OverflowError, RecursionError, ModelRefused, BadInput) as error:
             raise BadInput(f"these are no operating points of the traffic: {error}") from error
         if not 1 <= len(points) <= MOST_POINTS:
             raise BadInput(f"given {len(points)} operating points of the traffic; expected 1 to {MOST_POINTS}")

@@ -319,6 +319,10 @@ def test_a_goal_puts_its_operating_point_in_force(
     [
         ({"speedup": 3}, "speedup is 3; this model's operating points reach 1 to 2.84 times"),
         ({"speedup": True}, "speedup is True; this model's operating points reach 1 to 2.84 times"),
+        ({"speedup": "2"}, "full depth's measured speed; expected a number"),
+        ({"foo": None}, "has no parameter foo"),
+        ({"autopiolt": None}, "the goal nearest to autopiolt is autopilot"),
+        ({"prest": "fast"}, "the goal nearest to prest is preset"),
         ({"max_f1_loss": -1}, "max_f1_loss is -1; this model's operating points reach -0.12 or more F1"),
         ({"max_f1_loss": "little"}, "max_f1_loss is 'little'; this model's operating points reach -0.12 or more"),
         ({"average_exit_layer": 1.2}, "reach 1.32 or more layers per sequence"),

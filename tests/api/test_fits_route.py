@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,26 @@ def server(sampled: TestClient, monkeypatch: pytest.MonkeyPatch) -> TrafficServe
         return httpx.Response(found.status_code, content=found.content)
 
     return TrafficServer("http://testserver/", httpx.MockTransport(ask))
+
+
+@pytest.mark.parametrize(
+    ("changes", "point"),
+    [
+        ({"provenance": {"a": "\ud800"}}, {}),
+        ({"provenance": {"a": "x" * 20_000}}, {}),
+        ({}, {"f1": True}),
+    ],
+)
+def test_what_could_not_be_told_again_is_not_installed(
+    sampled: TestClient, changes: dict[str, Any], point: dict[str, Any]
+) -> None:
+    good = fitted(*NEVER)
+    body = {**good, **changes, "points": [{**one, **point} for one in good["points"]]}
+    headers = {**AS_ADMIN, "Content-Type": "application/json"}
+    answer = sampled.post(PATH, content=json.dumps(body), headers=headers)
+    assert answer.status_code == 422, answer.text
+    assert sampled.get(PATH).json()["in_force"] == 0
+    install(sampled, good)
 
 
 def test_the_command_fits_to_the_traffic_installs_and_goes_back(sampled: TestClient, server: TrafficServer) -> None:

@@ -39,12 +39,17 @@ def fill(forecast: Forecast) -> Forecast:
     return forecast
 
 
-async def post(service: Service, path: str, headers: dict[bytes, bytes]) -> list[dict[str, Any]]:
-    """POST a head alone; -> what was sent. Fails if anybody asks for the body."""
+async def post(
+    service: Service, path: str, headers: dict[bytes, bytes], pieces_of_body: int = 0
+) -> list[dict[str, Any]]:
+    """POST a head; -> what was sent. Fails if anybody asks for more of the body, or for any before the answer."""
     sent: list[dict[str, Any]] = []
+    coming = iter(range(pieces_of_body - 1, -1, -1))
 
     async def receive() -> dict[str, Any]:
-        raise AssertionError("the body was asked for")
+        left = next(coming, None)
+        assert left is not None and sent, "the body was asked for"
+        return {"type": "http.request", "body": b"x", "more_body": left > 0}
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -89,7 +94,7 @@ def test_a_request_that_is_refused_by_its_head_is_in_the_log_of_requests_too(
     caplog.set_level("INFO", "service.access")
     service = build(access_log=access_log)
     is_slow(fill(service.engine.forecast))
-    asyncio.run(post(service, "/ner", {b"x-request-id": b"find-me"}))
+    asyncio.run(post(service, "/ner", {b"content-length": b"20", b"x-request-id": b"find-me"}))
     told = [record.__dict__["data"] for record in caplog.records if record.message == "request"]
     expected = {"request_id": "find-me", "method": "POST", "endpoint": "/ner", "status": 429}
     assert [one.items() >= expected.items() for one in told] == [True] * access_log
@@ -99,7 +104,15 @@ def test_a_request_that_is_refused_by_its_head_is_in_the_log_of_requests_too(
 def test_a_refused_client_whose_body_is_long_is_sent_away(build: Build, headers: dict[bytes, bytes]) -> None:
     service = build()
     is_slow(fill(service.engine.forecast))
-    start, _ = asyncio.run(post(service, "/ner", headers))
+    start, answer, end = asyncio.run(post(service, "/ner", headers, pieces_of_body=3))
+    assert dict(start["headers"])[b"connection"] == b"close"
+    assert answer["body"] and answer["more_body"] and not end.get("more_body")  # it is read to its end in between
+
+
+def test_a_refused_client_that_asks_whether_to_send_its_body_is_sent_away(build: Build) -> None:
+    service = build()
+    is_slow(fill(service.engine.forecast))
+    start, _ = asyncio.run(post(service, "/ner", {b"content-length": b"20", b"expect": b"100-continue"}))
     assert dict(start["headers"])[b"connection"] == b"close"
 
 
@@ -135,7 +148,7 @@ def test_a_request_that_cannot_be_answered_in_time_any_more_is_not_begun(
         wait_until(gated.arrived.is_set)
         second = pool.submit(client.post, "/ner", json={"text": "Ben", **full_depth})
         wait_until(lambda: sample(client, "ner_requests_waiting") == 1)
-        is_slow(service.engine.forecast, 0.01)
+        is_slow(fill(service.engine.forecast), 0.01)
         gated.gate.set()
         assert first.result().status_code == 200
         assert second.result().status_code == 429

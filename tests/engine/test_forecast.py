@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from service.engine.forecast import (
     BURST_S,
     BUSY_REQUESTS,
+    CHAR_WORK,
+    EXPIRES_S,
     FEWEST_REQUESTS,
     LATEST_TURN,
     PATIENCE,
@@ -20,7 +24,7 @@ from service.errors import Overloaded
 
 PIECES = 950
 CHARS = round(PIECES / PIECES_PER_CHAR)
-WORK = REQUEST_WORK + PIECES  # of each request here
+WORK = REQUEST_WORK + PIECES + CHAR_WORK * CHARS  # of each request here
 PACE = 10.0  # requests a second
 TIMEOUT_S = 10.0
 
@@ -208,6 +212,31 @@ def test_with_few_open_nobody_is_refused_so_that_a_wrong_pace_mends_itself(queue
     assert queue.refused == 0
     queue.run(5.0, 2)
     assert queue.forecast.least_s(WORK) == pytest.approx(0.1, rel=0.1)
+
+
+def test_a_pace_of_long_ago_counts_no_more(queue: Queue) -> None:
+    queue.forecast._pace = 1e-6  # whatever it came from
+    assert queue.forecast.least_s(WORK) > 1e6
+    queue.clock.now += EXPIRES_S + 1.0
+    assert queue.forecast.least_s(WORK) == 0.0 and queue.turn(PIECES) == queue.clock.now
+    queue.run(5.0, 2)
+    assert queue.forecast.least_s(WORK) == pytest.approx(0.1, rel=0.1)
+
+
+def test_whose_turn_it_is_among_few_can_make_it_however_wrong_the_pace_is(queue: Queue) -> None:
+    queue.forecast._pace = 1e-6
+    assert queue.forecast.can_make_it(PIECES, queue.clock.now)
+    for _ in range(FEWEST_REQUESTS):
+        queue.open.append(queue.forecast.enter(1, math.inf).__enter__())
+    assert not queue.forecast.can_make_it(PIECES, queue.clock.now + TIMEOUT_S)
+
+
+def test_blanks_are_work_and_do_not_teach_that_texts_have_no_pieces() -> None:
+    queue = Queue()
+    blanks = queue.forecast.enter(1_000_000, queue.clock.now + TIMEOUT_S).__enter__()
+    blanks.is_known(0, 1_000_000, queue.clock.now)
+    assert blanks.work == REQUEST_WORK + 1_000_000 * CHAR_WORK
+    assert queue.forecast.enter(1_000, queue.clock.now + TIMEOUT_S).work >= 100
 
 
 def test_who_is_refused_is_told_when_there_is_room(queue: Queue) -> None:
