@@ -32,6 +32,21 @@ def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
         _flush_folder(path.parent)
 
 
+def set_aside(path: Path) -> Path:
+    """Rename a file that cannot be used to a name that none has had; -> where it lies now. Raises OSError."""
+    place = aside_of(path)
+    os.rename(path, place)
+    return place
+
+
+def aside_of(path: Path) -> Path:
+    """Return `NAME.unusable-1`, or the number after the last: nothing that was set aside is ever overwritten."""
+    stem = f"{path.stem}.unusable-"
+    numbers = (other.name.removeprefix(stem) for other in path.parent.glob(f"{stem}*"))
+    last = max((int(number) for number in numbers if number.isdecimal()), default=0)
+    return path.with_name(f"{stem}{last + 1}")
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep every other process that asks for the same out of a folder, which is created if it is missing."""

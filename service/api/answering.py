@@ -257,9 +257,10 @@ async def _submit(service: Service, caller: Caller, asked: Asked, pending: Engin
 async def _wait(service: Service, caller: Caller, asked: Asked, pending: EngineRequest) -> None:
     try:
         await caller.wait_for(pending.future)
-    except Overloaded:  # it could not be answered in time any more when its turn came
+    except Overloaded as error:  # it could not be answered in time any more when its turn came
         _count_refusal(service, asked, "too_late")
-        raise
+        retry_after_s = service.engine.forecast_of(asked.priority).retry_after_s()
+        raise Overloaded(str(error), retry_after_s=retry_after_s) from None
 
 
 def _is_long(pending: EngineRequest) -> bool:

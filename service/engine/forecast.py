@@ -91,9 +91,13 @@ class Forecast:
             arrived + PATIENCE * self.least_s(REQUEST_WORK + pieces), arrived + LATEST_TURN * (deadline - arrived)
         )
 
-    def retry_after_s(self) -> float:
-        """Return in how many seconds a newcomer has room: a whole number, at least 1."""
-        return min(max(1.0, math.ceil(self.wait_s - STANDING_S)), LONGEST_RETRY_S)
+    def retry_after_s(self, wait_s: float | None = None) -> float:
+        """Return in how many seconds a newcomer has room: a whole number, at least 1.
+
+        wait_s: of the newcomer; None: of one whose turn is the last
+        """
+        waited_s = self.wait_s if wait_s is None else wait_s
+        return min(max(1.0, math.ceil(waited_s - STANDING_S)), LONGEST_RETRY_S)
 
     def check(self, deadline: float, num_bytes: int = 0) -> None:
         """Raise Overloaded if a newcomer whose body is not read yet would be answered after `deadline`.
@@ -126,7 +130,7 @@ class Forecast:
             raise Overloaded(
                 f"the work that waits takes about {wait_s:.1f} s, so the request would be answered too late and was "
                 "not begun; send it again later",
-                retry_after_s=self.retry_after_s(),
+                retry_after_s=self.retry_after_s(wait_s),
             )
 
     def change(self, was: tuple[float, float], turn: float, work: float) -> None:

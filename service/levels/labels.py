@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from service.errors import BadInput
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policy import ExitPolicy
 from service.exits.reading import Reading
-from service.files import locked, mark_of, write_whole
+from service.files import locked, mark_of, set_aside, write_whole
 from service.policy.live import LivePolicy
 from service.policy.thread import LookingThread
 from service.promise.gold import GoldCounts, GoldEstimate
@@ -103,8 +102,7 @@ class GoldFile:
             why = "it is of other weights or operating points"
         except (ValueError, LookupError, TypeError, RecursionError, BadInput) as error:
             why = str(error)
-        aside = self._path.with_suffix(".unusable")
-        os.replace(self._path, aside)
+        aside = set_aside(self._path)
         log.warning("feedback set aside", extra={"data": {"reason": why, "file": str(aside)}})
         return GoldCounts(num_levels)
 

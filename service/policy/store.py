@@ -13,13 +13,12 @@ from typing import Any, Protocol, Self, get_args
 from urllib.parse import quote
 
 from service.errors import BadInput, ServiceError
-from service.files import write_whole
+from service.files import aside_of, set_aside, write_whole
 from service.policy.versions import HistoryEntry, PolicyRecord, Source
 
 log = logging.getLogger(__name__)
 
 _FILE = "exit_policy.json"
-_UNUSABLE = "exit_policy.unusable-"  # and a number, since nothing that was set aside is ever overwritten
 _FIELDS = {"version", "at", "by", "changed_by", "before", "after"}
 
 
@@ -89,7 +88,7 @@ class StateFolder:
             folder.mkdir(exist_ok=True)
             place = folder / _FILE
             if os.path.lexists(place):
-                place = _free_name(folder)
+                place = aside_of(folder / _FILE)
             os.rename(old, place)
             log.info("state moved", extra={"data": {"file": str(old), "to": str(place.resolve())}})
         return cls(folder_of(state_dir, model), model)
@@ -121,9 +120,7 @@ class StateFolder:
 
     def set_aside(self) -> str:
         """See PolicyStore."""
-        place = _free_name(self._path.parent)
-        os.rename(self._path, place)
-        return str(place.resolve())
+        return str(set_aside(self._path).resolve())
 
     def save(self, history: Sequence[HistoryEntry]) -> None:
         """See PolicyStore."""
@@ -143,13 +140,6 @@ class StateFolder:
 
 def folder_of(state_dir: Path, model: str) -> Path:
     return state_dir / quote(model, safe="@")
-
-
-def _free_name(folder: Path) -> Path:
-    """Return the name after the last one that was given to something set aside."""
-    numbers = (path.name.removeprefix(_UNUSABLE) for path in folder.glob(f"{_UNUSABLE}*"))
-    last = max((int(number) for number in numbers if number.isdecimal()), default=0)
-    return folder / f"{_UNUSABLE}{last + 1}"
 
 
 def _model_named_in(path: Path) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from service.exits.operating_points import OperatingPoint, read_point
 from service.exits.policies.learned import ExitRule
 from service.exits.policies.learned_on_traffic import LearnedOnTraffic, TrafficRules
 from service.exits.policy import ExitPolicy
-from service.files import locked, mark_of, write_whole
+from service.files import locked, mark_of, set_aside, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -183,8 +182,7 @@ class TrafficFitFile:
             why = "it is of other weights"
         except (ValueError, LookupError, TypeError, RecursionError, BadInput) as error:
             why = str(error)
-        aside = self._path.with_suffix(".unusable")
-        os.replace(self._path, aside)
+        aside = set_aside(self._path)
         self._seen = None
         log.warning("fits to the traffic set aside", extra={"data": {"reason": why, "file": str(aside)}})
         return TrafficFits()

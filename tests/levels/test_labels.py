@@ -123,7 +123,7 @@ def test_counts_that_cannot_be_used_are_set_aside(tmp_path: Path, spoil: Callabl
     add(other, 2)
     other.save()
     assert other.sentences == 2
-    assert {path.name for path in tmp_path.iterdir()} == {"feedback.json", "feedback.unusable"}
+    assert {path.name for path in tmp_path.iterdir()} == {"feedback.json", "feedback.unusable-1"}
 
 
 def test_counts_that_cannot_be_saved_are_kept_and_saved_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

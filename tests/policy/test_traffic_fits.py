@@ -190,5 +190,9 @@ def test_a_file_that_cannot_be_used_is_set_aside(
 ) -> None:
     (tmp_path / "traffic_fits.json").write_text(content, encoding="utf-8")
     assert file_in(tmp_path).load() == TrafficFits()
-    assert (tmp_path / "traffic_fits.unusable").read_text(encoding="utf-8") == content
+    assert (tmp_path / "traffic_fits.unusable-1").read_text(encoding="utf-8") == content
     assert "set aside" in caplog.text
+    (tmp_path / "traffic_fits.json").write_text("another", encoding="utf-8")
+    file_in(tmp_path).load()
+    kept = [(tmp_path / f"traffic_fits.unusable-{number}").read_text(encoding="utf-8") for number in (1, 2)]
+    assert kept == [content, "another"]
