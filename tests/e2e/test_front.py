@@ -157,7 +157,7 @@ def test_what_a_replica_has_in_hand_is_not_cut_off_when_it_is_no_longer_ready(
         assert (held.result().status_code, held.result().text) == (200, busy.name)
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/livez", "/readyz", "/health"])
+@pytest.mark.parametrize("path", ["/metrics", "/livez", "/readyz", "/health", "/%6detrics", "/m%65trics"])
 def test_what_is_for_operators_is_not_published(front: Front, replicas: list[Replica], path: str) -> None:
     assert front.client.get(path).status_code == 404
     assert not any(f"GET {path}" in replica.seen for replica in replicas)
