@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.engines import add_executor, executor_of, load
+from benchmarks.engines import executor_of, load
 from benchmarks.promise_figure import draw
 from benchmarks.promise_streams import Material, play
-from benchmarks.promise_traces import traces_of
+from benchmarks.promise_traces import add_traced, traces_of
 from service.assets import assets_of
 from service.exits.operating_points import Calibration
 from service.exits.policy import ExitPolicy
@@ -41,13 +41,8 @@ Row = dict[str, Any]
 def main() -> None:
     """Trace, play, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a name in the store, or a folder")
-    parser.add_argument("--data", type=Path, required=True, help="the folder that the recipe's files lie in")
-    parser.add_argument("--traces", type=Path, required=True, help="a folder to keep the traces in")
-    parser.add_argument("--store", type=Path, default=Path("model_store"), help="the model store")
-    parser.add_argument("--json", type=Path, help="write all figures here")
+    add_traced(parser)
     parser.add_argument("--figure", type=Path, help="draw them here")
-    add_executor(parser)
     options = parser.parse_args()
     stored = load(options.model, options.store)
     if stored.operating_points is None:

@@ -1,10 +1,12 @@
-"""Traces of the corpora that `benchmarks.promise` plays streams of: made once, and kept in a folder."""
+"""Traces of the corpora whose texts the promise is tried on: made once, and kept in a folder."""
 
 from __future__ import annotations
 
+import argparse
 import random
 from pathlib import Path
 
+from benchmarks.engines import add_executor
 from service.data.corpora import Corpus
 from service.errors import DataRefused
 from service.evaluation.trace import Trace, load_trace, save_trace, trace
@@ -26,6 +28,16 @@ CORPORA = (
     "btc",
 )
 MOST_TEXTS = 1_000  # of each test set
+
+
+def add_traced(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a benchmark that traces a model: which one, where data and traces lie, and what runs it."""
+    parser.add_argument("model", help="a name in the store, or a folder")
+    parser.add_argument("--data", type=Path, required=True, help="the folder that the recipe's files lie in")
+    parser.add_argument("--traces", type=Path, required=True, help="a folder to keep the traces in")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="the model store")
+    parser.add_argument("--json", type=Path, help="write all figures here")
+    add_executor(parser)
 
 
 def traces_of(stored: StoredModel, executor: Executor, data: Path, kept: Path) -> dict[str, Trace]:

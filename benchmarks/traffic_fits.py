@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.engines import add_executor, executor_of, load
-from benchmarks.promise_traces import CORPORA, traces_of
+from benchmarks.engines import executor_of, load
+from benchmarks.promise_traces import CORPORA, add_traced, traces_of
 from service.assets import assets_of
 from service.errors import DataRefused
 from service.evaluation.trace import Trace
@@ -74,12 +73,7 @@ def study(name: str, records: SampleRecords, own: Cuts) -> Row:
 def main() -> None:
     """Trace, fit, and print a line per traffic."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a name in the store, or a folder")
-    parser.add_argument("--data", type=Path, required=True, help="the folder that the recipe's files lie in")
-    parser.add_argument("--traces", type=Path, required=True, help="a folder to keep the traces in")
-    parser.add_argument("--store", type=Path, default=Path("model_store"), help="the model store")
-    parser.add_argument("--json", type=Path, help="write all figures here")
-    add_executor(parser)
+    add_traced(parser)
     options = parser.parse_args()
     stored = load(options.model, options.store)
     if stored.operating_points is None:
