@@ -178,7 +178,8 @@ class Process:
             self._leave(call, "refused", now)
         else:
             call.request, self._of_requests[request] = request, call
-            work.is_known(request.cost, self._recording.chars[call.text], request.turn)
+            work.is_known(request, self._recording.chars[call.text])
+            work.when_refused(lambda _: self._engine.cancel(request))
             self._wake_worker(now)
         self._next_task(now)
 

@@ -136,6 +136,7 @@ async def _answer(service: Service, scope: Scope, asked: Asked) -> Reply:
         captured = service.policy.capture(asked.override)  # refuses changes that do not fit, before any work is done
         try:
             with Caller(scope["state"]["departure"], deadline) as caller:
+                work.when_refused(lambda error: _refuse(service, asked, caller, error))
                 encoded = await _encode(service, caller, asked, texts, num_chars)
                 pending = EngineRequest(
                     texts=tuple(encoded),
@@ -172,6 +173,12 @@ def _enter(service: Service, asked: Asked, num_chars: int, deadline: float) -> O
     except Overloaded:
         _count_refusal(service, asked, "too_late")
         raise
+
+
+def _refuse(service: Service, asked: Asked, caller: Caller, error: Overloaded) -> None:
+    """Refuse a request that waits, because others took the time that it would need."""
+    _count_refusal(service, asked, "too_late")
+    caller.stop_waiting(error)
 
 
 def _count_refusal(service: Service, asked: Asked, reason: RefusedFor) -> None:
@@ -232,8 +239,8 @@ async def _run(service: Service, caller: Caller, asked: Asked, pending: EngineRe
     """Have the engine run a request. Whoever stops waiting cancels it: it is dropped at the next layer."""
     try:
         await _submit(service, caller, asked, pending)
-        work.is_known(pending.cost, sum([len(text.text) for text in pending.texts]), pending.turn)
-        await _wait(service, caller, asked, pending)
+        work.is_known(pending, sum([len(text.text) for text in pending.texts]))
+        await caller.wait_for(pending.future)
     except BaseException:
         service.engine.cancel(pending)  # in vain if the engine itself refused or answered it
         raise
@@ -252,15 +259,6 @@ async def _submit(service: Service, caller: Caller, asked: Asked, pending: Engin
     except NotReady:
         _count_refusal(service, asked, "not_ready")
         raise
-
-
-async def _wait(service: Service, caller: Caller, asked: Asked, pending: EngineRequest) -> None:
-    try:
-        await caller.wait_for(pending.future)
-    except Overloaded as error:  # it could not be answered in time any more when its turn came
-        _count_refusal(service, asked, "too_late")
-        retry_after_s = service.engine.forecast_of(asked.priority).retry_after_s()
-        raise Overloaded(str(error), retry_after_s=retry_after_s) from None
 
 
 def _is_long(pending: EngineRequest) -> bool:

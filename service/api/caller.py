@@ -69,7 +69,7 @@ class Caller:
         self._departure.forget()
 
     async def wait_for(self, work: Future[T] | asyncio.Future[T]) -> T:
-        """Return what `work` comes to. Raises its error, or TimedOut or ClientLeft, and then cancels the work."""
+        """Return what `work` comes to. Raises its error; or TimedOut, ClientLeft or another reason to stop waiting."""
         if self._reason is not None:
             work.cancel()
             raise self._reason
@@ -90,12 +90,13 @@ class Caller:
             raise _late()
 
     def _be_late(self) -> None:
-        self._stop_waiting(_late())
+        self.stop_waiting(_late())
 
     def _leave(self) -> None:
-        self._stop_waiting(ClientLeft("the client closed its connection"))
+        self.stop_waiting(ClientLeft("the client closed its connection"))
 
-    def _stop_waiting(self, reason: ServiceError) -> None:
+    def stop_waiting(self, reason: ServiceError) -> None:
+        """Cancel the work that is waited for; `wait_for` raises the first reason that was given."""
         self._reason = self._reason or reason
         if self._work is not None:
             self._work.cancel()

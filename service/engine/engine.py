@@ -23,7 +23,7 @@ from service.engine.scheduler import Scheduler, Step
 from service.engine.sequence import Priority, Request, Sequence
 from service.engine.settling import settle
 from service.engine.shadows import Shadows
-from service.errors import BadInput, EngineFailed, NotReady, Overloaded, ServiceError, TimedOut
+from service.errors import BadInput, EngineFailed, NotReady, ServiceError, TimedOut
 from service.policy.captured import CapturedPolicy
 from service.stepping.inspection import inspect
 from service.stepping.stepper import Stepper
@@ -117,7 +117,9 @@ class Engine:
         self._idle: list[IdleWork] = [work for work in (samples, labelled, self._shadows) if work is not None]
         self._reuse = reuse or Reuse(is_on=False)
         self._admission = Admission(limits.queue_texts, limits.queue_pieces)
-        self._forecasts: dict[Priority, Forecast] = {priority: Forecast(clock) for priority in get_args(Priority)}
+        self._forecasts: dict[Priority, Forecast] = {
+            priority: Forecast(stepper.num_layers, clock) for priority in get_args(Priority)
+        }
         self._scheduler = Scheduler(stepper.num_layers, limits.max_step_pieces)
         self._changed = threading.Condition()  # guards the three fields below, and who tells of the queue
         self._newcomers: list[Request] = []
@@ -176,7 +178,7 @@ class Engine:
         return self._forecasts["interactive"]
 
     def forecast_of(self, priority: Priority) -> Forecast:
-        """Return the forecast that is kept by whoever submits requests; here it says who cannot make it any more."""
+        """Return the forecast that is kept by whoever submits requests; here it says whose turn comes when."""
         return self._forecasts[priority]
 
     def has_room(self, priority: Priority = "interactive") -> bool:
@@ -374,10 +376,7 @@ class Engine:
         elif now > request.deadline:
             self._answer(request, TimedOut("the request's timeout_ms passed before its answer was ready"))
         elif not request.has_started:
-            if not self._forecasts[request.priority].can_make_it(request.cost, request.deadline):
-                self._answer(request, Overloaded("the request waited until it could not be answered in time any more"))
-            else:
-                self._start(request)
+            self._start(request)
         if self._admission.is_open(request):
             return True
         self._drop(sequence)  # its request is answered: cancelled, too late, or another sequence of it failed

@@ -62,6 +62,11 @@ class Request:
         """The number of pieces of all its texts."""
         return sum(text.num_pieces for text in self.texts)
 
+    def share_left(self, num_layers: int) -> float:
+        """Return the share of its work that is not done, as if everything ran to the last of so many layers."""
+        layers = [sequence.layer for sequence in self.sequences if sequence.exit_reason is None]
+        return (len(layers) - sum(layers) / num_layers) / max(1, len(self.sequences))
+
     @property
     def policy(self) -> CapturedPolicy:
         """The captured policy. Raises RuntimeError for a request that has none, since it was not submitted."""

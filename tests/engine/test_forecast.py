@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -17,9 +19,11 @@ from service.engine.forecast import (
     PIECES_PER_CHAR,
     REQUEST_WORK,
     STANDING_S,
+    WINDOW_S,
     Forecast,
     OpenWork,
 )
+from service.engine.sequence import Request, Sequence
 from service.errors import Overloaded
 
 PIECES = 950
@@ -27,6 +31,7 @@ CHARS = round(PIECES / PIECES_PER_CHAR)
 WORK = REQUEST_WORK + PIECES + CHAR_WORK * CHARS  # of each request here
 PACE = 10.0  # requests a second
 TIMEOUT_S = 10.0
+LAYERS = 6
 
 
 class Clock:
@@ -42,7 +47,7 @@ class Queue:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.forecast = Forecast(self.clock)
+        self.forecast = Forecast(LAYERS, self.clock)
         self.open: list[OpenWork] = []
         self.refused = 0
 
@@ -52,8 +57,16 @@ class Queue:
         except Overloaded:
             self.refused += 1
             return
-        work.is_known(PIECES, CHARS, self.turn(PIECES, timeout_s))
+        work.is_known(self.request(PIECES, timeout_s), CHARS)
         self.open.append(work.__enter__())
+
+    def request(self, pieces: int, timeout_s: float = TIMEOUT_S, parts: int = 1) -> Request:
+        """Of a newcomer, whose text makes so many sequences."""
+        deadline = self.clock.now + timeout_s
+        request = Request((), deadline, self.clock.now, turn=self.turn(pieces, timeout_s), cost=pieces)
+        sequences = [SimpleNamespace(layer=0, exit_reason=None) for _ in range(parts)]
+        request.sequences, request.unfinished = cast("list[Sequence]", sequences), parts
+        return request
 
     def turn(self, pieces: int, timeout_s: float = TIMEOUT_S) -> float:
         """Of a newcomer."""
@@ -142,9 +155,9 @@ def test_a_turn_comes_the_later_the_more_a_request_asks_for_but_not_beyond_a_par
     assert longest == now + LATEST_TURN * TIMEOUT_S
 
 
-def test_before_the_pace_is_known_turns_are_in_the_order_of_arrival() -> None:
+def test_before_the_pace_is_known_short_ones_pass_long_ones_all_the_same() -> None:
     queue = Queue()
-    assert queue.turn(10_000) == queue.clock.now
+    assert queue.clock.now < queue.turn(100) < queue.clock.now + 1.0 < queue.turn(10_000)
 
 
 def test_a_newcomer_waits_for_those_alone_whose_turn_is_not_later_than_its_own(queue: Queue) -> None:
@@ -170,7 +183,7 @@ def test_while_the_queue_stands_short_and_long_ones_are_served(queue: Queue) -> 
         except Overloaded:
             refused += 1
         queue.open.sort(key=lambda work: work.turn)
-        queue.clock.now += (10 if queue.open[0].work > 2 * WORK else 1) / PACE
+        queue.clock.now += (10 if queue.open[0].left > 2 * WORK else 1) / PACE
         queue.answer()
     assert long_ones >= 5 and refused > 100
 
@@ -214,29 +227,67 @@ def test_with_few_open_nobody_is_refused_so_that_a_wrong_pace_mends_itself(queue
     assert queue.forecast.least_s(WORK) == pytest.approx(0.1, rel=0.1)
 
 
-def test_a_pace_of_long_ago_counts_no_more(queue: Queue) -> None:
+def test_a_pace_of_long_ago_refuses_nobody(queue: Queue) -> None:
     queue.forecast._pace = 1e-6  # whatever it came from
     assert queue.forecast.least_s(WORK) > 1e6
     queue.clock.now += EXPIRES_S + 1.0
-    assert queue.forecast.least_s(WORK) == 0.0 and queue.turn(PIECES) == queue.clock.now
+    assert queue.forecast.least_s(WORK) == 0.0
     queue.run(5.0, 2)
     assert queue.forecast.least_s(WORK) == pytest.approx(0.1, rel=0.1)
-
-
-def test_whose_turn_it_is_among_few_can_make_it_however_wrong_the_pace_is(queue: Queue) -> None:
-    queue.forecast._pace = 1e-6
-    assert queue.forecast.can_make_it(PIECES, queue.clock.now)
-    for _ in range(FEWEST_REQUESTS):
-        queue.open.append(queue.forecast.enter(1, math.inf).__enter__())
-    assert not queue.forecast.can_make_it(PIECES, queue.clock.now + TIMEOUT_S)
 
 
 def test_blanks_are_work_and_do_not_teach_that_texts_have_no_pieces() -> None:
     queue = Queue()
     blanks = queue.forecast.enter(1_000_000, queue.clock.now + TIMEOUT_S).__enter__()
-    blanks.is_known(0, 1_000_000, queue.clock.now)
-    assert blanks.work == REQUEST_WORK + 1_000_000 * CHAR_WORK
-    assert queue.forecast.enter(1_000, queue.clock.now + TIMEOUT_S).work >= 100
+    assert blanks.left >= REQUEST_WORK + 1_000_000 * CHAR_WORK
+    blanks.is_known(queue.request(0), 1_000_000)
+    assert queue.forecast.enter(1_000, queue.clock.now + TIMEOUT_S).left >= 100
+
+
+# those that wait
+
+
+def test_one_that_waits_is_refused_as_soon_as_others_have_taken_the_time_that_it_needs(queue: Queue) -> None:
+    told: list[Overloaded] = []
+    for _ in range(FEWEST_REQUESTS - 1):
+        queue.come()
+    work = queue.forecast.enter(40 * CHARS, queue.clock.now + 7.0).__enter__()  # needs four seconds of its seven
+    work.when_refused(told.append)
+    queue.run(2.0, 1)  # all with turns before its own
+    assert not told
+    queue.run(0.3 + 2 * WINDOW_S, 1)
+    assert [error.retry_after_s for error in told] == [1.0]
+
+
+def test_one_that_has_begun_is_not_refused(queue: Queue) -> None:
+    told: list[Overloaded] = []
+    request = queue.request(10 * PIECES)
+    work = queue.forecast.enter(10 * CHARS, queue.clock.now + 0.5).__enter__()
+    for _ in range(FEWEST_REQUESTS):
+        queue.come()
+    work.when_refused(told.append)
+    work.is_known(request, 10 * CHARS)
+    request.has_started = True
+    queue.run(2 * WINDOW_S, 1)
+    assert not told
+    request.has_started = False
+    queue.run(2 * WINDOW_S, 1)
+    assert len(told) == 1
+
+
+def test_parts_of_a_request_that_are_done_count_as_done(queue: Queue) -> None:
+    for _ in range(BUSY_REQUESTS):
+        queue.come()
+    request = queue.request(100 * PIECES, parts=100)
+    work = queue.forecast.enter(100 * CHARS, math.inf).__enter__()
+    work.is_known(request, 100 * CHARS)
+    for sequence in request.sequences[:-1]:
+        queue.clock.now += 1 / PACE
+        sequence.exit_reason = "final"
+        queue.forecast.check(math.inf)
+    assert work.left == pytest.approx(PIECES, rel=0.01)
+    queue.answer()
+    assert queue.forecast.least_s(PIECES) == pytest.approx(1 / PACE, rel=0.1)
 
 
 def test_who_is_refused_is_told_when_there_is_room(queue: Queue) -> None:
@@ -251,7 +302,7 @@ def test_who_is_refused_is_told_when_there_is_room(queue: Queue) -> None:
 def test_pieces_by_character_are_learnt(queue: Queue) -> None:
     for _ in range(50):
         work = queue.forecast.enter(10_000, queue.clock.now + TIMEOUT_S).__enter__()
-        work.is_known(10_000, 10_000, queue.turn(10_000))
+        work.is_known(queue.request(10_000), 10_000)
         work.was_done()
         work.__exit__(None, None, None)
     with queue.forecast.enter(1_000, queue.clock.now + TIMEOUT_S):
