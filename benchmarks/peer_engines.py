@@ -125,7 +125,9 @@ def ours(setup: Setup, policy: str) -> Iterator[tuple[Answer, str]]:
         ]
         for request in requests:
             engine.submit(request)
-        return [[sequence.spans for sequence in request.future.result().sequences] for request in requests]
+        for request in requests:
+            request.future.result()
+        return [[sequence.spans for sequence in request.sequences] for request in requests]
 
     try:
         yield answer, str(executor.describe()["dtype"])

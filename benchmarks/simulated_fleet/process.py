@@ -28,7 +28,7 @@ from service.errors import Overloaded, TimedOut
 from service.kernels.spare_cores import LOOK_S, SpareCores
 
 Status = Literal["open", "answered", "refused", "late", "lost"]
-NOBODY: Future[Request] = Future()  # waits for the requests of a simulation
+NOBODY: Future[None] = Future()  # waits for the requests of a simulation
 
 
 class Call:

@@ -149,8 +149,11 @@ async def _answer(service: Service, scope: Scope, asked: Asked) -> Reply:
                     priority=asked.priority,
                     future=caller.loop.create_future(),
                 )
-                await _run(service, caller, asked, pending, work)
-                reply = await _finish(service, caller, pending, asked, scope)
+                try:
+                    await _run(service, caller, asked, pending, work)
+                    reply = await _finish(service, caller, pending, asked, scope)
+                finally:
+                    pending.let_go()
         except TimedOut:  # the engine's own, too
             if not asked.waits:
                 service.metrics.http.request_timed_out()

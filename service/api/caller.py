@@ -67,6 +67,7 @@ class Caller:
     ) -> None:
         self._timer.cancel()
         self._departure.forget()
+        self._reason = None  # its traceback holds this
 
     async def wait_for(self, work: Future[T] | asyncio.Future[T]) -> T:
         """Return what `work` comes to. Raises its error; or TimedOut, ClientLeft or another reason to stop waiting."""

@@ -194,6 +194,7 @@ class Connection(HttpToolsProtocol):
         self._connections.closed(self)
         super().connection_lost(exc)
         self._departure.happen()
+        self.app_state = self.scope = self.cycle = None  # type: ignore[assignment]  # whose state refers to this
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, and refuse it if it is not HTTP or too large."""

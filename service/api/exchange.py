@@ -133,6 +133,7 @@ class Exchange:
     def end(self) -> None:
         """Return the body's bytes to the budget, since the request is done; log it if the operator wants that."""
         self._bodies.give_back(self._taken)
+        self.scope["state"].pop("exchange", None)  # else each would hold the other
         if self._service.settings.access_log:
             log_access(self.request_id, self._method, endpoint_of(self.scope), self.status, self._started)
 

@@ -73,7 +73,7 @@ class RequestMiddleware:
             if length <= settings.max_body_bytes:  # else it is told so
                 self._service.engine.forecast.check(latest + settings.timeout_ms / 1_000, length)
         except Overloaded as error:
-            return error
+            return error.with_traceback(None)  # whose frames hold the request, which would hold it: a cycle
         return None
 
     async def _refuse(self, scope: Scope, endpoint: str, receive: Receive, send: Send, error: Overloaded) -> None:

@@ -71,6 +71,11 @@ log = logging.getLogger("service")
 SWITCH_INTERVAL_S = (
     0.001  # of threads that want the interpreter: the one for health waits for several switches a request
 )
+GARBAGE_THRESHOLDS = (
+    20_000,
+    20,
+    50,
+)  # requests leave no cycles; seeking some among all open requests stops every thread
 
 NO_EXITS = (
     "{name} is a token classifier of Transformers as it is: every sentence runs to full depth, and no policy or goal "
@@ -131,6 +136,7 @@ def run_server(server: Server, service: Service, sockets: list[socket.socket]) -
 def share_the_interpreter() -> None:
     """Let no thread, and no collection of garbage, keep the others waiting for long."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     gc.collect()
     gc.freeze()  # the model and what is around it stay; no collection need look at them again
 

@@ -20,9 +20,10 @@ Priority = Literal["interactive", "bulk"]
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One call, admitted as a whole. `future` yields the finished request itself.
+    """One call, admitted as a whole.
 
-    future        of a thread, or of an event loop, which is then woken once for all that finished in a step
+    future        is done once the request is answered; it has its error, if there is one. It is of a thread, or of an
+                  event loop, which is then woken once for all that finished in a step
     deadline      when the request times out, in monotonic seconds
     request_id    names the request in the log
     override      changes to the live policy for this request alone
@@ -45,7 +46,7 @@ class Request:
     captured: CapturedPolicy | None = None
     wants_trace: bool = False
     priority: Priority = "interactive"
-    future: Future[Request] | asyncio.Future[Request] = field(default_factory=Future)
+    future: Future[None] | asyncio.Future[None] = field(default_factory=Future)
     has_started: bool = False
     is_cancelled: bool = False
     error: ServiceError | None = None
@@ -61,6 +62,13 @@ class Request:
     def num_pieces(self) -> int:
         """The number of pieces of all its texts."""
         return sum(text.num_pieces for text in self.texts)
+
+    def let_go(self) -> None:
+        """Let go of all that refers to the request, so that its memory is free at once and not when cycles are sought.
+
+        Whoever has its answer calls this. The engine may still run its sequences.
+        """
+        self.sequences, self.error = [], None
 
     def share_left(self, num_layers: int) -> float:
         """Return the share of its work that is not done, as if everything ran to the last of so many layers."""

@@ -31,7 +31,7 @@ def _settle(request: Request) -> None:
     if request.future.done():
         return
     if request.error is None:
-        request.future.set_result(request)
+        request.future.set_result(None)
     else:
         request.future.set_exception(request.error)
         request.future.exception()  # seen: where the client has left, nobody asks, and asyncio would log it as lost

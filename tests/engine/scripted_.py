@@ -259,6 +259,12 @@ def wait_for(requests: Iterable[Request]) -> None:
     assert not late, f"{len(late)} requests were never answered"
 
 
+def answered(request: Request) -> Request:
+    """Return a request that has its answer; raises its error if that is one."""
+    request.future.result(timeout=0)
+    return request
+
+
 def answer(engine: Engine, *requests: Request) -> None:
     """Submit, start, wait for every answer, close."""
     for request in requests:
@@ -270,4 +276,4 @@ def answer(engine: Engine, *requests: Request) -> None:
 
 def exit_layers(request: Request) -> list[int]:
     """Of a request that succeeded."""
-    return [sequence.layer for sequence in request.future.result(timeout=0).sequences]
+    return [sequence.layer for sequence in answered(request).sequences]

@@ -28,6 +28,7 @@ from tests.engine.scripted_ import (
     Recorder,
     ScriptedStepper,
     answer,
+    answered,
     exit_layers,
     make_engine,
     script,
@@ -66,7 +67,7 @@ def fail_at(layer: int, number: int = 1) -> Callable[[int, Seq[Sequence]], None]
 def test_every_sequence_leaves_at_its_own_layer_with_its_own_spans() -> None:
     request, other = scripted_request(2, 4, 3), scripted_request(2)
     answer(make_engine(ScriptedStepper()), request, other)
-    assert request.future.result() is request
+    assert answered(request).unfinished == 0
     assert (exit_layers(request), exit_layers(other)) == ([2, 4, 3], [2])
     assert [sequence.spans for sequence in request.sequences] == [[Span(0, 1, layer)] for layer in (2, 4, 3)]
     assert [sequence.exit_reason for sequence in request.sequences] == ["vote", "last_layer", "vote"]
@@ -98,7 +99,7 @@ def test_full_depth_runs_every_layer_over_everyone() -> None:
 def test_a_blank_text_is_answered_at_once_without_a_worker() -> None:
     request, engine = Request((EncodedText(" ", ()),), deadline=0.0, submitted=0.0), make_engine(ScriptedStepper())
     engine.submit(request)
-    assert request.future.result(timeout=0).sequences == []
+    assert answered(request).sequences == []
     assert request.captured == CapturedPolicy(Vee(), 1)
 
 

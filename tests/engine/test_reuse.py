@@ -19,14 +19,14 @@ from service.exits.policies.vee import Vee
 from service.policy.captured import CapturedPolicy
 from service.spans.types import Span
 from service.text.types import EncodedText, SequenceInput
-from tests.engine.scripted_ import Recorder, ScriptedStepper, answer, make_engine, scripted_request, wait_for
+from tests.engine.scripted_ import Recorder, ScriptedStepper, answer, answered, make_engine, scripted_request, wait_for
 
 LIVE = CapturedPolicy(Vee(), version=1)
 SPANS = [Span(0, 1, 1, 0.75)]
 
 
 def outcomes(request: Request) -> list[tuple[int, str | None, list[Span]]]:
-    return [(one.layer, one.exit_reason, one.spans) for one in request.future.result(timeout=0).sequences]
+    return [(one.layer, one.exit_reason, one.spans) for one in answered(request).sequences]
 
 
 def runs(stepper: ScriptedStepper) -> int:

@@ -44,9 +44,9 @@ def test_a_step_wakes_the_event_loop_once_for_all_that_finished_in_it(monkeypatc
             engine.submit(request)
         wakes = count_wakes(asyncio.get_running_loop(), monkeypatch)
         engine.start()
-        found = await asyncio.wait_for(asyncio.gather(*(request.future for request in requests)), PATIENCE_S)
+        await asyncio.wait_for(asyncio.gather(*(request.future for request in requests)), PATIENCE_S)
         engine.close()
-        assert found == requests and len(wakes) == 2
+        assert not any(request.unfinished for request in requests) and len(wakes) == 2
 
     asyncio.run(scenario())
 
@@ -57,7 +57,7 @@ def test_an_error_reaches_the_one_who_waits_for_its_request() -> None:
         failed.error = EngineFailed("no")
         gone.future.cancel()
         settle([failed, gone, done])
-        assert await asyncio.wait_for(done.future, PATIENCE_S) is done
+        await asyncio.wait_for(done.future, PATIENCE_S)
         assert failed.future.exception() is failed.error and gone.future.cancelled()
 
     asyncio.run(scenario())

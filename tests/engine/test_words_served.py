@@ -27,7 +27,7 @@ from service.models.multi_exit import MultiExitModel
 from service.policy.captured import CapturedPolicy
 from service.stepping.stepper import ModelStepper
 from service.text.types import EncodedText, SequenceInput
-from tests.engine.scripted_ import DEADLINE_S, Recorder, answer, make_engine
+from tests.engine.scripted_ import DEADLINE_S, Recorder, answer, answered, make_engine, wait_for
 from tests.executors.executors_ import fused, kernel_config, kernel_model
 from tests.models_ import eager, random_sequences, tiny_config, tiny_model
 
@@ -55,7 +55,7 @@ def serve(
     live = CapturedPolicy(policy, version=1)
     runner = ModelStepper(eager(model or tiny_model()))
     answer(make_engine(runner, live=lambda: live, observer=observer, **given), *requests)  # type: ignore[arg-type]
-    return [sequence for request in requests for sequence in request.future.result(timeout=0).sequences], observer
+    return [sequence for request in requests for sequence in answered(request).sequences], observer
 
 
 def keys(sequence: Sequence) -> list[tuple[int, int, int]]:
@@ -188,7 +188,8 @@ def test_a_shadow_of_a_sequence_whose_words_stood_still_begins_anew() -> None:
     request = request_of(*INPUTS[:6])
     engine.submit(request)
     engine.start()
-    found = request.future.result(timeout=60).sequences
+    wait_for([request])
+    found = request.sequences
     left_early = [sequence for sequence in found if sequence.layers_run < 4]
     full, _ = serve(FullDepth(), request_of(*(sequence.input for sequence in left_early)))
     expected = [keys(one) != keys(other) for one, other in zip(left_early, full, strict=True)]

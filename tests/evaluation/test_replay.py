@@ -31,7 +31,7 @@ from service.exits.replay import decide_all, evidences_of
 from service.spans.score import Key, Score, keys
 from service.spans.types import Entity
 from service.stepping.stepper import ModelStepper
-from tests.engine.scripted_ import answer, make_engine
+from tests.engine.scripted_ import answer, answered, make_engine
 from tests.evaluation.traces_ import WINDOWED, Traced, drifting_trace, tiny_examples, tiny_stored, traced
 from tests.executors.executors_ import fused, kernel_config, kernel_model
 from tests.exits.strategies_ import WITHOUT_TRAFFIC
@@ -75,7 +75,7 @@ def serve(of: Traced, policy: ExitPolicy) -> tuple[list[Sequence], list[list[Ent
     """All sequences and the entities of all texts, from an engine."""
     request = Request(tuple(of.texts), deadline=1.0, submitted=0.0, override=policy.to_json())
     answer(make_engine(ModelStepper(of.executor), rule=RULE), request)
-    sequences = request.future.result(timeout=0).sequences
+    sequences = answered(request).sequences
     return sequences, entities_of_texts(of.stored.text_encoder, of.texts, [sequence.spans for sequence in sequences])
 
 

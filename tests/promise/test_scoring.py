@@ -21,7 +21,7 @@ from service.exits.policy import ExitPolicy
 from service.promise.scoring import LevelScorer, Scores
 from service.spans.types import Span
 from service.stepping.stepper import ModelStepper
-from tests.engine.scripted_ import answer, make_engine
+from tests.engine.scripted_ import answer, answered, make_engine
 from tests.evaluation.traces_ import Traced, traced
 from tests.exits.tables_ import random_rule
 
@@ -49,7 +49,7 @@ def scored() -> Scores:
 def serve(of: Traced, policy: ExitPolicy) -> tuple[Sequence, ...]:
     request = Request(tuple(of.texts), deadline=1.0, submitted=0.0, override=policy.to_json())
     answer(make_engine(ModelStepper(of.executor), rule=RULE), request)
-    return request.future.result(timeout=0).sequences
+    return answered(request).sequences
 
 
 def owned(spans: list[Span], first: int, last: int) -> set[tuple[int, ...]]:

@@ -42,7 +42,7 @@ from service.stepping.advance import advance
 from service.stepping.passage import Passage
 from service.stepping.stepper import ModelStepper
 from service.text.types import EncodedText, SequenceInput
-from tests.engine.scripted_ import CPU, FrugalExecutor, Recorder, TableModel, answer, make_engine
+from tests.engine.scripted_ import CPU, FrugalExecutor, Recorder, TableModel, answer, answered, make_engine
 from tests.exits import naive_
 from tests.exits.strategies_ import REPLAYED
 from tests.exits.tables_ import alone, random_readings, random_rule
@@ -78,7 +78,7 @@ def serve(*requests: Request, executor: Executor | None = None, max_step_pieces:
     observer, limits = Recorder(), EngineLimits(max_step_pieces=max_step_pieces)
     runner = ModelStepper(executor or eager(shared_model()))
     answer(make_engine(runner, limits=limits, observer=observer, rule=RULE), *requests)
-    sequences = [sequence for request in requests for sequence in request.future.result(timeout=0).sequences]
+    sequences = [sequence for request in requests for sequence in answered(request).sequences]
     if max_step_pieces == 4096:
         assert observer.steps[0][:2] == (1, len(sequences)), "one step was meant to hold all of them"
     return sequences
