@@ -68,14 +68,10 @@ from service.text.encoder import TextEncoder
 
 log = logging.getLogger("service")
 
-SWITCH_INTERVAL_S = (
-    0.001  # of threads that want the interpreter: the one for health waits for several switches a request
-)
-GARBAGE_THRESHOLDS = (
-    20_000,
-    20,
-    50,
-)  # requests leave no cycles; seeking some among all open requests stops every thread
+# Of threads that want the interpreter: the one for health waits for several switches a request.
+SWITCH_INTERVAL_S = 0.001
+# Requests leave no cycles, and seeking some among all that are open stops every thread for a twentieth of a second.
+GARBAGE_THRESHOLDS = (20_000, 20, 50)
 
 NO_EXITS = (
     "{name} is a token classifier of Transformers as it is: every sentence runs to full depth, and no policy or goal "

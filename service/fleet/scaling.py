@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 BUSY = 0.7  # of the time; above it, requests wait for each other
 CALM = 0.4  # of the time; below it, fewer replicas are still not busy
+WANTED = 0.55  # of the time, midway: so busy are the replicas whose number has changed
+MORE = 1.25  # as many, while autopilots give up accuracy
 
 
 class Context(Protocol):
@@ -26,18 +28,18 @@ class Context(Protocol):
 
 
 def replicas_wanted(running: int, busy: float, level: float) -> int:
-    """Return how many replicas there should be.
+    """Return how many replicas there should be, as `docker/prometheus/rules/fleet.yml` says it for Kubernetes.
 
     running  replicas that answer, at least 1
     busy     their mean share of the time in which they are busy, 0 to 1
     level    the mean level of their autopilots; 0 if none gives up any accuracy for speed
     """
-    enough = max(1, math.ceil(running * busy / BUSY))
-    if level > 0 or busy > BUSY:
-        return max(running + 1, enough)
-    if busy < CALM:
-        return min(running, enough)
-    return running
+    enough = max(1, math.ceil(running * busy / WANTED))
+    if busy > BUSY:
+        return enough
+    if level > 0:
+        return math.ceil(running * MORE)
+    return min(running, enough) if busy < CALM else running
 
 
 def scale(context: Context) -> tuple[int, dict[str, Any]]:
