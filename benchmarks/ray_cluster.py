@@ -251,7 +251,7 @@ class RayCluster:
             ) as answer:
                 said = answer.read()
         except urllib.error.HTTPError as error:
-            raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode()[:2_000]}") from error
+            raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode()[-3_000:]}") from error
         return dict(json.loads(said)) if said else {}
 
 

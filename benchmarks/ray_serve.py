@@ -7,7 +7,8 @@ thread, and fleets of one and of two replicas of one core, behind Serve's proxy 
 connections busy, with one text a request. A way's rate is the highest with a p99 within 100 ms, whatever the number of
 connections; its p50 and p99 are those of one connection. Server and client share the machine's cores.
 
-It needs requirements-ray.txt, wrk and redis-server; HAProxy is left out where there is none.
+It needs requirements-ray.txt, wrk and redis-server; HAProxy is left out where there is no haproxy, or no socat, by
+which Serve talks to it.
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ def _fleet(way: Way, options: argparse.Namespace, folder: Path, held: ExitStack)
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            "RAY_SERVE_HAPROXY_MAXCONN": "2000",  # each may take two open files, of which there may be few
         }
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -103,8 +105,8 @@ def _fleet(way: Way, options: argparse.Namespace, folder: Path, held: ExitStack)
 
 
 def ways(options: argparse.Namespace) -> list[Way]:
-    """Return what is compared: of --only, and with HAProxy where it is installed."""
-    has_haproxy = shutil.which("haproxy") is not None
+    """Return what is compared: of --only, and with HAProxy where all that Serve needs for it is installed."""
+    has_haproxy = all(shutil.which(program) for program in ("haproxy", "socat"))
     return [way for way in WAYS if options.only in way.name and (way.front != "haproxy" or has_haproxy)]
 
 

@@ -91,8 +91,9 @@ class _Run:
         seed: int,
         losses: Mapping[float, int],
     ) -> None:
-        draw = np.random.default_rng((seed, 1))
-        texts = draw.integers(len(recording.texts), size=len(due)).tolist()
+        if texts is None:
+            draw = np.random.default_rng((seed, 1))
+            texts = draw.integers(len(recording.texts), size=len(due)).tolist()
         self._calls = [
             Call(number, moment, text) for number, (moment, text) in enumerate(zip(due.tolist(), texts, strict=True))
         ]

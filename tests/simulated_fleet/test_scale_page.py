@@ -46,6 +46,7 @@ def test_a_validation_is_told_with_what_it_missed(results: Any) -> None:
     told = page(results, {"within": within, "rows": [ROW]})
     assert "| 2 | 432 | 2.0 / 2.1 | 9.0 / 12.0 | 431.0 / 430.0 |" in told
     assert "p50 100%, p99 0%, goodput 100%" in told and NOT_YET not in told
+    assert "103% of p50 and 133% of p99 is simulated" in " ".join(told.split())
 
 
 def test_costs_that_were_not_measured_alone_are_told_so(results: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import asdict
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 from benchmarks.simulated_fleet.figures import figures
+from benchmarks.simulated_fleet.machine import Machine, Thread
 from benchmarks.simulated_fleet.process import Served
 from benchmarks.simulated_fleet.simulation import Fleet, simulate
 from benchmarks.simulated_fleet.traffic import arrivals, constant, of_day, share_of_peak
+from service.api.server import SWITCH_INTERVAL_S
 from tests.simulated_fleet.fleets_ import LAYER_S, LAYERS, autopilot, costs_of, recording_of
 
 OBJECTIVE_MS = 150.0
@@ -93,6 +96,27 @@ def test_a_client_on_the_machine_takes_of_its_cores_and_reads_answers_late() -> 
     due = np.array([1.0])
     (call,) = simulate(Fleet(Served("full_depth"), has_client=True), costs_of(client=0.002), recording_of(), due).calls
     assert call.done - call.due == pytest.approx(0.002 + LAYERS * LAYER_S)
+
+
+def test_requests_are_for_the_texts_that_are_given() -> None:
+    recording = recording_of((10,), (20,), (30, 30))
+    calls = simulate(ALONE, costs_of(), recording, np.array([1.0, 2.0, 3.0]), texts=[2, 0, 1]).calls
+    assert [call.text for call in calls] == [2, 0, 1]
+    assert [len(call.request.sequences) for call in calls if call.request] == [2, 1, 1]
+
+
+def test_the_interpreter_is_passed_on_when_python_is_done_or_an_interval_is_over() -> None:
+    machine, ended = Machine(2.0), list[tuple[str, float]]()
+    threads = {name: Thread(0) for name in ("long", "short")}
+    machine.start(threads["long"], "python", 0.005, lambda now: ended.append(("long", now)))
+    machine.start(threads["short"], "python", 0.0015, lambda now: ended.append(("short", now)))
+    machine.share()
+    while machine.due < math.inf:
+        machine.run_to(machine.due)
+        machine.share()
+    (first, at), (second, end) = ended
+    assert (first, second) == ("short", "long")
+    assert at == pytest.approx(2 * SWITCH_INTERVAL_S + 0.0015) and end == pytest.approx(0.0065)
 
 
 def test_the_dinner_hour_is_the_peak_of_the_day_and_arrivals_follow_it() -> None:
