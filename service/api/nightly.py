@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,19 +17,31 @@ log = logging.getLogger(__name__)
 
 LONGEST_S = 1_800.0  # that one run may take
 _PROJECT = Path(__file__).resolve().parents[2]
-Run = Callable[[], subprocess.CompletedProcess[str]]
+LOOK_S = 0.5  # between two looks whether the server ends
+Run = Callable[[threading.Event], subprocess.CompletedProcess[str]]
+"""Runs something until it is done, or until the event is set."""
 
 
 def calibration_of(url: str, admin_key: str) -> Run:
     """Return what runs the command on a server of ours, at the lowest priority."""
     command = ["nice", "-n", "19", sys.executable, "-m", "service", "calibrate", "--from-traffic", url]
 
-    def run() -> subprocess.CompletedProcess[str]:
+    def run(stop: threading.Event) -> subprocess.CompletedProcess[str]:
         others = {name: value for name, value in os.environ.items() if not name.startswith("NER_")}
         environment = {**others, "NER_ADMIN_KEY": admin_key}  # not among the arguments, which others may see
-        return subprocess.run(
-            command, env=environment, cwd=_PROJECT, capture_output=True, text=True, timeout=LONGEST_S, check=False
-        )
+        with subprocess.Popen(
+            command, env=environment, cwd=_PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            latest = time.monotonic() + LONGEST_S
+            while True:
+                try:
+                    output, errors = process.communicate(timeout=LOOK_S)
+                    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+                except subprocess.TimeoutExpired:
+                    if stop.is_set() or time.monotonic() > latest:
+                        process.kill()
+                        why = "the server ended" if stop.is_set() else f"it took more than {LONGEST_S:.0f} s"
+                        return subprocess.CompletedProcess(command, -signal.SIGKILL, "", f"error: stopped, since {why}")
 
     return run
 
@@ -48,7 +62,8 @@ class Nightly:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()  # a run that is under way ends with this process, or installs nothing
+        self._stop.set()
+        self._thread.join(4 * LOOK_S)  # a run that is under way ends
 
     def wait_s(self) -> float:
         """Return the seconds until the next time."""
@@ -59,7 +74,7 @@ class Nightly:
     def once(self) -> None:
         """Run it, and log what came of it."""
         try:
-            done = self._do()
+            done = self._do(self._stop)
         except (OSError, subprocess.SubprocessError) as error:
             log.error("calibration from traffic did not run: %s", error)
             return
