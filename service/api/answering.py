@@ -180,8 +180,8 @@ def _enter(service: Service, asked: Asked, num_chars: int, deadline: float) -> O
 
 def _refuse(service: Service, asked: Asked, caller: Caller, error: Overloaded) -> None:
     """Refuse a request that waits, because others took the time that it would need."""
-    _count_refusal(service, asked, "too_late")
-    caller.stop_waiting(error)
+    if caller.stop_waiting(error):
+        _count_refusal(service, asked, "too_late")
 
 
 def _count_refusal(service: Service, asked: Asked, reason: RefusedFor) -> None:

@@ -69,6 +69,11 @@ class Caller:
         self._departure.forget()
         self._reason = None  # its traceback holds this
 
+    @property
+    def reason(self) -> ServiceError | None:
+        """Why nobody waits any more; None as long as somebody does."""
+        return self._reason
+
     async def wait_for(self, work: Future[T] | asyncio.Future[T]) -> T:
         """Return what `work` comes to. Raises its error; or TimedOut, ClientLeft or another reason to stop waiting."""
         if self._reason is not None:
@@ -79,29 +84,42 @@ class Caller:
         try:
             return await waiting
         except asyncio.CancelledError:
-            if self._reason is None:  # it is the task that is cancelled
+            if self.reason is None or _is_cancelled():
                 raise
-            raise self._reason from None
+            raise self.reason from None
         finally:
             self._work = None
 
     def check_time(self) -> None:
         """Raise TimedOut if the deadline has passed."""
         if time.monotonic() > self._deadline:
-            raise _late()
+            raise late()
 
     def _be_late(self) -> None:
-        self.stop_waiting(_late())
+        self.stop_waiting(late())
 
     def _leave(self) -> None:
         self.stop_waiting(ClientLeft("the client closed its connection"))
 
-    def stop_waiting(self, reason: ServiceError) -> None:
-        """Cancel the work that is waited for; `wait_for` raises the first reason that was given."""
-        self._reason = self._reason or reason
+    def stop_waiting(self, reason: ServiceError) -> bool:
+        """Cancel the work that is waited for, and return True; return False if there was a reason to do so before.
+
+        `wait_for` raises the first reason that was given.
+        """
+        if self._reason is not None:
+            return False
+        self._reason = reason
         if self._work is not None:
             self._work.cancel()
+        return True
 
 
-def _late() -> TimedOut:
+def _is_cancelled() -> bool:
+    """Return whether the task itself is cancelled, and not what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def late() -> TimedOut:
+    """Return the error of a request whose time is over."""
     return TimedOut("the request's timeout_ms passed before its answer was ready; ask for more time, or send less")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.api.caller import Departure
 from service.api.errors import error_body
@@ -177,11 +177,16 @@ class Connection(HttpToolsProtocol):
         self._refusal: Refusal | None = None  # once there is one, nothing more is read
         self._departure = Departure()
         self._is_at_work = False  # on lines of a stream
+        self._running: RequestResponseCycle | None = None  # the request that is being answered, or was last
         self.app_state = {  # the state that every request begins with
             **self.app_state,
             "departure": self._departure,
             "works_on_stream": self.works_on_stream,
         }
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def connection_made(self, transport: BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -194,7 +199,12 @@ class Connection(HttpToolsProtocol):
         self._connections.closed(self)
         super().connection_lost(exc)
         self._departure.happen()
-        self.app_state = self.scope = self.cycle = None  # type: ignore[assignment]  # whose state refers to this
+        if self._running is not None:  # of several sent at once; the server knows of the last one alone
+            self._running.disconnected = True
+            self._running.message_event.set()
+        self._running = None
+        self.pipeline.clear()  # these, and the state of each, refer to this
+        self.app_state = self.scope = self.cycle = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, and refuse it if it is not HTTP or too large."""

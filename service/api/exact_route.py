@@ -6,7 +6,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from service.api.keys import check_key
 from service.api.state import service_of
@@ -25,7 +27,13 @@ class ExactRoute(APIRoute):
             if request.scope["query_string"]:
                 check_key(service_of(request).keys, request.scope)  # without a key nothing is said of a request
                 _check(list(request.query_params.multi_items()), known)
-            return await handle(request)
+            try:
+                return await handle(request)
+            except (RequestValidationError, HTTPException) as error:
+                for one in (error, error.__cause__, error.__context__):
+                    if one is not None:
+                        one.__traceback__ = None  # its frames, the framework's, hold the error, and it the body
+                raise
 
         return handle_exactly
 

@@ -134,6 +134,7 @@ class Exchange:
         """Return the body's bytes to the budget, since the request is done; log it if the operator wants that."""
         self._bodies.give_back(self._taken)
         self.scope["state"].pop("exchange", None)  # else each would hold the other
+        self._body = None  # that nobody counts from now on
         if self._service.settings.access_log:
             log_access(self.request_id, self._method, endpoint_of(self.scope), self.status, self._started)
 

@@ -54,6 +54,6 @@ class JoinedWrites:
         return self._transport.get_write_buffer_size()
 
     def _send(self) -> None:
-        if self._parts:
+        if self._parts and not self._transport.is_closing():
             parts, self._parts, self._num_bytes = self._parts, [], 0
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))

@@ -23,7 +23,7 @@ from starlette.types import Send
 
 from service.api.answering import Asked, answer
 from service.api.bodies import LARGE_BYTES
-from service.api.caller import ClientLeft, Departure
+from service.api.caller import ClientLeft, Departure, late
 from service.api.errors import described_problems, error_body
 from service.api.exchange import Exchange
 from service.api.lines import lines_of
@@ -78,6 +78,9 @@ class LineStream:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 self._exchange.works_on_stream(False)
+                self._under_way.clear()
+                self._end = None  # whose traceback holds this
+                del self._reading
 
     def _stop(self) -> None:
         """End after the lines under way, and say so, unless the body has been read to its end."""
@@ -174,11 +177,13 @@ class LineStream:
 
     async def _patiently(self, asked: Asked, request_id: str) -> bytes:
         """Return the answer to a text. If there is no room after all, it asks again. Raises what else refuses it."""
-        state = {"arrived": time.monotonic(), "departure": Departure(), "request_id": request_id}
+        state: dict[str, Any] = {"arrived": time.monotonic(), "departure": Departure(), "request_id": request_id}
         while True:
             try:
                 return (await answer(self._service, {"state": state}, asked)).body
             except Overloaded:
+                if asked.timeout_ms is not None and time.monotonic() > state["arrived"] + asked.timeout_ms / 1_000:
+                    raise late() from None
                 await asyncio.sleep(ROOM_S)
 
     @staticmethod

@@ -71,7 +71,7 @@ log = logging.getLogger("service")
 # Of threads that want the interpreter: the one for health waits for several switches a request.
 SWITCH_INTERVAL_S = 0.001
 # Requests leave no cycles, and seeking some among all that are open stops every thread for a twentieth of a second.
-GARBAGE_THRESHOLDS = (20_000, 20, 50)
+GARBAGE_THRESHOLDS = (10_000, 10, 20)
 
 NO_EXITS = (
     "{name} is a token classifier of Transformers as it is: every sentence runs to full depth, and no policy or goal "

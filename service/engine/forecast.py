@@ -51,7 +51,7 @@ class Forecast:
       that would not be answered within STANDING_S is refused, too: a queue that stands only makes everybody late. So
       whoever is served under a lasting overload is served soon, the service is well as soon as the load is gone, and
       who asks for much is refused first: in the time of one text of 400 sentences, hundreds of others are answered.
-    - With fewer than FEWEST_REQUESTS open nobody is refused, so that a pace that is wrong is measured anew; and a pace
+    - Of FEWEST_REQUESTS open all but one are never refused, so that a pace that is wrong is measured anew; and a pace
       that has not been measured for EXPIRES_S refuses nobody. Turns go by it all the same: they need not be exact.
 
     Requests of each priority have a forecast of their own: the pace of bulk work is what interactive requests leave.
@@ -155,9 +155,9 @@ class Forecast:
     def leave(self, work: OpenWork, is_done: bool) -> None:
         """Count a request no more; `is_done` says whether its work was done."""
         now = self._clock()
-        self._look(now)
         self._open.remove(work)
         self._in_turn.remove(work.turn, work.left)
+        self._look(now)
         if self._window_started is not None:
             self._window_work += work.left * is_done
             self._measure(now)
@@ -175,11 +175,14 @@ class Forecast:
             work.look()
         if len(self._open) < FEWEST_REQUESTS:
             return
-        before = 0.0
+        kept, before = 0, 0.0
         for work in sorted(self._open, key=attrgetter("turn")):
             wait_s = self.least_s(before)
-            if now + wait_s + self.least_s(work.left) <= work.deadline or not work.refuse(self._too_late(wait_s)):
-                before += work.left
+            makes_it = kept < FEWEST_REQUESTS - 1 or now + wait_s + self.least_s(work.left) <= work.deadline
+            if not makes_it and work.waits:
+                work.refuse(self._too_late(wait_s))
+            else:
+                kept, before = kept + 1, before + work.left
 
     def _too_late(self, wait_s: float) -> Overloaded:
         return Overloaded(
@@ -213,7 +216,7 @@ class OpenWork:
 
     def __init__(self, forecast: Forecast, turn: float, work: float, deadline: float) -> None:
         self.turn = turn
-        self.left = work
+        self.left = self._work = work
         self.deadline = deadline
         self._forecast = forecast
         self._request: Request | None = None  # once its texts are cut
@@ -227,25 +230,28 @@ class OpenWork:
     def is_known(self, request: Request, num_chars: int) -> None:
         """Say what the request is, once its texts of so many characters are cut and it is submitted."""
         self._forecast.learn(request.cost, num_chars)
-        self._request = request
-        self._forecast.change(self, request.turn, REQUEST_WORK + request.cost, done=CHAR_WORK * num_chars)
+        self._request, self._work = request, REQUEST_WORK + CHAR_WORK * num_chars + request.cost
+        self._forecast.change(self, request.turn, self._work)
 
     def look(self) -> None:
         """See how far the request is. Of one that is finished the rest is done when it leaves, or never."""
         request = self._request
-        if request is None or not request.unfinished:
+        if request is None or not request.has_started or not request.unfinished:
             return
-        left = (REQUEST_WORK + request.cost) * request.share_left(self._forecast.num_layers)
+        left = self._work * request.share_left(self._forecast.num_layers)
         if left < self.left:
             self._forecast.change(self, self.turn, left, done=self.left - left)
 
-    def refuse(self, error: Overloaded) -> bool:
-        """Tell whoever waits for it; return False if it has begun, or nobody is to be told."""
-        if self._tell is None or (self._request is not None and self._request.has_started):
-            return False
+    @property
+    def waits(self) -> bool:
+        """Whether it has not begun, and somebody is to be told if it cannot make it."""
+        return self._tell is not None and (self._request is None or not self._request.has_started)
+
+    def refuse(self, error: Overloaded) -> None:
+        """Tell whoever waits for it."""
         tell, self._tell = self._tell, None
-        tell(error)
-        return True
+        if tell is not None:
+            tell(error)
 
     def was_done(self) -> None:
         """Say that its work was done."""

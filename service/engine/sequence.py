@@ -68,7 +68,7 @@ class Request:
 
         Whoever has its answer calls this. The engine may still run its sequences.
         """
-        self.sequences, self.error = [], None
+        self.sequences, self.unfinished, self.error = [], 0, None
 
     def share_left(self, num_layers: int) -> float:
         """Return the share of its work that is not done, as if everything ran to the last of so many layers."""

@@ -16,7 +16,7 @@ from tests.api.test_overload import fill, is_slow
 Build = Callable[..., Service]
 OF_REQUESTS = {
     *("Connection", "TCPTransport", "RequestResponseCycle", "Exchange", "Caller", "OpenWork", "Overloaded", "TimedOut"),
-    *("ClientLeft", "Request", "Sequence", "EncodedText", "SequenceInput", "Span", "Answer", "Reply"),
+    *("ClientLeft", "Request", "Sequence", "EncodedText", "SequenceInput", "Span", "Reply"),
 }
 FULL_DEPTH = {"exit_policy": {"strategy": "full_depth"}}
 
@@ -50,6 +50,9 @@ REQUESTS = {
     "in the other form": (post_to("/", inputs="Anna"), 200),
     "traced": (post_to("/ner", text="Anna", trace=True), 200),
     "not valid": (post_to("/ner", text=1), 422),
+    "no JSON": (post(b'{"text": "Anna'), 400),
+    "no JSON, in the framework's way": (post(b'{"text": "Anna', ["Content-Type: application/any+json"]), 400),
+    "without a key": (post(b"{}").replace(b"POST /ner ", b"PATCH /exit-policy "), 401),
     "too large": (post_to("/ner", text="x" * 100_001), 413),
     "of no route": (head("GET", "/nowhere"), 404),
     "a read": (head("GET", "/exit-policy"), 200),
@@ -91,4 +94,25 @@ def test_a_request_that_timed_out_or_whose_client_left_leaves_nothing(
         wait_until(lambda: not service.engine.forecast.has_open)
         gated.gate.set()
         wait_until(lambda: service.engine.step_age_s() == 0.0)
+        assert left() == []
+
+
+def test_a_client_that_leaves_amid_several_requests_or_a_stream_leaves_nothing(
+    build: Build, left: Callable[[], list[str]], gated: GatedStepper
+) -> None:
+    service = build()
+    use_stepper(service, gated)
+    stream = post(b'{"text": "Anna"}\n' * 8 + b"the rest")[:-8]
+    stream = stream.replace(b"POST /ner ", b"POST /ner/stream ").replace(b"/json", b"/x-ndjson")
+    with listening(service) as url:
+        left()
+        with RawClient(url) as several, RawClient(url) as lines:
+            several.send(post_to("/ner", text="Anna", **FULL_DEPTH) * 5)
+            wait_until(lambda: service.engine.forecast.has_open)
+            lines.send(stream)
+            wait_until(lambda: service.engine.forecast_of("bulk").has_open)
+        wait_until(lambda: not service.engine.forecast_of("bulk").has_open)
+        gated.gate.set()
+        wait_until(lambda: not service.engine.forecast.has_open and service.engine.step_age_s() == 0.0)
+        wait_until(lambda: not service.streams)
         assert left() == []

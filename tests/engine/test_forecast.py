@@ -14,6 +14,7 @@ from service.engine.forecast import (
     CHAR_WORK,
     EXPIRES_S,
     FEWEST_REQUESTS,
+    FIRST_WINDOW_S,
     LATEST_TURN,
     PATIENCE,
     PIECES_PER_CHAR,
@@ -241,6 +242,7 @@ def test_blanks_are_work_and_do_not_teach_that_texts_have_no_pieces() -> None:
     blanks = queue.forecast.enter(1_000_000, queue.clock.now + TIMEOUT_S).__enter__()
     assert blanks.left >= REQUEST_WORK + 1_000_000 * CHAR_WORK
     blanks.is_known(queue.request(0), 1_000_000)
+    assert blanks.left == REQUEST_WORK + 1_000_000 * CHAR_WORK
     assert queue.forecast.enter(1_000, queue.clock.now + TIMEOUT_S).left >= 100
 
 
@@ -249,7 +251,7 @@ def test_blanks_are_work_and_do_not_teach_that_texts_have_no_pieces() -> None:
 
 def test_one_that_waits_is_refused_as_soon_as_others_have_taken_the_time_that_it_needs(queue: Queue) -> None:
     told: list[Overloaded] = []
-    for _ in range(FEWEST_REQUESTS - 1):
+    for _ in range(FEWEST_REQUESTS):
         queue.come()
     work = queue.forecast.enter(40 * CHARS, queue.clock.now + 7.0).__enter__()  # needs four seconds of its seven
     work.when_refused(told.append)
@@ -259,12 +261,42 @@ def test_one_that_waits_is_refused_as_soon_as_others_have_taken_the_time_that_it
     assert [error.retry_after_s for error in told] == [1.0]
 
 
+def test_however_wrong_the_pace_is_the_first_are_never_refused_so_that_it_mends_itself(queue: Queue) -> None:
+    told: list[Overloaded] = []
+    for _ in range(FEWEST_REQUESTS + 3):
+        queue.come()
+        queue.open[-1].when_refused(told.append)
+    queue.forecast._pace = 1e-6
+    queue.clock.now += WINDOW_S
+    with pytest.raises(Overloaded):
+        queue.forecast.check(queue.clock.now + TIMEOUT_S)
+    assert len(told) == 4
+    queue.run(5.0, 0)
+    for _ in range(3):
+        queue.come()
+    assert queue.refused == 0
+
+
+def test_work_that_ended_without_being_done_is_not_counted_as_done_nor_refused() -> None:
+    queue, told = Queue(), list[Overloaded]()
+    for _ in range(FEWEST_REQUESTS):
+        queue.come(2.0)
+        queue.open[-1].when_refused(told.append)
+    for work in queue.open:
+        queue.clock.now += 2 * FIRST_WINDOW_S
+        request = work._request
+        assert request is not None
+        request.let_go()
+        work.__exit__(None, None, None)
+    assert queue.forecast._pace is None and not told
+
+
 def test_one_that_has_begun_is_not_refused(queue: Queue) -> None:
     told: list[Overloaded] = []
     request = queue.request(10 * PIECES)
     work = queue.forecast.enter(10 * CHARS, queue.clock.now + 0.5).__enter__()
     for _ in range(FEWEST_REQUESTS):
-        queue.come()
+        queue.come(0.1)
     work.when_refused(told.append)
     work.is_known(request, 10 * CHARS)
     request.has_started = True
@@ -281,6 +313,7 @@ def test_parts_of_a_request_that_are_done_count_as_done(queue: Queue) -> None:
     request = queue.request(100 * PIECES, parts=100)
     work = queue.forecast.enter(100 * CHARS, math.inf).__enter__()
     work.is_known(request, 100 * CHARS)
+    request.has_started = True
     for sequence in request.sequences[:-1]:
         queue.clock.now += 1 / PACE
         sequence.exit_reason = "final"
