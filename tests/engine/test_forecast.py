@@ -318,7 +318,7 @@ def test_parts_of_a_request_that_are_done_count_as_done(queue: Queue) -> None:
         queue.clock.now += 1 / PACE
         sequence.exit_reason = "final"
         queue.forecast.check(math.inf)
-    assert work.left == pytest.approx(PIECES, rel=0.01)
+    assert work.left == pytest.approx(PIECES, rel=0.02)
     queue.answer()
     assert queue.forecast.least_s(PIECES) == pytest.approx(1 / PACE, rel=0.1)
 
