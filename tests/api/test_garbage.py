@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 import pytest
 
 from service.api.state import Service
+from service.engine.sequence import Priority
 from tests.api.servers_ import GatedStepper, listening, use_stepper, wait_until
 from tests.api.sockets_ import RawClient, ask, head, post
 from tests.api.test_overload import fill, is_slow
@@ -80,39 +82,40 @@ def test_a_request_that_is_refused_by_its_head_leaves_nothing(build: Build, left
         assert left() == []
 
 
-def test_a_request_that_timed_out_or_whose_client_left_leaves_nothing(
-    build: Build, left: Callable[[], list[str]], gated: GatedStepper
-) -> None:
+@pytest.fixture
+def held(build: Build, left: Callable[[], list[str]], gated: GatedStepper) -> Iterator[tuple[Service, str]]:
+    """A service whose steps wait for the gate, and its URL; at the end the gate opens, and nothing may be left."""
     service = build()
     use_stepper(service, gated)
     with listening(service) as url:
         left()
-        assert ask(url, post_to("/ner", text="Anna", timeout_ms=50, **FULL_DEPTH)).status == 504
-        with RawClient(url) as client:
-            client.send(post_to("/ner", text="Ben", **FULL_DEPTH))
-            wait_until(lambda: service.engine.forecast.has_open)
-        wait_until(lambda: not service.engine.forecast.has_open)
+        yield service, url
         gated.gate.set()
+        forecasts = [service.engine.forecast_of(priority) for priority in get_args(Priority)]
+        wait_until(lambda: not any(forecast.has_open for forecast in forecasts) and not service.streams)
         wait_until(lambda: service.engine.step_age_s() == 0.0)
         assert left() == []
 
 
-def test_a_client_that_leaves_amid_several_requests_or_a_stream_leaves_nothing(
-    build: Build, left: Callable[[], list[str]], gated: GatedStepper
-) -> None:
-    service = build()
-    use_stepper(service, gated)
+def test_a_request_that_timed_out_or_whose_client_left_leaves_nothing(held: tuple[Service, str]) -> None:
+    service, url = held
+    assert ask(url, post_to("/ner", text="Anna", timeout_ms=50, **FULL_DEPTH)).status == 504
+    with RawClient(url) as client:
+        client.send(post_to("/ner", text="Ben", **FULL_DEPTH))
+        wait_until(lambda: service.engine.forecast.has_open)
+    wait_until(lambda: not service.engine.forecast.has_open)
+
+
+def test_a_client_that_leaves_amid_several_requests_leaves_nothing(held: tuple[Service, str]) -> None:
+    service, url = held
+    with RawClient(url) as client:
+        client.send(post_to("/ner", text="Anna", **FULL_DEPTH) * 5)
+        wait_until(lambda: service.engine.forecast.has_open)
+
+
+def test_a_client_that_leaves_amid_a_stream_leaves_nothing(held: tuple[Service, str]) -> None:
+    service, url = held
     stream = post(b'{"text": "Anna"}\n' * 8 + b"the rest")[:-8]
-    stream = stream.replace(b"POST /ner ", b"POST /ner/stream ").replace(b"/json", b"/x-ndjson")
-    with listening(service) as url:
-        left()
-        with RawClient(url) as several, RawClient(url) as lines:
-            several.send(post_to("/ner", text="Anna", **FULL_DEPTH) * 5)
-            wait_until(lambda: service.engine.forecast.has_open)
-            lines.send(stream)
-            wait_until(lambda: service.engine.forecast_of("bulk").has_open)
-        wait_until(lambda: not service.engine.forecast_of("bulk").has_open)
-        gated.gate.set()
-        wait_until(lambda: not service.engine.forecast.has_open and service.engine.step_age_s() == 0.0)
-        wait_until(lambda: not service.streams)
-        assert left() == []
+    with RawClient(url) as client:
+        client.send(stream.replace(b"POST /ner ", b"POST /ner/stream ").replace(b"/json", b"/x-ndjson"))
+        wait_until(lambda: service.engine.forecast_of("bulk").has_open)
