@@ -82,9 +82,10 @@ class Connections:
 
     It is the client's turn until its request has arrived whole, while it takes its answer, and between two requests. In
     a stream of lines it is the client's turn while none of them is under way. A client whose turn lasts longer than
-    `client_timeout_s` is cut off. If there are more connections than `limit`, or more than `max_bytes` of unfinished
-    requests, or of answers that are not taken, the client whose turn has lasted longest is cut off to make room. So a
-    client that sends its request and takes its answer is served, however many others are slow.
+    `client_timeout_s` is cut off. If there are more connections than `limit`, the client whose turn has lasted longest
+    is cut off to make room; if they hold more than `max_bytes` of requests that nobody works on yet, or of answers that
+    are not taken, the one that has held some for longest. So a client that sends its request and takes its answer is
+    served, however many others are slow.
     """
 
     def __init__(
@@ -101,55 +102,45 @@ class Connections:
         self._max_bytes = max_bytes
         self._client_timeout_s = client_timeout_s
         self._clock = clock
-        self._bytes: dict[Connection, int] = {}  # of the unfinished request of every open connection
-        self._total_bytes = 0
-        self._untaken: dict[Connection, int] = {}  # bytes of the answer that its client does not take
+        self._open: set[Connection] = set()
         self._waiting: dict[Connection, float] = {}  # since when it is the client's turn, oldest first
+        self._unread = _Held()  # requests that have not arrived whole, or that nobody works on yet
+        self._untaken = _Held()  # answers
 
     def opened(self, connection: Connection) -> None:
         """Note that a client has connected; cut off another one if there are too many."""
-        self._bytes[connection] = 0
-        self.metrics.set_connections(len(self._bytes))
+        self._open.add(connection)
+        self.metrics.set_connections(len(self._open))
         self.await_client(connection)
-        if len(self._bytes) > self._limit:
+        if len(self._open) > self._limit:
             self._cut(next(iter(self._waiting)), CROWDED)
 
     def closed(self, connection: Connection) -> None:
         """Note that a connection has ended, or is about to end."""
-        if connection in self._bytes:
-            self._total_bytes -= self._bytes.pop(connection)
-            self._untaken.pop(connection, None)
+        if connection in self._open:
+            self._open.remove(connection)
             self._waiting.pop(connection, None)
-            self.metrics.set_connections(len(self._bytes))
+            self._unread.put(connection, 0)
+            self._untaken.put(connection, 0)
+            self.metrics.set_connections(len(self._open))
 
     def await_client(self, connection: Connection) -> None:
         """Note that it is the client's turn from now on."""
-        if connection in self._bytes:
+        if connection in self._open:
             self._waiting.pop(connection, None)
             self._waiting[connection] = self._clock()
 
     def serve_client(self, connection: Connection) -> None:
         """Note that it is the service's turn from now on: a request has arrived whole."""
-        if self._waiting.pop(connection, None) is not None:
-            self._total_bytes -= self._bytes[connection]
-            self._bytes[connection] = 0
+        self._waiting.pop(connection, None)
 
-    def received(self, connection: Connection, num_bytes: int) -> None:
-        """Count another piece of an unfinished request; cut off clients while the pieces hold too many bytes."""
-        if connection not in self._waiting:  # sent ahead of an answer; no more is read before that answer
-            return
-        self._bytes[connection] += num_bytes
-        self._total_bytes += num_bytes
-        while self._total_bytes > self._max_bytes:
-            self._cut(next(holder for holder in self._waiting if self._bytes[holder]), CROWDED)
+    def unread(self, connection: Connection, num_bytes: int) -> None:
+        """Note how much a client has sent that nobody works on yet; cut off clients while all these hold too much."""
+        self._hold(self._unread, connection, num_bytes)
 
     def untaken(self, connection: Connection, num_bytes: int) -> None:
-        """Note how much of its answer a client does not take; cut off clients while all these hold too many bytes."""
-        self._untaken.pop(connection, None)
-        if num_bytes and connection in self._bytes:
-            self._untaken[connection] = num_bytes
-        while sum(self._untaken.values()) > self._max_bytes:
-            self._cut(next(iter(self._untaken)), CROWDED)
+        """Note how much of its answer a client does not take; cut off clients while all these hold too much."""
+        self._hold(self._untaken, connection, num_bytes)
 
     def cut_late(self) -> None:
         """Cut off the clients whose turn has lasted too long; called a few times a second."""
@@ -157,10 +148,36 @@ class Connections:
         while self._waiting and next(iter(self._waiting.values())) < latest:
             self._cut(next(iter(self._waiting)), TOO_SLOW)
 
+    def _hold(self, held: _Held, connection: Connection, num_bytes: int) -> None:
+        if connection in self._open:
+            held.put(connection, num_bytes)
+            while held.total > self._max_bytes:
+                self._cut(held.oldest(), CROWDED)
+
     def _cut(self, connection: Connection, refusal: Refusal) -> None:
         self.closed(connection)
         self.metrics.connection_refused(refusal.reason)
         connection.cut(refusal)
+
+
+class _Held:
+    """How many bytes of one kind connections hold."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._bytes: dict[Connection, int] = {}  # none that holds nothing; who has held some for longest comes first
+
+    def put(self, connection: Connection, num_bytes: int) -> None:
+        """Set how many bytes a connection holds."""
+        self.total += num_bytes - self._bytes.get(connection, 0)
+        if num_bytes:
+            self._bytes[connection] = num_bytes
+        else:
+            self._bytes.pop(connection, None)
+
+    def oldest(self) -> Connection:
+        """Return the connection that has held some for longest."""
+        return next(iter(self._bytes))
 
 
 class Connection(HttpToolsProtocol):
@@ -174,6 +191,8 @@ class Connection(HttpToolsProtocol):
         self._connections = connections
         self._is_in_head = False
         self._bytes_without_progress = 0
+        self._head_bytes = 0  # of a head that has not arrived whole
+        self._unread: list[int] = []  # bytes of each request without an answer, in turn, that nobody works on yet
         self._refusal: Refusal | None = None  # once there is one, nothing more is read
         self._departure = Departure()
         self._is_at_work = False  # on lines of a stream
@@ -182,6 +201,7 @@ class Connection(HttpToolsProtocol):
             **self.app_state,
             "departure": self._departure,
             "works_on_stream": self.works_on_stream,
+            "took_request": self.took_request,
         }
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -197,6 +217,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         self._connections.closed(self)
+        self._forget_unread()
         super().connection_lost(exc)
         self._departure.happen()
         if self._running is not None:  # of several sent at once; the server knows of the last one alone
@@ -213,7 +234,8 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         refusal = self._parse(data)
         if self._is_in_head:
-            self._connections.received(self, len(data))
+            self._head_bytes += len(data)
+        self._count_unread()
         if refusal is not None and not self.transport.is_closing():
             self._refuse(refusal)
 
@@ -248,8 +270,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Check the head and start the application. Raises ValueError, which the parser turns into its own error."""
         self._is_in_head = False
-        self._bytes_without_progress = 0
-        if len(self.url) + sum([len(name) + len(value) for name, value in self.headers]) > MAX_HEAD_BYTES:
+        self._bytes_without_progress = self._head_bytes = 0
+        num_bytes = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
+        if num_bytes > MAX_HEAD_BYTES:
             self._refusal = HEAD_TOO_LARGE
             raise ValueError(HEAD_TOO_LARGE.reason)
         if self.parser.get_method() == b"CONNECT" or len(self.pipeline) >= MAX_PIPELINED:
@@ -257,6 +280,7 @@ class Connection(HttpToolsProtocol):
         self._check_head()
         if not self.parser.should_upgrade():
             self.scope["state"]["arrived"] = time.monotonic()
+            self._unread.append(num_bytes)
             super().on_headers_complete()
             self._take_turns()
 
@@ -277,7 +301,7 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
         self._bytes_without_progress = 0
         if not self.cycle.response_started:
-            self._connections.received(self, len(body))
+            self._unread[-1] += len(body)
 
     def on_message_complete(self) -> None:
         """Take note of the last byte of a request."""
@@ -288,6 +312,8 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Take note that the last byte of an answer was given to the transport."""
+        del self._unread[0]
+        self._count_unread()
         super().on_response_complete()
         self._take_turns()
 
@@ -310,6 +336,7 @@ class Connection(HttpToolsProtocol):
     def cut(self, refusal: Refusal) -> None:
         """End the connection; send `refusal`, unless the client is idle between requests or is getting an answer."""
         cycle = self.cycle
+        self._forget_unread()
         if self._refusal is not None or self.pipeline or self.transport.get_write_buffer_size():
             self.transport.abort()
             return
@@ -323,6 +350,21 @@ class Connection(HttpToolsProtocol):
         """Take note of whether lines of a stream are under way: then it is our turn, although the body goes on."""
         self._is_at_work = is_at_work
         self._take_turns()
+
+    def took_request(self) -> None:
+        """Take note that the request whose turn it is has been read: others count its bytes from now on."""
+        self._unread[0] = 0
+        self._count_unread()
+
+    def _forget_unread(self) -> None:
+        """Free what nobody will read: the connection ends now, and whoever works for it learns of it somewhat later."""
+        for cycle in [self._running, *[waiting for waiting, _ in self.pipeline]]:
+            if cycle is not None and not cycle.response_started:
+                cycle.disconnected = True
+                cycle.body.clear()
+
+    def _count_unread(self) -> None:
+        self._connections.unread(self, self._head_bytes + sum(self._unread))
 
     def _take_turns(self) -> None:
         cycle = self.cycle

@@ -61,6 +61,7 @@ class Exchange:
         state["exchange"] = self
         self.works_on_stream: Callable[[bool], None] = state.get("works_on_stream", lambda _: None)
         """Tells the server whether lines of a stream are under way: then nobody waits for the client."""
+        self._took_request: Callable[[], None] = state.get("took_request", lambda: None)
         self.content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         self.length = length_of(headers) or 0  # as the client says, if it does; the bytes are counted, too
         self._is_unread = self.length > 0 or b"transfer-encoding" in headers
@@ -89,6 +90,10 @@ class Exchange:
         self._is_unread = False
         return self._body
 
+    def drop_body(self) -> None:
+        """Free the body, since what was read from it is enough; its bytes count until the end all the same."""
+        self._body = None
+
     def check_encoding(self) -> None:
         """Raise EncodingRefused for a body that is packed."""
         if self._is_unread and self._encoding not in ("", "identity"):
@@ -107,6 +112,7 @@ class Exchange:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientLeft("the client left before its request was there")
+            self._took_request()
             yield message.get("body", b"")
             more_body = message.get("more_body", False)
 
@@ -151,14 +157,17 @@ class Exchange:
             size += len(chunks[-1])
             is_whole = not message.get("more_body", False)
         if max(size, self.length) > limit:
+            chunks.clear()  # which the error holds
             self._service.metrics.http.request_refused("too_large")
             raise TooLarge(f"the body is over the limit of {limit} bytes (NER_MAX_BODY_BYTES); send it in parts")
         try:
             self._bodies.take(size)
         except Overloaded:
+            chunks.clear()  # which the error holds
             self._service.metrics.http.request_refused("queue_full")
             raise
         self._taken = size
+        self._took_request()
         return b"".join(chunks)
 
 

@@ -63,6 +63,8 @@ class ShortWay:
             given = call.model.model_validate_json(body)
         except ValidationError:
             return False
+        del body
+        exchange.drop_body()
         reply = await answer(self._service, exchange.scope, call.ask(self._service, given))
         await exchange.send({"type": "http.response.start", "status": 200, "headers": reply.headers})
         await exchange.send({"type": "http.response.body", "body": reply.body})

@@ -7,6 +7,8 @@ import itertools
 import threading
 from collections.abc import Generator
 from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from service.engine.sequence import Priority
@@ -14,6 +16,7 @@ from service.errors import NotReady
 
 IN_PLACE_CHARS = 512  # of a request whose texts are cut at once: half a millisecond, of the hardest some
 SHORT_CHARS = 8_192  # of a request whose texts are cut in the thread for short ones
+BEGUN_CHARS = 500_000  # of the requests in a thread that have begun; one alone may have more
 
 T = TypeVar("T")
 Work = Generator[object, None, T]
@@ -33,9 +36,11 @@ class Cutter:
     """Threads that do work in parts: one for short requests, so that they never wait for a part of a long one, one for
     long ones, and one for bulk work.
 
-    Of the requests in a thread, the one that has had the fewest parts gets the next one; so a text that is hard to cut
-    costs its own request time, and hardly anybody else. Work whose future is cancelled ends before its next part. The
-    threads start when they are first needed, and are daemons: nothing that is being cut keeps the process from ending.
+    Of the requests that have begun in a thread, the one that has had the fewest parts gets the next one; so a text that
+    is hard to cut costs its own request time, and hardly anybody else. Those that have begun hold what the tokenizer
+    made of their texts, some tens of bytes a character; so they have at most BEGUN_CHARS together, and the others begin
+    in the order of their arrival. Work whose future is cancelled ends before its next part. The threads start when they
+    are first needed, and are daemons: nothing that is being cut keeps the process from ending.
     """
 
     def __init__(self) -> None:
@@ -52,8 +57,19 @@ class Cutter:
         Raises NotReady once closed.
         """
         if priority == "bulk":
-            return self._bulk.submit(work)
-        return (self._short if num_chars <= SHORT_CHARS else self._long).submit(work)
+            return self._bulk.submit(work, num_chars)
+        return (self._short if num_chars <= SHORT_CHARS else self._long).submit(work, num_chars)
+
+
+@dataclass(slots=True, order=True)
+class _Task:
+    """Work, the characters it is of, and its future; the least is the one that has had the fewest parts."""
+
+    parts: int
+    number: int
+    num_chars: int = field(compare=False)
+    work: Work[Any] = field(compare=False)
+    future: Future[Any] = field(compare=False)
 
 
 class _Lane:
@@ -61,44 +77,69 @@ class _Lane:
 
     def __init__(self, name: str) -> None:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._changed = threading.Condition()  # guards the two fields below
-        self._waiting: list[tuple[int, int, Work[Any], Future[Any]]] = []  # a heap, by parts done, then by arrival
+        self._changed = threading.Condition()  # guards the fields below
+        self._new: dict[int, _Task] = {}  # by number, the oldest first
+        self._begun: list[_Task] = []  # a heap
+        self._begun_chars = 0  # of these, and of the one that is being worked on
         self._is_closing = False
         self._numbers = itertools.count()
 
-    def submit(self, work: Work[T]) -> Future[T]:
+    def submit(self, work: Work[T], num_chars: int) -> Future[T]:
         future: Future[T] = Future()
         with self._changed:
             if self._is_closing:
                 raise NotReady("the service is shutting down; send the request again to another instance")
-            heapq.heappush(self._waiting, (0, next(self._numbers), work, future))
+            number = next(self._numbers)
+            self._new[number] = _Task(0, number, num_chars, work, future)
             if self._thread.ident is None:
                 self._thread.start()
             self._changed.notify()
+        future.add_done_callback(partial(self._forget, number))
         return future
 
     def close(self) -> None:
         with self._changed:
             self._is_closing = True
-            for _, _, _, future in self._waiting:
-                future.cancel()
+            waiting = [*self._new.values(), *self._begun]
             self._changed.notify()
+        for task in waiting:
+            task.future.cancel()
+
+    def _forget(self, number: int, _: Future[Any]) -> None:
+        """Drop work that was cancelled before it began, and so its texts."""
+        with self._changed:
+            self._new.pop(number, None)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._is_closing)
+                self._changed.wait_for(lambda: self._new or self._begun or self._is_closing)
                 if self._is_closing:
                     return
-                parts, number, work, future = heapq.heappop(self._waiting)
-            if self._goes_on(work, future):
-                self._put_back(parts + 1, number, work, future)
+                task = self._next()
+            if self._goes_on(task.work, task.future):
+                task.parts += 1
+                self._put_back(task)
+            else:
+                with self._changed:
+                    self._begun_chars -= task.num_chars
+            del task  # it has the texts
 
-    def _put_back(self, parts: int, number: int, work: Work[Any], future: Future[Any]) -> None:
+    def _next(self) -> _Task:
+        """Take the newcomer that came first, if there is room for it; else the one that has had the fewest parts."""
+        if self._new:
+            first = next(iter(self._new.values()))
+            if not self._begun or self._begun_chars + first.num_chars <= BEGUN_CHARS:
+                self._begun_chars += first.num_chars
+                return self._new.pop(first.number)
+        return heapq.heappop(self._begun)
+
+    def _put_back(self, task: _Task) -> None:
         with self._changed:
-            heapq.heappush(self._waiting, (parts, number, work, future))
-            if self._is_closing:
-                future.cancel()
+            heapq.heappush(self._begun, task)
+            is_closing = self._is_closing
+        if is_closing:
+            task.future.cancel()
 
     @staticmethod
     def _goes_on(work: Work[Any], future: Future[Any]) -> bool:

@@ -162,5 +162,5 @@ def report_on(compared: Sequence[Compared], output: Path, store: Path, choice: E
     for one in compared:
         stored = load_model(find_model(one.model, store))
         with choice.running(stored) as executor:
-            studies.append(study(stored, one.dev, one.test, executor))
+            studies.append(study(stored, one.model, one.dev, one.test, executor))
     return report(studies, output)

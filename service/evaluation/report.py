@@ -55,7 +55,7 @@ def report(studies: Sequence[Study], folder: Path) -> Path:
 
 
 def _introduction(studies: Sequence[Study]) -> list[str]:
-    command = " ".join(f"{s.model.partition('@')[0]}=DATA/{s.dev.data},DATA/{s.test.data}" for s in studies)
+    command = " ".join(f"{s.given}=DATA/{s.dev.data},DATA/{s.test.data}" for s in studies)
     on = studies[0].measured_on
     how = f"{on['device']}, {on['executor']} ({on['dtype']}), {on['threads']} threads"
     return [

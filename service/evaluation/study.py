@@ -42,6 +42,7 @@ class Study:
     """Holds what a report shows of one model.
 
     model              its reference, name@version
+    given              how the command names it: the folder, or the name in the store
     dev, test          the traces
     kinds              by key, the families that were swept
     families           by key, every policy that was swept
@@ -57,6 +58,7 @@ class Study:
     """
 
     model: str
+    given: str
     calibration: Calibration
     dev: Trace
     test: Trace
@@ -114,9 +116,10 @@ class Study:
         return float(np.interp(seconds, [cost for cost, _ in cuts], best))
 
 
-def study(stored: StoredModel, dev_file: Path, test_file: Path, executor: Executor) -> Study:
+def study(stored: StoredModel, given: str, dev_file: Path, test_file: Path, executor: Executor) -> Study:
     """Trace a model on both files, sweep its strategies on dev data, and replay the policies on test data.
 
+    given: how the command names the model
     Raises ModelRefused for a model that is not calibrated: its learned rule and its front are part of the report.
     """
     if stored.operating_points is None:
@@ -150,6 +153,7 @@ def study(stored: StoredModel, dev_file: Path, test_file: Path, executor: Execut
     ]
     return Study(
         model=stored.reference,
+        given=given,
         calibration=calibration,
         dev=dev,
         test=test,

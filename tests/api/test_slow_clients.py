@@ -165,6 +165,28 @@ def test_requests_that_do_not_end_make_room_for_others(serve: Serve, unfinished:
     assert ask(url, good).status == 200
 
 
+def test_requests_sent_ahead_of_their_answers_make_room_for_others(
+    build: Build, serve: Serve, gated: GatedStepper
+) -> None:
+    service = build(queue_bytes=100_000)
+    use_stepper(service, gated)
+    url = serve(service)
+    ahead = post(SLOW) + post(SLOW + b" " * 40_000)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(url)) for _ in range(3)]
+        for client in clients:
+            client.send(ahead)
+        wait_until(lambda: value(service, "ner_connections_refused_total", reason="crowded") == 1)
+        assert clients[0].is_ended()
+        gated.gate.set()
+        for client in clients[1:]:
+            assert [client.read_answer().status, client.read_answer().status] == [200, 200]
+        for client in clients[1:]:
+            client.send(ahead)
+            assert [client.read_answer().status, client.read_answer().status] == [200, 200]
+    assert value(service, "ner_connections_refused_total", reason="crowded") == 1
+
+
 def test_answers_that_nobody_takes_make_room_for_others(build: Build, serve: Serve) -> None:
     service = build(queue_bytes=300_000)
     url = serve(service)

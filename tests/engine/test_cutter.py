@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Generator, Iterator
 
 import pytest
 
-from service.engine.cutter import SHORT_CHARS, Cutter, do_at_once
+from service.engine.cutter import BEGUN_CHARS, SHORT_CHARS, Cutter, do_at_once
 from service.errors import NotReady
 
 PATIENCE_S = 60.0
@@ -103,6 +104,49 @@ def test_work_that_is_cancelled_ends_before_its_next_part(cutter: Cutter) -> Non
     assert future.cancel()
     parts.gate.set()
     assert parts.ended.wait(PATIENCE_S) and len(parts.done) <= 1
+
+
+def test_so_much_has_begun_at_a_time_and_no_more(cutter: Cutter) -> None:
+    most = 3
+    parts = Parts()
+    futures = [cutter.submit(parts.work("0", 3, is_gated=True), BEGUN_CHARS // most)]
+    assert parts.begun.wait(PATIENCE_S)
+    futures += [cutter.submit(parts.work(name, 3), BEGUN_CHARS // most) for name in "12345"]
+    parts.gate.set()
+    assert [future.result(PATIENCE_S) for future in futures] == list("012345")
+    begun = [set(parts.done[:index]) for index in range(len(parts.done) + 1)]
+    ended = [{name for name in "012345" if parts.done[:index].count(name) == 3} for index in range(len(begun))]
+    assert max(len(some - others) for some, others in zip(begun, ended, strict=True)) == most
+
+
+def test_one_that_is_larger_than_all_that_may_have_begun_is_worked_on_alone(cutter: Cutter) -> None:
+    parts = Parts()
+    first = cutter.submit(parts.work("first", 3, is_gated=True), BEGUN_CHARS)
+    assert parts.begun.wait(PATIENCE_S)
+    large = cutter.submit(parts.work("large", 3), 2 * BEGUN_CHARS)
+    last = cutter.submit(parts.work("last", 1), SHORT_CHARS + 1)
+    parts.gate.set()
+    assert first.result(PATIENCE_S) and large.result(PATIENCE_S) and last.result(PATIENCE_S)
+    assert parts.done == ["first"] * 3 + ["large"] * 3 + ["last"]
+
+
+def test_work_that_is_cancelled_before_it_begins_is_dropped_at_once(cutter: Cutter) -> None:
+    class Text:
+        pass
+
+    def work(_: Text) -> Generator[None, None, None]:
+        yield
+
+    parts, text = Parts(), Text()
+    gone = weakref.ref(text)
+    hangs = cutter.submit(parts.work("a", 2, is_gated=True), SHORT_CHARS + 1)
+    assert parts.begun.wait(PATIENCE_S)
+    waits = cutter.submit(work(text), SHORT_CHARS + 1)
+    del text
+    assert gone() is not None and waits.cancel()
+    assert gone() is None
+    parts.gate.set()
+    assert hangs.result(PATIENCE_S) == "a"
 
 
 def test_what_is_not_cut_when_it_closes_is_cancelled_and_nothing_more_is_taken(cutter: Cutter) -> None:

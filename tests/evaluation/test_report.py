@@ -121,12 +121,12 @@ def test_every_strategy_has_its_best_policy_at_each_of_the_papers_speedups(repor
 
 
 def test_two_models_stand_side_by_side_in_every_section(reported: Reported, tmp_path: Path) -> None:
-    module.report([reported.study, replace(reported.study, model="other@2")], tmp_path)
+    module.report([reported.study, replace(reported.study, model="other@2", given="runs/other")], tmp_path)
     both = Reported(tmp_path, reported.study)
     assert both.sections.keys() == reported.sections.keys()
     assert all("`tiny@1`" in section and "`other@2`" in section for section in both.sections.values())
     files = r"=DATA/\S+/dev\.jsonl,DATA/\S+/test\.jsonl"
-    assert re.search(f"report tiny{files} other{files}", both.page)
+    assert re.search(f"report tiny{files} runs/other{files}", both.page)
 
 
 # the study behind it
