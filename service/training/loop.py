@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -34,6 +35,8 @@ from service.training.training_loss import TrainingLoss
 
 log = logging.getLogger(__name__)
 
+PART_STEPS = 50  # after so many steps of an epoch a run can be saved, and go on
+SAVE_EVERY_S = 300.0  # within an epoch
 HARDLY_ANYTHING = 0.1  # an F1 below which a model is not worth having, and its training needs a word
 
 
@@ -60,9 +63,9 @@ def train(
     teachers       folders of finished models whose last exits all exits are distilled from, and of token classifiers
                    of Transformers; none: from the last exit
 
-    A run with the output of an earlier one goes on after its last finished epoch and ends with the same weights as an
-    uninterrupted run (on as many threads). Raises BadInput if the earlier one had another recipe, encoder or data, and
-    for teachers that see other cells or labels, or where words halt.
+    A run with the output of an earlier one goes on where that was saved last, after an epoch or within one, and ends
+    with the same weights as an uninterrupted run (on as many threads). Raises BadInput if the earlier one had another
+    recipe, encoder or data, and for teachers that see other cells or labels, or where words halt.
     """
     start = Start.read(encoder, recipe.layers)
     corpora, dev, tests = (
@@ -102,17 +105,30 @@ def train(
     if teachers:
         sources["teachers"] = [str(folder.resolve()) for folder in teachers]
     claim_output(output, {"recipe": recipe.to_json(), **sources})  # a start that fails claims nothing
-    state = TrainingState.resume(output, optimisation)
+    state, saved = TrainingState.resume(output, optimisation), time.monotonic()
     while state.epoch < recipe.epochs and state.epochs_without_gain < recipe.early_stopping_patience:
         epoch = state.epoch + 1
-        torch.manual_seed(recipe.seed * 1_000 + epoch)  # an epoch depends on its number alone: resuming changes nothing
-        training_loss.seed(f"{recipe.seed} {epoch}")
         model.train()
-        exit_losses = torch.zeros(config.num_exits, device=device)
+        exit_losses = torch.tensor(state.exit_losses or [0.0] * config.num_exits, device=device)
         sequences = texts.epoch(epoch)
         batches = epoch_batches(sequences, recipe, epoch)
-        progress = tqdm(batches, desc=f"epoch {epoch}/{recipe.epochs}", mininterval=5.0, unit="batch")
-        for step, batch in enumerate(progress):
+        progress = tqdm(
+            batches[state.step :],
+            f"epoch {epoch}/{recipe.epochs}",
+            total=len(batches),
+            initial=state.step,
+            mininterval=5.0,
+            unit="batch",
+        )
+        for step, batch in enumerate(progress, state.step):
+            if step % PART_STEPS == 0:
+                if step > state.step and time.monotonic() > saved + SAVE_EVERY_S:
+                    state.step, state.exit_losses = step, exit_losses.tolist()
+                    state.save(output, optimisation)
+                    saved = time.monotonic()
+                # a part depends on its number alone: resuming changes nothing
+                torch.manual_seed((recipe.seed * 1_000 + epoch) * 1_000 + step // PART_STEPS)
+                training_loss.seed(f"{recipe.seed} {epoch} {step // PART_STEPS}")
             shown = [sequences[index] for index in batch]
             clean = pack([sequence.input for sequence in shown], device)
             allowed = allowed_labels(shown, config.num_labels).to(device)
@@ -125,6 +141,7 @@ def train(
         state.record([value / len(batches) for value in exit_losses.tolist()], verdict, optimisation.averaged)
         log.info("epoch %d, dev F1 per exit: %s", epoch, " ".join(f"{100 * f1:.2f}" for f1 in verdict.f1))
         state.save(output, optimisation)
+        saved = time.monotonic()
         plot_history(state.history, output / "f1_per_exit.png")
 
     best = optimisation.averaged

@@ -46,6 +46,8 @@ class TrainingState:
 
     def __init__(self) -> None:
         self.epoch = 0
+        self.step = 0  # of the epoch behind it, and
+        self.exit_losses: list[float] = []  # the sums of these steps
         self.best_epoch = 0
         self.best_dev_f1: list[float] = []
         self.best_score = 0.0
@@ -65,6 +67,7 @@ class TrainingState:
     def record(self, losses: list[float], verdict: Verdict, model: MultiExitModel) -> None:
         """Record a finished epoch: its mean loss per exit, and the verdict on `model`; keep the weights of the best."""
         self.epoch += 1
+        self.step, self.exit_losses = 0, []
         if not self.best_epoch or verdict.score > self.best_score:
             self.best_epoch, self.best_dev_f1, self.best_score = self.epoch, verdict.f1, verdict.score
             self.best_weights = {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
@@ -97,5 +100,5 @@ class TrainingState:
                 raise BadInput(f"{path} was written by another version of this program; give another --output")
             vars(state).update(checkpoint["state"])
             optimisation.load_state_dict(checkpoint["optimisation"])
-            log.info("resuming after epoch %d", state.epoch)
+            log.info("resuming after epoch %d and %d batches", state.epoch, state.step)
         return state

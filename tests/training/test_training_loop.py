@@ -16,7 +16,9 @@ from service.errors import BadInput, DataRefused, ModelRefused
 from service.models.config import ExitConfig
 from service.models.store import load_model
 from service.text.encoder import TextConfig
-from service.training.state import claim_output
+from service.training import loop
+from service.training.optimisation import Optimisation
+from service.training.state import TrainingState, claim_output
 from tests.training.toy_ import EPOCHS, Run, Toy
 
 
@@ -78,6 +80,30 @@ def test_a_run_that_crashes_between_its_files_in_the_last_epoch_loses_no_epoch(
     toy.train(run.output)
     assert run.history == finished.history
     assert run.weights == finished.weights
+
+
+def test_a_run_that_ends_within_an_epoch_goes_on_there(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def save_and_crash(state: TrainingState, output: Path, optimisation: Optimisation) -> None:
+        save(state, output, optimisation)
+        if state.epoch == 1 and state.step == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "PART_STEPS", 2)
+    recipe, save = replace(toy.recipe, epochs=2), TrainingState.save
+    whole, run = Run(tmp_path / "whole"), Run(tmp_path / "run")
+    toy.train(whole.output, recipe)
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingState, "save", save_and_crash)
+        with pytest.raises(KeyboardInterrupt):
+            toy.train(run.output, recipe)
+    with caplog.at_level("INFO"):
+        toy.train(run.output, recipe)
+    assert "resuming after epoch 1 and 4 batches" in caplog.text
+    assert run.history == whole.history
+    assert run.weights == whole.weights
 
 
 def test_running_a_finished_run_again_changes_nothing(toy: Toy, finished: Run) -> None:
