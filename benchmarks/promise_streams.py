@@ -19,7 +19,7 @@ from service.evaluation.trace import Trace
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policy import ExitPolicy
 from service.levels.keeper import PromiseKeeper
-from service.levels.on_traffic import TrafficLevels
+from service.levels.on_traffic import ScoredSample, TrafficLevels
 from service.policy.goals import Goals
 from service.policy.live import LivePolicy
 from service.policy.promised import PromiseGoal
@@ -119,7 +119,8 @@ def play(goals: Goals, goal: PromiseGoal, parts: Sequence[tuple[Material, int]],
         for at in sampled.tolist():
             served[begun : at + 1] = place[live.current.policy]
             begun, now_s = at + 1, at / SENTENCES_PER_S
-            levels.take(_sentence(parts[part_of[at]][0].scores, int(rows[at]), columns), 1.0, 1.0)
+            scores = _sentence(parts[part_of[at]][0].scores, int(rows[at]), columns)
+            levels.take(ScoredSample(levels.scored, scores, 1.0, 1.0))
             keeper.look()
         served[begun:] = place[live.current.policy]
         standing = levels.standing()
