@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.promise_seeds import seeded_shares
 from benchmarks.simulated_traffic import Deployments, bursty, drifting, independent, resampled, simulate
 from service.assets import assets_of
 from service.evaluation.trace import Trace, load_trace
@@ -26,7 +27,6 @@ from service.models.store import find_model, load_model
 from service.promise.agreement import Promise, excess
 from service.promise.certificates import Terms
 from service.promise.scoring import LevelScorer, Scores
-from service.promise.wealth import seeded_shares
 from service.spans.types import DoubleArray, IntArray
 
 DEPLOYMENTS = 2_000

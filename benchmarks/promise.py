@@ -43,6 +43,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_traced(parser)
     parser.add_argument("--figure", type=Path, help="draw them here")
+    parser.add_argument(
+        "--seeded",
+        action="store_true",
+        help="show only what is saved at the two smaller disagreements, without a seed and with the best one",
+    )
     options = parser.parse_args()
     stored = load(options.model, options.store)
     if stored.operating_points is None:
@@ -56,6 +61,12 @@ def main() -> None:
     executor.close()
     policies = (*goals.levels_to_certify(), *by_hand.values())
     corpora = {name: Material.of(trace, policies) for name, trace in traces.items()}
+    if options.seeded:
+        for wish in DISAGREEMENTS[:2]:
+            for name, corpus in corpora.items():
+                rows = [promised(goals, PromiseGoal(wish), corpus, is_seeded=is_seeded) for is_seeded in (False, True)]
+                print(wish, name, *(row["saved_at_end"] for row in rows), flush=True)
+        return
     told = study(goals, by_hand, corpora)
     if options.json:
         found = {"command": "benchmarks.promise", "model": stored.reference, **told}
@@ -107,9 +118,9 @@ def without_promise(corpus: Material, by_hand: Mapping[str, ExitPolicy]) -> Row:
     }
 
 
-def promised(goals: Goals, goal: PromiseGoal, corpus: Material) -> Row:
+def promised(goals: Goals, goal: PromiseGoal, corpus: Material, *, is_seeded: bool = False) -> Row:
     """Return what streams of a corpus get under a promise: the worst, the mean, and each."""
-    streams = [_stream(goals, goal, corpus, seed) for seed in SEEDS]
+    streams = [_stream(goals, goal, corpus, seed, is_seeded=is_seeded) for seed in SEEDS]
     shares = [stream["saved_at_end"] for stream in streams if stream["saved_at_end"] is not None]
     return {
         "corpus": corpus.name,
@@ -132,8 +143,8 @@ def _uncounted(goals: Goals, goal: PromiseGoal, corpus: Material) -> float | Non
     return _digits(beyond / errors[:, good].sum()) if errors[:, good].any() else None
 
 
-def _stream(goals: Goals, goal: PromiseGoal, corpus: Material, seed: int) -> Row:
-    played = play(goals, goal, [(corpus, LENGTH)], seed)
+def _stream(goals: Goals, goal: PromiseGoal, corpus: Material, seed: int, *, is_seeded: bool) -> Row:
+    played = play(goals, goal, [(corpus, LENGTH)], seed, is_seeded=is_seeded)
     scores, full = corpus.scores, len(corpus.policies) - 1
     errors = scores.errors[played.rows, played.served]
     answered = scores.answered[played.rows, played.served]

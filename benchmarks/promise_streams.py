@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks.promise_seeds import SeededLevels
 from service.evaluation.replay import Replayer
 from service.evaluation.trace import Trace
 from service.exits.policies.full_depth import FullDepth
@@ -90,8 +92,12 @@ class Played:
     alarms: int
 
 
-def play(goals: Goals, goal: PromiseGoal, parts: Sequence[tuple[Material, int]], seed: int) -> Played:
+def play(
+    goals: Goals, goal: PromiseGoal, parts: Sequence[tuple[Material, int]], seed: int, *, is_seeded: bool = False
+) -> Played:
     """Serve so many sentences of each of some materials, one after another, under a promise.
+
+    is_seeded: whether the capital is spread by what the first material itself shows, the best seed that there could be
 
     Sentences are drawn with replacement. The keeper looks after every sample, since nothing else gives it anything to
     see, and not ten times a second.
@@ -110,8 +116,13 @@ def play(goals: Goals, goal: PromiseGoal, parts: Sequence[tuple[Material, int]],
     with tempfile.TemporaryDirectory() as folder:
         live = LivePolicy(goals, StateFolder(Path(folder), goals.model), now=now)
         to_certify = live.levels_to_certify()
-        levels = TrafficLevels(to_certify, to_certify, goals.catalog.model.num_layers, now=now)
-        columns = [place[level] for level in levels.scored]
+        columns = [place[level] for level in to_certify]
+        how: dict[str, Any] = {"num_layers": goals.catalog.model.num_layers, "now": now}
+        if is_seeded:
+            seeds = _of_sentences(parts[0][0].scores, slice(None), columns)
+            levels: TrafficLevels = SeededLevels(seeds, to_certify, to_certify, **how)
+        else:
+            levels = TrafficLevels(to_certify, to_certify, **how)
         keeper = PromiseKeeper(live, levels, lambda: now_s)
         live.change({"max_disagreement": goal.max_disagreement, "confidence": goal.confidence}, source="api")
         keeper.look()
@@ -119,7 +130,8 @@ def play(goals: Goals, goal: PromiseGoal, parts: Sequence[tuple[Material, int]],
         for at in sampled.tolist():
             served[begun : at + 1] = place[live.current.policy]
             begun, now_s = at + 1, at / SENTENCES_PER_S
-            scores = _sentence(parts[part_of[at]][0].scores, int(rows[at]), columns)
+            row = int(rows[at])
+            scores = _of_sentences(parts[part_of[at]][0].scores, slice(row, row + 1), columns)
             levels.take(ScoredSample(levels.scored, scores, 1.0, 1.0))
             keeper.look()
         served[begun:] = place[live.current.policy]
@@ -127,10 +139,10 @@ def play(goals: Goals, goal: PromiseGoal, parts: Sequence[tuple[Material, int]],
         return Played(rows, served, sampled, live.current.version - first, standing.alarms if standing else 0)
 
 
-def _sentence(scores: Scores, row: int, columns: Sequence[int]) -> Scores:
-    """Return the scores of one sentence, for some of the policies."""
+def _of_sentences(scores: Scores, rows: slice, columns: Sequence[int]) -> Scores:
+    """Return the scores of some sentences, for some of the policies."""
     parts = (scores.exit_layers, scores.true_positives, scores.false_positives, scores.false_negatives)
-    return Scores(*(part[row : row + 1, columns] for part in parts))
+    return Scores(*(part[rows, columns] for part in parts))
 
 
 def _gold_f1(counts: IntArray | DoubleArray) -> float:

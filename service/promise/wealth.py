@@ -25,8 +25,6 @@ BOLD: DoubleArray = np.array([0.46, 0.22, 0.13, 0.08, 0.05, 0.03, 0.03])
 """A spread of the capital over BETS. In hundreds of samples, large bets alone can prove anything; small ones are for
 levels that are hardly good enough, and for times of which little is sampled."""
 NUM_BETS = len(BETS)
-WARM_UP_SAMPLES = 500  # a seed of more samples counts as so many
-UNSEEDED_SHARE = 0.5  # of the capital, spread evenly whatever the seed: a misleading seed costs a factor of 2 at most
 MOST_WEALTH = 1e250  # of a bet, so that none overflows; less wealth never proves more
 
 
@@ -38,20 +36,6 @@ def even_shares(*shape: int) -> DoubleArray:
 def bold_shares(*shape: int) -> DoubleArray:
     """Return the spread BOLD of the capital: (*shape, bets)."""
     return np.tile(BOLD, (*shape, 1))
-
-
-def seeded_shares(payoffs: DoubleArray) -> DoubleArray:
-    """Return a spread of the capital that favours the bets which would have won on earlier data: (levels, bets).
-
-    payoffs: (samples, levels), of a dev set or of earlier traffic, never of the samples that are bet on afterwards
-
-    Only the spread is taken over. Wealth won on other data proves nothing of this traffic, so the capital starts at 1.
-    """
-    log_won = np.log1p(payoffs[..., None] * BETS).sum(axis=0)  # (levels, bets)
-    log_won *= min(1.0, WARM_UP_SAMPLES / max(1, len(payoffs)))
-    won = np.exp(log_won - log_won.max(axis=-1, keepdims=True))
-    mixed: DoubleArray = UNSEEDED_SHARE / NUM_BETS + (1 - UNSEEDED_SHARE) * won / won.sum(axis=-1, keepdims=True)
-    return mixed
 
 
 class Wealth:
