@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import Request, Response
@@ -12,6 +13,7 @@ from fastapi import Request, Response
 from service.api.exact_route import ExactRoute
 
 LARGE_BYTES = 65_536  # of a body that takes about a millisecond
+_PARSER = ThreadPoolExecutor(1, "parsing large bodies")  # one at a time: each has the interpreter to itself meanwhile
 
 
 class BodyRoute(ExactRoute):
@@ -31,4 +33,6 @@ class _JsonRequest(Request):
     async def json(self) -> Any:
         """Return the body as plain values."""
         body = await self.body()
-        return await asyncio.to_thread(json.loads, body) if len(body) > LARGE_BYTES else json.loads(body)
+        if len(body) <= LARGE_BYTES:
+            return json.loads(body)
+        return await asyncio.get_running_loop().run_in_executor(_PARSER, json.loads, body)

@@ -10,7 +10,7 @@ import re
 import time
 import uuid
 from asyncio import BaseTransport, Transport
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from service.api.joined_writes import JoinedWrites
 from service.metrics.http import HttpMetrics
 
 MAX_HEAD_BYTES = 65_536  # of request line and headers, and of what may come between two pieces of a body
+MAX_HEADERS = 256  # of a head; each takes some hundred bytes beside its own
 MAX_PIPELINED = 64  # requests that a client may send ahead of their answers; few clients do
 UNCOUNTED_BYTES = 16_384  # of an answer that may wait to be taken before it counts
 GRACE_S = 0.5  # how long a request that was sent before the server ended has to arrive
@@ -63,7 +64,10 @@ ENCODED = Refusal(
     "malformed", 400, "NotHTTP", "the only Transfer-Encoding that is read is chunked; send the body without another"
 )
 HEAD_TOO_LARGE = Refusal(
-    "head_too_large", 431, "HeadTooLarge", f"the request's line and headers are over {MAX_HEAD_BYTES} bytes; send fewer"
+    "head_too_large",
+    431,
+    "HeadTooLarge",
+    f"the request's line and headers are over {MAX_HEAD_BYTES} bytes, or over {MAX_HEADERS} headers; send fewer",
 )
 TOO_SLOW = Refusal(
     "slow", 408, "TooSlow", "the request did not arrive in time (NER_CLIENT_TIMEOUT_S); send it in one go"
@@ -84,8 +88,9 @@ class Connections:
     a stream of lines it is the client's turn while none of them is under way. A client whose turn lasts longer than
     `client_timeout_s` is cut off. If there are more connections than `limit`, the client whose turn has lasted longest
     is cut off to make room; if they hold more than `max_bytes` of requests that nobody works on yet, or of answers that
-    are not taken, the one that has held some for longest. So a client that sends its request and takes its answer is
-    served, however many others are slow.
+    are not taken, the one that has held some for longest, and one that has sent requests ahead of its answers only if
+    nobody else holds any. So a client that sends its request and takes its answer is served, however many others are
+    slow.
     """
 
     def __init__(
@@ -152,7 +157,7 @@ class Connections:
         if connection in self._open:
             held.put(connection, num_bytes)
             while held.total > self._max_bytes:
-                self._cut(held.oldest(), CROWDED)
+                self._cut(held.oldest(self._waiting), CROWDED)
 
     def _cut(self, connection: Connection, refusal: Refusal) -> None:
         self.closed(connection)
@@ -175,9 +180,9 @@ class _Held:
         else:
             self._bytes.pop(connection, None)
 
-    def oldest(self) -> Connection:
-        """Return the connection that has held some for longest."""
-        return next(iter(self._bytes))
+    def oldest(self, preferred: Container[Connection]) -> Connection:
+        """Return the connection that has held some for longest, of the preferred ones if any of them holds some."""
+        return next((holder for holder in self._bytes if holder in preferred), next(iter(self._bytes)))
 
 
 class Connection(HttpToolsProtocol):
@@ -263,8 +268,11 @@ class Connection(HttpToolsProtocol):
         self._take_turns()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; ignore a trailer, which comes after the body."""
+        """Keep a header; ignore a trailer, which comes after the body. Raises ValueError for one too many."""
         if self._is_in_head:
+            if len(self.headers) == MAX_HEADERS:
+                self._refusal = HEAD_TOO_LARGE
+                raise ValueError(HEAD_TOO_LARGE.reason)
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -380,8 +388,8 @@ class Connection(HttpToolsProtocol):
         self._refusal = refusal
         self._connections.metrics.connection_refused(refusal.reason)
         cycle = self.cycle
-        if self.pipeline:
-            self.transport.abort()
+        if self.pipeline or (cycle is not None and cycle.more_body and cycle.response_started):
+            self.transport.abort()  # also in the middle of an answer, to a body that can't be read to its end
         elif cycle is None or cycle.response_complete or (cycle.more_body and not cycle.response_started):
             self._answer(refusal)
             self.transport.write_eof()

@@ -68,11 +68,14 @@ class LineStream:
         most_held = min(length, 2 * self._most_bytes) if length else 2 * self._most_bytes
         with self._service.streams.joined(most_held, self._stop):
             self._reading = asyncio.create_task(self._read(self._exchange.pieces()))
+            departure: Departure = self._exchange.scope["state"]["departure"]
+            departure.watch(self._leave)  # once the body is read, nothing else tells
             try:
                 await asyncio.sleep(0)  # whoever asks before sending (Expect: 100-continue) has its answer first
                 await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
                 await self._write(send)
             finally:
+                departure.forget()
                 tasks = [self._reading, *(line.answer for line in self._under_way)]
                 for task in tasks:
                     task.cancel()
@@ -88,6 +91,13 @@ class LineStream:
             self._end = NotReady("the service is shutting down; send the lines that have no answer to another instance")
             self._reading.cancel()
 
+    def _leave(self) -> None:
+        """Work on nothing more, since the client has left."""
+        self._end = ClientLeft("the client left before it had all answers")
+        for task in (self._reading, *(line.answer for line in self._under_way)):
+            task.cancel()
+        self._changed.set()
+
     async def _read(self, pieces: AsyncIterator[bytes]) -> None:
         """Begin line after line, as there is room for them."""
         number = 0
@@ -96,10 +106,8 @@ class LineStream:
                 number += 1
                 if line is None or line.strip():
                     await self._begin(number, line)
-        except ClientLeft as error:
-            self._end = error
-            for under_way in self._under_way:  # for which nobody waits any more
-                under_way.answer.cancel()
+        except ClientLeft:
+            self._leave()
         finally:
             self._is_read = True
             self._changed.set()

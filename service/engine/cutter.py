@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Generator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -13,10 +14,11 @@ from typing import Any, TypeVar
 
 from service.engine.sequence import Priority
 from service.errors import NotReady
+from service.text.encoder import SLICE_CHARS
 
 IN_PLACE_CHARS = 512  # of a request whose texts are cut at once: half a millisecond, of the hardest some
 SHORT_CHARS = 8_192  # of a request whose texts are cut in the thread for short ones
-BEGUN_CHARS = 500_000  # of the requests in a thread that have begun; one alone may have more
+BEGUN_CHARS = 100_000  # of the requests in a thread that have begun and are of one size; one alone may have more
 
 T = TypeVar("T")
 Work = Generator[object, None, T]
@@ -38,9 +40,10 @@ class Cutter:
 
     Of the requests that have begun in a thread, the one that has had the fewest parts gets the next one; so a text that
     is hard to cut costs its own request time, and hardly anybody else. Those that have begun hold what the tokenizer
-    made of their texts, some tens of bytes a character; so they have at most BEGUN_CHARS together, and the others begin
-    in the order of their arrival. Work whose future is cancelled ends before its next part. The threads start when they
-    are first needed, and are daemons: nothing that is being cut keeps the process from ending.
+    made of their texts, some tens of bytes a character. So of each size, by powers of two, at most BEGUN_CHARS have
+    begun; the others begin in the order of their arrival among those of their size, and wait for no larger ones. Work
+    whose future is cancelled ends before the next part. The threads start when they are first needed, and are daemons:
+    nothing that is being cut keeps the process from ending.
     """
 
     def __init__(self) -> None:
@@ -63,13 +66,22 @@ class Cutter:
 
 @dataclass(slots=True, order=True)
 class _Task:
-    """Work, the characters it is of, and its future; the least is the one that has had the fewest parts."""
+    """Work, its size, and its future; the least is the one that has had the fewest parts."""
 
     parts: int
     number: int
     num_chars: int = field(compare=False)
     work: Work[Any] = field(compare=False)
     future: Future[Any] = field(compare=False)
+
+    @property
+    def size(self) -> int:
+        return self.num_chars.bit_length()
+
+    @property
+    def held_chars(self) -> int:
+        """How many characters are held at a time once it has begun: of many texts, a slice."""
+        return min(self.num_chars, SLICE_CHARS)
 
 
 class _Lane:
@@ -80,7 +92,7 @@ class _Lane:
         self._changed = threading.Condition()  # guards the fields below
         self._new: dict[int, _Task] = {}  # by number, the oldest first
         self._begun: list[_Task] = []  # a heap
-        self._begun_chars = 0  # of these, and of the one that is being worked on
+        self._begun_chars: Counter[int] = Counter()  # by size, of these and of the one that is being worked on
         self._is_closing = False
         self._numbers = itertools.count()
 
@@ -105,10 +117,15 @@ class _Lane:
         for task in waiting:
             task.future.cancel()
 
-    def _forget(self, number: int, _: Future[Any]) -> None:
-        """Drop work that was cancelled before it began, and so its texts."""
+    def _forget(self, number: int, future: Future[Any]) -> None:
+        """Drop work that was cancelled, and so its texts: at once if it has not begun, else before the next part."""
         with self._changed:
             self._new.pop(number, None)
+            for task in self._begun if future.cancelled() else ():
+                if task.number == number:
+                    task.parts = -1
+                    heapq.heapify(self._begun)
+                    break
 
     def _run(self) -> None:
         while True:
@@ -122,20 +139,24 @@ class _Lane:
                 self._put_back(task)
             else:
                 with self._changed:
-                    self._begun_chars -= task.num_chars
+                    self._begun_chars[task.size] -= task.held_chars
             del task  # it has the texts
 
     def _next(self) -> _Task:
-        """Take the newcomer that came first, if there is room for it; else the one that has had the fewest parts."""
-        if self._new:
-            first = next(iter(self._new.values()))
-            if not self._begun or self._begun_chars + first.num_chars <= BEGUN_CHARS:
-                self._begun_chars += first.num_chars
-                return self._new.pop(first.number)
+        """Take the newcomer that came first of those for which there is room; else who has had the fewest parts."""
+        full: set[int] = set()  # sizes; who comes later waits for the others of its size
+        for number, task in self._new.items():
+            begun = self._begun_chars[task.size]
+            if task.size not in full and (not begun or begun + task.held_chars <= BEGUN_CHARS):
+                self._begun_chars[task.size] += task.held_chars
+                return self._new.pop(number)
+            full.add(task.size)
         return heapq.heappop(self._begun)
 
     def _put_back(self, task: _Task) -> None:
         with self._changed:
+            if task.future.cancelled():
+                task.parts = -1
             heapq.heappush(self._begun, task)
             is_closing = self._is_closing
         if is_closing:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.api.connections import MAX_HEAD_BYTES, MAX_PIPELINED
+from service.api.connections import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED
 from service.api.state import Service
 from tests.api.servers_ import ADMIN_KEY, listening, tiny_service, value, wait_until
 from tests.api.sockets_ import RawClient, ask, head, post
@@ -63,6 +63,7 @@ NOT_WITHOUT_DOUBT = {
 }
 HEADS_TOO_LARGE = {
     "a header of a megabyte": head("GET", "/livez", [f"X: {'a' * 1_000_000}"]),
+    "one header too many": head("GET", "/livez", ["X: a"] * MAX_HEADERS),  # beside Host
     "ten thousand headers": head("GET", "/livez", [f"X-{number}: a" for number in range(10_000)]),
     "a URL of 100 kB": head("GET", f"/livez?{'a' * 100_000}"),
     "a name of 100 kB": head("GET", "/livez", [f"{'a' * 100_000}: a"]),
@@ -117,6 +118,7 @@ def test_a_head_over_its_limit_is_refused_however_it_comes(url: str, sent: bytes
 
 def test_a_head_of_nearly_the_limit_is_read(url: str) -> None:
     assert ask(url, head("GET", "/livez", [f"X: {'a' * (MAX_HEAD_BYTES - 100)}"])).status == 200
+    assert ask(url, head("GET", "/livez", ["X: a"] * (MAX_HEADERS - 2))).status == 200
 
 
 @pytest.mark.parametrize("piece", [b"X: a\r\n", b"a"], ids=["headers", "one header"])

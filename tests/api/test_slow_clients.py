@@ -187,6 +187,23 @@ def test_requests_sent_ahead_of_their_answers_make_room_for_others(
     assert value(service, "ner_connections_refused_total", reason="crowded") == 1
 
 
+def test_whoever_is_worked_on_is_not_cut_off_while_others_have_not_sent_their_requests(
+    build: Build, serve: Serve, gated: GatedStepper
+) -> None:
+    service = build(queue_bytes=100_000)
+    use_stepper(service, gated)
+    url = serve(service)
+    with RawClient(url) as ahead, RawClient(url) as first, RawClient(url) as second:
+        ahead.send(post(SLOW) + post(SLOW + b" " * 40_000))
+        wait_until(gated.arrived.is_set)
+        first.send(post(b" " * 50_000)[:-10])
+        wait_until(lambda: value(service, "ner_connections") == 3)
+        second.send(post(b" " * 50_000)[:-10])
+        assert first.read_answer().status == 429
+        gated.gate.set()
+        assert [ahead.read_answer().status, ahead.read_answer().status] == [200, 200]
+
+
 def test_answers_that_nobody_takes_make_room_for_others(build: Build, serve: Serve) -> None:
     service = build(queue_bytes=300_000)
     url = serve(service)

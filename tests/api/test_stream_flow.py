@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from service.api import streams
-from service.api.caller import ClientLeft
+from service.api.caller import ClientLeft, Departure
 from service.api.exchange import Exchange
 from service.api.line_stream import MOST_LINES, LineStream
 from service.api.routes.stream import ask
@@ -113,6 +113,31 @@ def test_no_more_lines_are_under_way_than_may_be(build: Build, gated: GatedStepp
         assert [client.read_line()["line"] for _ in range(2 * MOST_LINES)] == [*range(1, 2 * MOST_LINES + 1)]
 
 
+def test_a_stream_that_was_read_to_its_end_is_not_worked_on_once_its_client_has_left(
+    build: Build, gated: GatedStepper
+) -> None:
+    with gated_server(build, gated) as (service, url):
+        with StreamClient(url) as client:
+            for number in range(2 * MOST_LINES):
+                client.send_text(f"Ben {number}")
+            client.end()
+            wait_until(lambda: service.engine.bulk_requests == MOST_LINES)
+        wait_until(lambda: value(service, "ner_requests_client_left_total") == 1)
+        wait_until(lambda: value(service, "ner_streams") == 0)
+        gated.gate.set()
+        wait_until(lambda: service.engine.bulk_requests == 0)
+        assert value(service, "ner_stream_lines_total", outcome="result") == 0
+
+
+def test_a_stream_whose_body_breaks_after_its_answer_began_ends_at_once(url: str) -> None:
+    with StreamClient(url) as client:
+        client.send_text("Anna")
+        client.read_head()
+        assert client.read_line()["line"] == 1
+        client.send(b"zz\r\n")
+        assert client.is_ended()
+
+
 def test_whoever_takes_no_answers_is_read_no_further_and_is_cut_off(strict: tuple[Service, str]) -> None:
     service, url = strict
     before = value(service, "ner_connections_refused_total", reason="slow")
@@ -170,6 +195,7 @@ class Body:
     def __init__(self) -> None:
         self.put: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
         self.sent: list[dict[str, Any]] = []
+        self.scope = {"state": {"departure": Departure()}}
 
     async def pieces(self) -> AsyncIterator[bytes]:
         while (piece := await self.put.get()) is not None:

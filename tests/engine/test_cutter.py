@@ -119,15 +119,27 @@ def test_so_much_has_begun_at_a_time_and_no_more(cutter: Cutter) -> None:
     assert max(len(some - others) for some, others in zip(begun, ended, strict=True)) == most
 
 
-def test_one_that_is_larger_than_all_that_may_have_begun_is_worked_on_alone(cutter: Cutter) -> None:
+def test_large_ones_begin_one_after_another_and_a_smaller_one_waits_for_none_of_them(cutter: Cutter) -> None:
     parts = Parts()
-    first = cutter.submit(parts.work("first", 3, is_gated=True), BEGUN_CHARS)
+    first = cutter.submit(parts.work("first", 3, is_gated=True), BEGUN_CHARS + 1)
     assert parts.begun.wait(PATIENCE_S)
-    large = cutter.submit(parts.work("large", 3), 2 * BEGUN_CHARS)
-    last = cutter.submit(parts.work("last", 1), SHORT_CHARS + 1)
+    second = cutter.submit(parts.work("second", 3), BEGUN_CHARS + 2)
+    small = cutter.submit(parts.work("small", 2), SHORT_CHARS + 1)
     parts.gate.set()
-    assert first.result(PATIENCE_S) and large.result(PATIENCE_S) and last.result(PATIENCE_S)
-    assert parts.done == ["first"] * 3 + ["large"] * 3 + ["last"]
+    assert first.result(PATIENCE_S) and second.result(PATIENCE_S) and small.result(PATIENCE_S)
+    assert parts.done == ["first", "small", "first", "small", "first", "second", "second", "second"]
+
+
+def test_what_was_cancelled_after_it_had_begun_makes_room_before_the_next_part(cutter: Cutter) -> None:
+    parts, others = Parts(), Parts()
+    gone = cutter.submit(parts.work("gone", 9), BEGUN_CHARS)
+    hangs = cutter.submit(others.work("hangs", 2, is_gated=True), SHORT_CHARS + 1)
+    assert others.begun.wait(PATIENCE_S) and parts.done
+    assert gone.cancel()
+    waits = cutter.submit(parts.work("waits", 1), BEGUN_CHARS)
+    others.gate.set()
+    assert waits.result(PATIENCE_S) == "waits" and hangs.result(PATIENCE_S) == "hangs"
+    assert parts.done == ["gone", "waits"]
 
 
 def test_work_that_is_cancelled_before_it_begins_is_dropped_at_once(cutter: Cutter) -> None:
