@@ -4,8 +4,8 @@
 #     tests/kernels/emulate_aarch64.sh FOLDER PROCESSOR TESTS...
 #
 # PROCESSOR is one of QEMU's names: max has I8MM, cortex-a76 the dot product alone, cortex-a72 neither. What comes after it is
-# handed to pytest. The first run fills FOLDER (2 GB) with Debian's Python for arm64 and the wheels that the service needs.
-# This machine has to be Debian's, with its package qemu-user; its own packages stay as they are.
+# handed to pytest. The first run fills FOLDER with Debian's Python for arm64 and the wheels that the service needs there.
+# This machine has to be Debian's, with its package qemu-user, and needs .venv; its own packages stay as they are.
 set -euo pipefail
 
 if [ $# -lt 3 ]; then sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
@@ -15,7 +15,7 @@ folder=$(cd "$1" && pwd)
 processor=$2
 shift 2
 cd "$(dirname "$0")/../.."
-root=$folder/root python=$folder/venv/bin/python
+root=$folder/root
 
 fetch_python() {  # with a state of apt's own, in which nothing is installed
   mkdir -p "$folder"/apt/{lists,archives}/partial "$root/usr/lib"
@@ -23,30 +23,29 @@ fetch_python() {  # with a state of apt's own, in which nothing is installed
   local apt=(apt-get -qq -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Sandbox::User=root
     -o Dir::State="$folder/apt" -o Dir::State::status="$folder/apt/status" -o Dir::Cache="$folder/apt")
   "${apt[@]}" update
-  "${apt[@]}" install --yes --download-only --no-install-recommends python3-venv libstdc++6
+  "${apt[@]}" install --yes --download-only --no-install-recommends python3 libstdc++6
   ln -sfn usr/lib "$root/lib"
   local package
   for package in "$folder"/apt/archives/*.deb; do dpkg-deb --extract "$package" "$root"; done
-}
-
-wrap_python() {  # so that a process can start others like itself
+  # under a name of its own, so that a process can start others like itself
   printf '#!/bin/sh\nexec qemu-aarch64 -L %s -0 "$0" %s "$@"\n' "'$root'" "'$root/usr/bin/python3'" >"$root/usr/bin/python"
   chmod +x "$root/usr/bin/python"
 }
 
 fetch_wheels() {  # PyTorch first and alone, as in the Makefile
-  local pip=("$python" -m pip --quiet --disable-pip-version-check install --only-binary :all:)
-  "${pip[@]}" --no-deps --extra-index-url "${TORCH_INDEX_URL:-https://download.pytorch.org/whl/cpu}" \
-    "$(grep ^torch== requirements.txt)"
-  "${pip[@]}" -r requirements.txt $(grep -oE "^(pytest|hypothesis)==\S+" requirements-dev.txt)
+  local version wheels=(--quiet --disable-pip-version-check --only-binary :all:)
+  version=$(readlink "$root/usr/bin/python3")
+  wheels+=(--python-version "${version#python}" $(printf -- '--platform manylinux_2_%s_aarch64 ' {28..17}))
+  .venv/bin/python -m pip download "${wheels[@]}" --no-deps --dest "$folder/torch" \
+    --extra-index-url "${TORCH_INDEX_URL:-https://download.pytorch.org/whl/cpu}" "$(grep ^torch== requirements.txt)"
+  .venv/bin/python -m pip install "${wheels[@]}" --target "$folder/site" --upgrade --find-links "$folder/torch" \
+    -r requirements.txt $(grep -oE '^(pytest|hypothesis)==\S+' requirements-dev.txt)
 }
 
 if [ ! -e "$folder/ready" ]; then
   fetch_python
-  wrap_python
-  "$root/usr/bin/python" -m venv --clear "$folder/venv"
   fetch_wheels
   touch "$folder/ready"
 fi
-export QEMU_CPU=$processor NUMBA_CACHE_DIR=$folder/kernels PYTHONDONTWRITEBYTECODE=1
-exec "$python" -m pytest "$@"
+export QEMU_CPU=$processor PYTHONPATH=$folder/site NUMBA_CACHE_DIR=$folder/kernels PYTHONDONTWRITEBYTECODE=1
+exec "$root/usr/bin/python" -m pytest "$@"

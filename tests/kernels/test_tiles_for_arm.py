@@ -5,22 +5,24 @@ from __future__ import annotations
 import re
 
 import llvmlite.binding as llvm
+import pytest
 
 from service.kernels.instructions import ALL
-from service.kernels.tiles import MAX_TILE_ROWS, source
+from service.kernels.tiles import source
 
-BLOCK = re.compile(r"^byte_tile_(\d+):(.+?)^\.Lfunc_end", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(\w+_tile)_(\d+):(.+?)^\.Lfunc_end", re.MULTILINE | re.DOTALL)
 LOOP = re.compile(r"^(\.LBB\w+):.+?\sb\.\w+\s+\1$", re.MULTILINE | re.DOTALL)
+TRIPLE = "aarch64-linux-gnu"
 
 
-def loops(name: str, feature: str, triple: str) -> dict[int, str]:
-    """The loops over the depth of the blocks of bytes, by their rows."""
+def loops(name: str, feature: str) -> list[tuple[str, int, str]]:
+    """Of all blocks: the kind of tile, the rows, and the loop over the depth."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     instructions = next(one for one in ALL if one.name == name)
-    machine = llvm.Target.from_triple(triple).create_target_machine("generic", f"+{feature}", opt=2)
-    code = machine.emit_assembly(llvm.parse_assembly(source(instructions, triple)))
-    return {int(rows): LOOP.search(block)[0] for rows, block in BLOCK.findall(code)}
+    machine = llvm.Target.from_triple(TRIPLE).create_target_machine("generic", f"+{feature}", opt=2)
+    code = machine.emit_assembly(llvm.parse_assembly(source(instructions, TRIPLE)))
+    return [(kind, int(rows), LOOP.search(block)[0]) for kind, rows, block in BLOCK.findall(code)]
 
 
 def count(instruction: str, code: str) -> int:
@@ -28,17 +30,18 @@ def count(instruction: str, code: str) -> int:
     return len(re.findall(rf"^\s+{instruction}\s", code, re.MULTILINE))
 
 
-def test_one_instruction_adds_products_of_unsigned_with_signed_bytes_to_a_register_of_sums() -> None:
-    found = loops("neon_i8mm", "i8mm", "aarch64-linux-gnu")
-    assert max(found) == MAX_TILE_ROWS
-    for rows, code in found.items():
-        assert count("usdot", code) == 2 * rows and count("eor", code) == 0
-        assert "[sp" not in code, f"sums of {rows} rows do not stay in registers"
-
-
-def test_with_signed_bytes_alone_there_is_a_row_of_zeros_and_one_instruction_more_a_row() -> None:
-    found = loops("neon_dotprod", "dotprod", "aarch64-linux-gnu")
-    assert max(found) >= MAX_TILE_ROWS - 2
-    for rows, code in found.items():
-        assert count("sdot", code) == 2 * (rows + 1) and count("eor", code) == rows
-        assert "[sp" not in code, f"sums of {rows} rows do not stay in registers"
+@pytest.mark.parametrize(
+    ("name", "feature", "product", "zeros"), [("neon_i8mm", "i8mm", "usdot", 0), ("neon_dotprod", "dotprod", "sdot", 1)]
+)
+def test_a_loop_has_one_instruction_for_each_register_of_sums_and_one_a_row_for_the_sign_and_leaves_memory_alone(
+    name: str, feature: str, product: str, zeros: int
+) -> None:
+    found = loops(name, feature)
+    assert {kind for kind, *_ in found} == {"float_tile", "wide_float_tile", "byte_tile"}
+    for kind, rows, code in found:
+        quantized = kind == "byte_tile"
+        assert count(product if quantized else "fmla", code) == 2 * (rows + quantized * zeros), (kind, rows)
+        assert count("eor", code) == quantized * zeros * rows, (kind, rows)
+        assert "[sp" not in code and count("st[rp]", code) == 0, (
+            f"sums of {kind}, {rows} rows, do not stay in registers"
+        )
