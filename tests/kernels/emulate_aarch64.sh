@@ -3,7 +3,7 @@
 #
 #     tests/kernels/emulate_aarch64.sh FOLDER PROCESSOR TESTS...
 #
-# PROCESSOR is one of QEMU's names: max has I8MM, cortex-a76 the dot product alone, cortex-a72 neither. What comes after it is
+# PROCESSOR is one of QEMU's names: max has I8MM, cortex-a76 the dot product alone, a64fx neither. What comes after it is
 # handed to pytest. The first run fills FOLDER with Debian's Python for arm64 and the wheels that the service needs there.
 # This machine has to be Debian's, with its package qemu-user, and needs .venv; its own packages stay as they are.
 set -euo pipefail
@@ -27,6 +27,10 @@ fetch_python() {  # with a state of apt's own, in which nothing is installed
   ln -sfn usr/lib "$root/lib"
   local package
   for package in "$folder"/apt/archives/*.deb; do dpkg-deb --extract "$package" "$root"; done
+  # what libraries read of a processor, which QEMU before 8.1 leaves as it is here: that of a Cortex-A72
+  mkdir -p "$root/proc"
+  printf '%s\n' 'processor : 0' 'Features : fp asimd' 'CPU implementer : 0x41' 'CPU architecture: 8' 'CPU variant : 0x0' \
+    'CPU part : 0xd08' 'CPU revision : 3' | sed 's/ *: /\t: /' >"$root/proc/cpuinfo"
   # under a name of its own, so that a process can start others like itself
   printf '#!/bin/sh\nexec qemu-aarch64 -L %s -0 "$0" %s "$@"\n' "'$root'" "'$root/usr/bin/python3'" >"$root/usr/bin/python"
   chmod +x "$root/usr/bin/python"
@@ -35,7 +39,8 @@ fetch_python() {  # with a state of apt's own, in which nothing is installed
 fetch_wheels() {  # PyTorch first and alone, as in the Makefile
   local version wheels=(--quiet --disable-pip-version-check --only-binary :all:)
   version=$(readlink "$root/usr/bin/python3")
-  wheels+=(--python-version "${version#python}" $(printf -- '--platform manylinux_2_%s_aarch64 ' {28..17}))
+  wheels+=(--python-version "${version#python}" --platform manylinux2014_aarch64)
+  wheels+=($(printf -- '--platform manylinux_2_%s_aarch64 ' {28..17}))
   .venv/bin/python -m pip download "${wheels[@]}" --no-deps --dest "$folder/torch" \
     --extra-index-url "${TORCH_INDEX_URL:-https://download.pytorch.org/whl/cpu}" "$(grep ^torch== requirements.txt)"
   .venv/bin/python -m pip install "${wheels[@]}" --target "$folder/site" --upgrade --find-links "$folder/torch" \
