@@ -53,4 +53,5 @@ if [ ! -e "$folder/ready" ]; then
   touch "$folder/ready"
 fi
 export QEMU_CPU=$processor PYTHONPATH=$folder/site NUMBA_CACHE_DIR=$folder/kernels PYTHONDONTWRITEBYTECODE=1
+"$root/usr/bin/python" -m service compile  # takes minutes the first time, which no test waits for
 exec "$root/usr/bin/python" -m pytest "$@"
