@@ -49,9 +49,11 @@ class Settings(BaseSettings):
         "auto",
         description="what runs the layers: PyTorch in float32 (eager), int8 kernels for CPUs (fused), bfloat16 and "
         "packed attention for NVIDIA GPUs (cuda, see docs/gpu.md); auto takes fused where the processor multiplies "
-        "bytes (AVX-512 VNNI, AVX-VNNI, AVX2) and the model allows it, else eager",
+        "bytes (AVX-512 VNNI, AVX-VNNI, AVX2, ARM's dot product) and the model allows it, else eager",
     )
-    instructions: Literal["auto", "avx512_vnni", "avx_vnni", "avx2", "avx2_words", "portable"] = Field(
+    instructions: Literal[
+        "auto", "avx512_vnni", "avx_vnni", "avx2", "avx2_words", "neon_i8mm", "neon_dotprod", "portable"
+    ] = Field(
         "auto",
         description="by which instructions the kernels of executor fused multiply bytes, as if the processor had no "
         "faster ones; auto takes the fastest that it has",

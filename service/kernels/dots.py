@@ -30,9 +30,8 @@ def avx2_pairs(builder: ir.IRBuilder, sums: ir.Value, unsigned: ir.Value, signed
 
     They are not where no two neighbouring weights of one sign exceed 128 together, since 255 * 128 < 2**15.
     """
-    bytes_, words = ir.VectorType(_i8, 4 * sums.type.count), ir.VectorType(_i16, 2 * sums.type.count)
-    factors = [builder.bitcast(value, bytes_) for value in (unsigned, signed)]
-    pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", words, factors)
+    words = ir.VectorType(_i16, 2 * sums.type.count)
+    pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", words, _bytes(builder, unsigned, signed))
     ones = ir.Constant(words, [1] * words.count)
     return builder.add(sums, call(builder, "llvm.x86.avx2.pmadd.wd", sums.type, (pairs, ones)))
 
@@ -52,12 +51,28 @@ def avx2_words(builder: ir.IRBuilder, sums: ir.Value, unsigned: ir.Value, signed
     return sums
 
 
+def neon_i8mm(builder: ir.IRBuilder, sums: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
+    """Add by one instruction, 4 lanes at a time."""
+    factors = _bytes(builder, unsigned, signed)
+    return call(builder, "llvm.aarch64.neon.usdot.v4i32.v16i8", sums.type, (sums, *factors))
+
+
+def neon_dotprod(builder: ir.IRBuilder, sums: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
+    """Add by one instruction, 4 lanes at a time, that takes signed bytes alone: so 128 is taken from unsigned ones.
+
+    Sums are short of 128 times the signed bytes then, as those of a row of zeros are.
+    """
+    one, other = _bytes(builder, unsigned, signed)
+    less = builder.xor(one, ir.Constant(one.type, [-128] * one.type.count))
+    return call(builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", sums.type, (sums, less, other))
+
+
 def portable(builder: ir.IRBuilder, sums: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
     """Add products of bytes by plain multiplications, which every processor has and which give the same integers."""
     count = 4 * sums.type.count
-    one = builder.zext(builder.bitcast(unsigned, ir.VectorType(_i8, count)), ir.VectorType(_i32, count))
-    other = builder.sext(builder.bitcast(signed, ir.VectorType(_i8, count)), ir.VectorType(_i32, count))
-    products = builder.mul(one, other)
+    one, other = _bytes(builder, unsigned, signed)
+    wide = ir.VectorType(_i32, count)
+    products = builder.mul(builder.zext(one, wide), builder.sext(other, wide))
     for offset in range(4):
         lanes = ir.Constant(sums.type, list(range(offset, count, 4)))
         sums = builder.add(sums, builder.shuffle_vector(products, products, lanes))
@@ -67,6 +82,11 @@ def portable(builder: ir.IRBuilder, sums: ir.Value, unsigned: ir.Value, signed: 
 def fused_multiply_add(builder: ir.IRBuilder, sums: ir.Value, one: ir.Value, other: ir.Value) -> ir.Value:
     """Add products of floats, which are not rounded before they are added."""
     return call(builder, f"llvm.fma.v{sums.type.count}f32", sums.type, (one, other, sums))
+
+
+def _bytes(builder: ir.IRBuilder, *values: ir.Value) -> list[ir.Value]:
+    """Return vectors of 32-bit numbers as vectors of their bytes."""
+    return [builder.bitcast(value, ir.VectorType(_i8, 4 * value.type.count)) for value in values]
 
 
 def call(builder: ir.IRBuilder, name: str, result: ir.Type, values: Sequence[ir.Value]) -> ir.Value:

@@ -11,11 +11,14 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import numba
+import torch
 
 from service.errors import BadInput
 
 _BEYOND_AVX_VNNI = ("avx512", "avx10", "amx")
 _BEYOND_AVX2 = (*_BEYOND_AVX_VNNI, "avxvnni", "avxifma", "avxneconvert")
+_ASKED_OF_PYTORCH = {"dotprod": "dot", "i8mm": "i8mm"}
+_X86, _ARM = ("x86_64",), ("aarch64", "arm64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class Instructions:
     """One way to multiply bytes, and the processors that have it.
 
     name           as the setting calls it
+    machines       that may have it, as `platform.machine` calls them; none: all
     needs          features of the processor, by LLVM's names
     hides          how the names of features begin that are not used beside it, whether the processor has them or not
     adds_in_words  whether the products of two neighbouring bytes are added in 16 bits, which has to leave room for them
@@ -30,6 +34,7 @@ class Instructions:
     """
 
     name: str
+    machines: tuple[str, ...]
     needs: tuple[str, ...]
     hides: tuple[str, ...] = ()
     adds_in_words: bool = False
@@ -38,20 +43,33 @@ class Instructions:
     @property
     def target_features(self) -> str:
         """Features of this processor that are used, and those that are not, as LLVM reads them."""
-        features = llvm.get_host_cpu_features()
+        features = features_here()
         for name in features:
             features[name] = features[name] and not name.startswith(self.hides)
         return str(features.flatten())
 
 
 ALL = (
-    Instructions("avx512_vnni", ("avx512vnni", "avx512f")),
-    Instructions("avx_vnni", ("avxvnni",), _BEYOND_AVX_VNNI),
-    Instructions("avx2", ("avx2", "fma"), _BEYOND_AVX2, adds_in_words=True),
-    Instructions("avx2_words", ("avx2", "fma"), _BEYOND_AVX2),
-    Instructions("portable", (), is_fast=False),
+    Instructions("avx512_vnni", _X86, ("avx512vnni", "avx512f")),
+    Instructions("avx_vnni", _X86, ("avxvnni",), _BEYOND_AVX_VNNI),
+    Instructions("avx2", _X86, ("avx2", "fma"), _BEYOND_AVX2, adds_in_words=True),
+    Instructions("avx2_words", _X86, ("avx2", "fma"), _BEYOND_AVX2),
+    Instructions("neon_i8mm", _ARM, ("i8mm",)),
+    Instructions("neon_dotprod", _ARM, ("dotprod",), ("i8mm",)),
+    Instructions("portable", (), (), is_fast=False),
 )
-"""The fastest first."""
+"""The fastest of a kind of machine first; on ARM by how many they are, since none was measured there."""
+
+
+def features_here() -> llvm.FeatureMap:
+    """Return which features this processor has, by LLVM's names, as far as they are known.
+
+    LLVM does not ask Linux for ARM's products of bytes, nor macOS for anything; PyTorch asks both.
+    """
+    features = llvm.get_host_cpu_features()
+    found = torch.cpu.get_capabilities()
+    features.update({name: bool(found[here]) for name, here in _ASKED_OF_PYTORCH.items() if here in found})
+    return features
 
 
 def find(wanted: str = "auto") -> Instructions:
@@ -59,7 +77,7 @@ def find(wanted: str = "auto") -> Instructions:
 
     Raises BadInput for a name that is unknown, and for instructions that this processor lacks.
     """
-    features = llvm.get_host_cpu_features()
+    features = features_here()
     there = [one for one in ALL if all(features.get(name) for name in one.needs)]
     if wanted == "auto":
         return there[0]
@@ -75,12 +93,12 @@ def find(wanted: str = "auto") -> Instructions:
 
 
 def faster_than(instructions: Instructions) -> list[Instructions]:
-    """Return the instructions that are faster than these, whether this processor has them or not."""
-    return list(ALL[: ALL.index(instructions)])
+    """Return the instructions of this kind of machine that are faster than these, whether it has them or not."""
+    return [one for one in ALL[: ALL.index(instructions)] if platform.machine() in one.machines]
 
 
 def restrict_compiler(instructions: Instructions) -> None:
     """Have numba use no others in what it compiles in this process from now on; to be called before it compiles."""
-    if any(there and name.startswith(instructions.hides) for name, there in llvm.get_host_cpu_features().items()):
+    if any(there and name.startswith(instructions.hides) for name, there in features_here().items()):
         config: Any = numba.config  # made of the environment, without types
         config.CPU_FEATURES = instructions.target_features

@@ -53,12 +53,16 @@ class _Blocks(NamedTuple):
 
     A block has two registers of columns, and so of sums for each row. Beside them it needs two for the columns
     themselves and one for a row's number; products of bytes that take several instructions need more.
+
+    Where a step is wrong by what depends on the columns alone, a block has a row of zeros besides: its sums are what
+    all others are wrong by.
     """
 
     lanes: int
     float_rows: int
     byte_rows: int
     step: dots.Step
+    has_row_of_zeros: bool = False
 
 
 _BLOCKS = {
@@ -66,6 +70,8 @@ _BLOCKS = {
     "avx_vnni": _Blocks(8, 6, 6, dots.vnni_256),  # 16 registers
     "avx2": _Blocks(8, 6, 5, dots.avx2_pairs),
     "avx2_words": _Blocks(8, 6, 4, dots.avx2_words),
+    "neon_i8mm": _Blocks(4, 12, 12, dots.neon_i8mm),  # 32 registers, of which LLVM loads some early
+    "neon_dotprod": _Blocks(4, 12, 10, dots.neon_dotprod, has_row_of_zeros=True),
     "portable": _Blocks(4, 6, 4, dots.portable),
 }
 
@@ -109,14 +115,22 @@ def compile_tiles(instructions: Instructions) -> Tiles:
     """Compile the tiles for some instructions that this processor has."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    module = ir.Module(name="tiles")
-    module.triple = llvm.get_process_triple()
-    names = [_define(module, kind) for kind in _kinds(_BLOCKS[instructions.name])]
-    target = llvm.Target.from_triple(module.triple)
+    triple = llvm.get_process_triple()
+    target = llvm.Target.from_triple(triple)
     machine = target.create_target_machine(llvm.get_host_cpu_name(), instructions.target_features, opt=2)
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(str(module)), machine)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(source(instructions, triple)), machine)
     engine.finalize_object()
+    names = [kind.name for kind in _kinds(instructions)]
     return Tiles(instructions, {name: engine.get_function_address(name) for name in names}, engine)
+
+
+def source(instructions: Instructions, triple: str) -> str:
+    """Return tiles in LLVM's language; triple: what LLVM calls the kind of machine that they are for."""
+    module = ir.Module(name="tiles")
+    module.triple = triple
+    for kind in _kinds(instructions):
+        _define(module, kind)
+    return str(module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +149,7 @@ class _Kind:
     rows: int
     step: dots.Step
     is_quantized: bool = False
+    has_row_of_zeros: bool = False
 
     @property
     def arguments(self) -> list[ir.Type]:
@@ -153,17 +168,19 @@ class _Kind:
         return min(2 * self.lanes, self.columns)
 
 
-def _kinds(blocks: _Blocks) -> list[_Kind]:
+def _kinds(instructions: Instructions) -> list[_Kind]:
+    blocks = _BLOCKS[instructions.name]
     floats, ints = (ir.VectorType(kind, blocks.lanes) for kind in (ir.FloatType(), _i32))
+    of_bytes = _Kind("byte_tile", 2 * LANES, ints, blocks.byte_rows, blocks.step, True, blocks.has_row_of_zeros)
     return [
         _Kind("float_tile", LANES, floats, blocks.float_rows, dots.fused_multiply_add),
         _Kind("wide_float_tile", 2 * LANES, floats, blocks.float_rows, dots.fused_multiply_add),
-        _Kind("byte_tile", 2 * LANES, ints, blocks.byte_rows, blocks.step, is_quantized=True),
+        of_bytes,
     ]
 
 
-def _define(module: ir.Module, kind: _Kind) -> str:
-    """Define the function that calls the blocks of as many rows as its last argument says; return its name."""
+def _define(module: ir.Module, kind: _Kind) -> None:
+    """Define the function that calls the blocks of as many rows as its last argument says."""
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [*kind.arguments, _i64]), kind.name)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     done = function.append_basic_block("done")
@@ -179,7 +196,6 @@ def _define(module: ir.Module, kind: _Kind) -> str:
         builder.branch(done)
     builder.position_at_end(done)
     builder.ret_void()
-    return kind.name
 
 
 def _parts(rows: int, count: int) -> list[tuple[int, int]]:
@@ -205,6 +221,7 @@ def _block(module: ir.Module, kind: _Kind, rows: int) -> ir.Function:
     if name in module.globals:
         return module.globals[name]
     vector, columns = kind.vector, range(kind.columns_of_a_block // kind.lanes)
+    height, zeros = rows + kind.has_row_of_zeros, ir.Constant(vector, [0] * kind.lanes)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kind.arguments), name)
     function.linkage = "internal"
     left, left_stride, right, right_stride, depth, out, out_stride, *scales = function.args
@@ -213,23 +230,27 @@ def _block(module: ir.Module, kind: _Kind, rows: int) -> ir.Function:
     builder.branch(loop)
     builder.position_at_end(loop)
     index = builder.phi(_i64)
-    sums = [[builder.phi(vector) for _ in columns] for _ in range(rows)]
+    sums = [[builder.phi(vector) for _ in columns] for _ in range(height)]
     right_row = builder.add(right, builder.mul(index, right_stride))
     loaded = [_load(builder, vector, right_row, column) for column in columns]
     left_column = builder.add(left, builder.mul(index, _constant(4)))
     following = []
-    for row in range(rows):
-        value = _repeat(builder, vector, builder.add(left_column, builder.mul(left_stride, _constant(row))))
+    for row in range(height):
+        here = builder.add(left_column, builder.mul(left_stride, _constant(row)))
+        value = _repeat(builder, vector, here) if row < rows else zeros
         following.append([kind.step(builder, sums[row][column], value, loaded[column]) for column in columns])
     next_index = builder.add(index, _constant(1))
     builder.cbranch(builder.icmp_signed("<", next_index, depth), loop, end)
     index.add_incoming(_constant(0), entry)
     index.add_incoming(next_index, loop)
-    for row in range(rows):
+    for row in range(height):
         for column in columns:
-            sums[row][column].add_incoming(ir.Constant(vector, [0] * kind.lanes), entry)
+            sums[row][column].add_incoming(zeros, entry)
             sums[row][column].add_incoming(following[row][column], loop)
     builder.position_at_end(end)
+    if kind.has_row_of_zeros:
+        *following, of_zeros = following
+        following = [list(map(builder.sub, of_row, of_zeros)) for of_row in following]
     results = _dequantize(builder, following, *scales) if kind.is_quantized else following
     for row in range(rows):
         out_row = builder.add(out, builder.mul(out_stride, _constant(row)))

@@ -39,16 +39,16 @@ AGAINST = {
 INSTRUCTIONS = {one.name: one for one in ALL}
 
 
-def fake_processor(monkeypatch: pytest.MonkeyPatch, fastest: str) -> None:
+def fake_processor(monkeypatch: pytest.MonkeyPatch, fastest: str, machine: str = "x86_64") -> None:
     """A processor with these instructions and all that are slower, as far as the choice goes."""
     load()  # what really runs is what this processor has
+    monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(fused_module, "find", lambda wanted: INSTRUCTIONS[fastest if wanted == "auto" else wanted])
 
 
 @pytest.fixture
 def slow_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_processor(monkeypatch, "portable")
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    fake_processor(monkeypatch, "portable", "aarch64")
 
 
 @pytest.fixture
@@ -97,20 +97,27 @@ def told(name: str, instructions: str = "auto", config: ModelConfig | None = Non
     return str(executor.describe()["executor"]), given_up(executor, name, instructions)
 
 
-@pytest.mark.parametrize("fastest", ["avx512_vnni", "avx_vnni", "avx2"])
+@pytest.mark.parametrize(
+    ("machine", "fastest", "lacks"),
+    [
+        ("x86_64", "avx512_vnni", ""),
+        ("x86_64", "avx_vnni", "avx512_vnni"),
+        ("x86_64", "avx2", "avx512_vnni, avx_vnni"),
+        ("aarch64", "neon_i8mm", ""),
+        ("arm64", "neon_dotprod", "neon_i8mm"),
+    ],
+)
 def test_a_processor_without_the_fastest_instructions_runs_the_kernels_and_says_what_it_lacks(
-    monkeypatch: pytest.MonkeyPatch, fastest: str
+    monkeypatch: pytest.MonkeyPatch, machine: str, fastest: str, lacks: str
 ) -> None:
-    fake_processor(monkeypatch, fastest)
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    lacks = {"avx512_vnni": "", "avx_vnni": "avx512_vnni", "avx2": "avx512_vnni, avx_vnni"}[fastest]
-    expected = f"{lacks}, since this processor (x86_64) has none of them" if lacks else None
+    fake_processor(monkeypatch, fastest, machine)
+    expected = f"{lacks}, since this processor ({machine}) has none of them" if lacks else None
     assert told("auto") == told("fused") == ("fused", expected)
 
 
 @pytest.mark.usefixtures("slow_processor")
 def test_an_arm_processor_for_which_there_is_no_tile_falls_back_to_pytorch_and_says_so() -> None:
-    missed = "avx512_vnni, avx_vnni, avx2, avx2_words, since this processor (aarch64) has none of them"
+    missed = "neon_i8mm, neon_dotprod, since this processor (aarch64) has none of them"
     assert told("auto") == ("eager", f"int8 kernels by {missed}")
     assert told("fused") == ("fused", missed)
 
