@@ -21,7 +21,7 @@ from service.evaluation.trace import Trace
 from service.exits.policies.full_depth import FullDepth
 from service.exits.policy import ExitPolicy
 from service.levels.keeper import PromiseKeeper
-from service.levels.on_traffic import ScoredSample, TrafficLevels
+from service.levels.on_traffic import TrafficLevels
 from service.policy.goals import Goals
 from service.policy.live import LivePolicy
 from service.policy.promised import PromiseGoal
@@ -132,7 +132,7 @@ def play(
             begun, now_s = at + 1, at / SENTENCES_PER_S
             row = int(rows[at])
             scores = _of_sentences(parts[part_of[at]][0].scores, slice(row, row + 1), columns)
-            levels.take(ScoredSample(levels.scored, scores, 1.0, 1.0))
+            levels.take(scores, 1.0, 1.0)
             keeper.look()
         served[begun:] = place[live.current.policy]
         standing = levels.standing()

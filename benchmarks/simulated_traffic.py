@@ -154,32 +154,6 @@ def bursty(
     return at
 
 
-def fleet(
-    promise: Promise,
-    deployments: int,
-    agreements: Sequence[Sequence[float]],
-    weights: Sequence[float],
-    *,
-    mean_steps: float,
-) -> Traffic:
-    """Return the traffic of several replicas, which come to the common stream in turns of random length.
-
-    agreements  (replicas, levels)
-    weights     (replicas,) a replica's sentences are sampled with 1 / weight of the highest probability
-    """
-    agreement, weight = np.array(agreements), np.array(weights)
-    means = mean_payoff(agreement, promise)
-    replica = np.arange(deployments) % len(weight)
-
-    def at(step: int, draw: np.random.Generator) -> Step:
-        others = draw.integers(len(weight), size=deployments)
-        replica[:] = np.where(draw.random(deployments) < 1 / mean_steps, others, replica)
-        payoffs = promise.payoffs(draw_scores(agreement[replica], draw))
-        return Step(payoffs, means[replica], weight[replica])
-
-    return at
-
-
 def drifting(
     promise: Promise, deployments: int, begin: Sequence[float], end: Sequence[float], *, change: int, length: int
 ) -> Traffic:

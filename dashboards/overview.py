@@ -370,20 +370,18 @@ def who_decides() -> Row:
     certified = over_time(
         "Certified levels",
         "Operating points that are certified for what is promised, the safest first; at 0 full depth alone. "
-        "Whether what is served is certified, or nothing is promised: 1. Alarms, each a proof that the level in force "
-        "had broken the promise. And over how many replicas samples are summed; 0 where each counts its own.",
+        "Whether what is served is certified, or nothing is promised: 1. And alarms, each a proof that the level in "
+        "force had broken the promise.",
         Query(series("ner_promise_certified_levels"), "certified {{instance}}"),
         Query(series("ner_promise_served_is_certified"), "served is certified {{instance}}"),
         Query(lately("ner_promise_alarms_total"), "alarms, 5 minutes"),
-        Query(series("ner_promise_summed_replicas"), "summed replicas {{instance}}"),
         unit="none",
     )
     samples = over_time(
         "Samples",
         "Sentences run to full depth to measure and certify; and the probability with which the next one is drawn, "
-        "which falls while they pile up. And those of replicas that were not counted, and why.",
+        "which falls while they pile up.",
         Query(per_second("ner_promise_samples_total"), "samples"),
-        Query(per_second("ner_promise_skipped_samples_total", by="reason"), "skipped, {{reason}}"),
         Query(series("ner_promise_sample_probability"), "probability {{instance}}"),
         unit="ops",
     )

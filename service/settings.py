@@ -174,9 +174,8 @@ class Settings(BaseSettings):
     policy_store: str = Field(
         "",
         repr=False,
-        description="where the exit policy and its history are kept for all replicas, and their samples summed: "
-        "redis://HOST:PORT/DATABASE, or rediss:// for TLS, with user and password in it; unset: in the state folder, "
-        "for this server alone",
+        description="where the exit policy and its history are kept for all replicas: redis://HOST:PORT/DATABASE, or "
+        "rediss:// for TLS, with user and password in it; unset: in the state folder, for this server alone",
     )
     policy_store_file: str = Field(
         "", description="a file that has that URL, such as a mounted secret, since the URL may have a password"

@@ -56,8 +56,6 @@ def create_app(service: Service) -> FastAPI:
             service.follower.close()
         service.autopilot.close()
         service.keeper.close()
-        if service.pooled is not None:
-            service.pooled.close()
         service.fit_keeper.close()
         service.cutter.close()
         service.engine.close()

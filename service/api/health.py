@@ -107,8 +107,6 @@ def _show_promise(service: Service) -> None:
             buffer_bytes=samples.used_bytes,
             uncovered=samples.counts.uncovered,
         )
-    if (pooled := service.pooled) is not None:
-        metrics.set_summed(0 if pooled.fault else pooled.replicas)
     state = service.policy.describe()
     metrics.set_promise(
         max_disagreement=standing.certified.goal.max_disagreement if standing else None,

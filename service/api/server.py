@@ -41,12 +41,10 @@ from service.executors.executor import Executor
 from service.exits.operating_points import Calibration
 from service.exits.policies import EXIT_REASONS
 from service.exits.policies.full_depth import FullDepth
-from service.exits.policies.learned import ExitRule
 from service.levels.fits import FitKeeper, SampleRecorder
 from service.levels.keeper import PromiseKeeper
 from service.levels.labels import GoldKeeper, GoldLevels
 from service.levels.on_traffic import TrafficLevels
-from service.levels.pooled import PooledSamples, SampleStream
 from service.logs import start_logging
 from service.metrics import Metrics
 from service.metrics.engine import EngineMetrics
@@ -228,27 +226,15 @@ def build_service(settings: Settings, loaded: Loaded | None = None, link: LinkTo
         on_sample=metrics.promise.sample_run,
         on_alarm=metrics.promise.alarm_raised,
     )
-    samples, pooled, recorder = None, None, SampleRecorder(settings.sample_records, config.num_layers)
+    samples, recorder = None, SampleRecorder(settings.sample_records, config.num_layers)
 
     def sample_run(run: SampleRun) -> None:
-        (pooled or levels).add(run)
+        levels.add(run)
         recorder.add(run)
 
     if settings.sampled_fraction and policy.levels_to_certify():
         design = SamplingDesign(settings.sampled_fraction, settings.sample_bytes, config.text.window_pieces)
         samples = SampleRuns(design, sample_run)
-        rule, fit = assets.get(ExitRule), policy.fits.current
-        in_common = [stored.weights_sha256, design.fraction, rule and rule.to_json(), fit and fit.to_json()]
-        if (stream := _sample_stream(settings, stored.reference)) is not None:
-            pooled = PooledSamples(
-                levels,
-                policy,
-                stream,
-                of=in_common,
-                num_layers=config.num_layers,
-                clock=time.monotonic,
-                on_skipped=metrics.promise.sample_skipped,
-            )
     gold = GoldLevels(
         points,
         config.num_layers,
@@ -269,7 +255,7 @@ def build_service(settings: Settings, loaded: Loaded | None = None, link: LinkTo
         prepare=prepare,
     )
     autopilot = Autopilot(policy, traffic, engine.load, time.monotonic)
-    keeper = PromiseKeeper(policy, pooled or levels, time.monotonic)
+    keeper = PromiseKeeper(policy, levels, time.monotonic)
     keys = Keys(read_key("NER_API_KEY", settings.api_key, settings.api_key_file), admin_key)
     return Service(
         settings,
@@ -292,7 +278,6 @@ def build_service(settings: Settings, loaded: Loaded | None = None, link: LinkTo
         FitKeeper(policy, levels, fit_file, lambda: datetime.now(UTC)),
         environment,
         PolicyFollower(policy, pushes) if pushes is not None else None,
-        pooled,
         link,
         tracing_of(os.environ, stored.reference),
     )
@@ -318,16 +303,6 @@ def _policy_store(settings: Settings, model: str, *, is_one_of_several: bool) ->
         ) from error
     store = RedisStore(url, model, StateFolder.copy_within(settings.state_dir, model))
     return store, store
-
-
-def _sample_stream(settings: Settings, model: str) -> SampleStream | None:
-    """Return to what replicas that share the policy put their samples; None where this server is the only one."""
-    url = read_key("NER_POLICY_STORE", settings.policy_store, settings.policy_store_file)
-    if not url:
-        return None
-    from service.levels.redis_samples import RedisSamples  # here, since nobody else needs its client
-
-    return RedisSamples(url, model)
 
 
 @contextmanager

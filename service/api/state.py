@@ -22,7 +22,6 @@ from service.levels.fits import FitKeeper, SampleRecorder
 from service.levels.keeper import PromiseKeeper
 from service.levels.labels import GoldKeeper, GoldLevels
 from service.levels.on_traffic import TrafficLevels
-from service.levels.pooled import PooledSamples
 from service.metrics import Metrics
 from service.models.config import ModelConfig
 from service.policy.follower import PolicyFollower
@@ -78,7 +77,6 @@ class Service:
     fit_keeper   puts operating points in force that were fitted to the traffic
     environment  device, dtype, executor, threads and versions, as GET /info shows them
     follower     follows the policy that replicas share; None where this server has it for itself
-    pooled       sums the samples of all replicas that share a policy; None where this server counts its own alone
     link         to what has the metrics of all, where this is one of several; None where it is the only one
     tracing      is told of requests that are answered
     streams      the streams of lines that are open
@@ -105,7 +103,6 @@ class Service:
     fit_keeper: FitKeeper
     environment: dict[str, Any] = field(default_factory=dict)
     follower: PolicyFollower | None = None
-    pooled: PooledSamples | None = None
     link: LinkToAll | None = None
     tracing: Tracing = field(default_factory=Untraced)
     cutter: Cutter = field(default_factory=Cutter)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 from service.errors import PolicyConflict
 from service.exits.policy import ExitPolicy
-from service.levels.on_traffic import Standing
+from service.levels.on_traffic import Standing, TrafficLevels
 from service.policy.live import LivePolicy
-from service.policy.promised import PromiseGoal
 from service.policy.thread import LookingThread
 
 log = logging.getLogger(__name__)
@@ -21,22 +19,15 @@ PAUSE_S = 5.0  # after a move that could not be made, for instance because the d
 LEAST_GAP_S = 60.0  # between two moves to a faster level; a slower one is taken at once
 
 
-class Tests(Protocol):
-    """Tests levels: TrafficLevels does on the samples of this server, PooledSamples on those of all replicas."""
-
-    def test(self, goal: PromiseGoal | None) -> Standing | None:
-        """Test for a goal from now on, None for none, and return how far that is."""
-
-
 class PromiseKeeper(LookingThread):
     """Tells the tests what is to be promised and the live policy what is certified, and moves it while it promises."""
 
-    def __init__(self, live: LivePolicy, tests: Tests, clock: Callable[[], float]) -> None:
+    def __init__(self, live: LivePolicy, levels: TrafficLevels, clock: Callable[[], float]) -> None:
         """clock: returns monotonic seconds."""
         failure = "the promise could not be kept as it should be"
         super().__init__("promise-keeper", period_s=PERIOD_S, pause_s=PAUSE_S, failure=failure)
         self._live = live
-        self._tests = tests
+        self._levels = levels
         self._clock = clock
         self._alarms = 0  # as the last look found them
         self._sped_up = -math.inf  # when it moved to a faster level last
@@ -44,7 +35,7 @@ class PromiseKeeper(LookingThread):
     def look(self) -> None:
         """Look once, and move if need be; at the start, so that nothing certified in an earlier life is served."""
         current = self._live.current
-        standing = self._tests.test(current.to_certify)
+        standing = self._levels.test(current.to_certify)
         self._live.set_certified(standing.certified if standing else None)
         if standing is None or current.promise is None:
             return

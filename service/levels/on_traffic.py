@@ -16,21 +16,6 @@ from service.promise.estimates import Estimate, TrafficEstimates
 from service.promise.scoring import LevelScorer, Scores
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ScoredSample:
-    """What is counted of one sample. Nothing of its text is left.
-
-    levels            that were scored
-    scores            theirs, of this one sample
-    weight, heaviest  as in SampleRun
-    """
-
-    levels: tuple[ExitPolicy, ...]
-    scores: Scores
-    weight: float
-    heaviest: float
-
-
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How far the tests for a promise are.
@@ -81,10 +66,10 @@ class TrafficLevels:
         """
         self._num_layers = num_layers
         self._now = now
-        self._on_sample, self.on_alarm = on_sample, on_alarm
+        self._on_sample, self._on_alarm = on_sample, on_alarm
         self.started = self._timestamp()
         self.samples = 0
-        """How many have been run since the start, whichever levels there were."""
+        """How many have been taken since the start, whichever levels there were."""
         self._lock = threading.Lock()  # guards the fields that `look_at` sets
         self.look_at(levels, to_certify)
 
@@ -103,57 +88,32 @@ class TrafficLevels:
             """When these levels were looked at first."""
 
     def add(self, run: SampleRun) -> None:
-        """Score a sample and take it, in the order in which samples were drawn."""
-        self.take(self.score(run))
-        self.count_run()
-
-    def score(self, run: SampleRun) -> ScoredSample:
-        """Return the scores of a sample. One that could not be run counts as the worst."""
+        """Take a sample, in the order in which samples were drawn. One that could not be run counts as the worst."""
         scorer = self._scorer
         if run.readings is None:
             scores = worst_scores(len(scorer.levels), scorer.num_layers)
         else:
             scores = scorer.score(run.readings, [run.owned])
-        return ScoredSample(scorer.levels, scores, run.weight, run.heaviest)
-
-    def count_run(self) -> None:
-        """Count a sample that was run."""
-        with self._lock:
-            self.samples += 1
-        self._on_sample()
+        self.take(scores, run.weight, run.heaviest, scorer.levels)
 
     @property
     def scored(self) -> tuple[ExitPolicy, ...]:
         """The levels that are scored: all but those whose words halt one by one."""
         return self._scored
 
-    def take(self, sample: ScoredSample) -> None:
-        """Measure the levels by a sample, and settle the bets on them."""
-        self.measure(sample)
-        if self.settle(sample):
-            self.on_alarm()
-
-    def measure(self, sample: ScoredSample, at: str | None = None) -> None:
-        """Measure the levels by a sample; not if others are looked at since it was scored. at: see `settle`."""
+    def take(
+        self, scores: Scores, weight: float, heaviest: float, levels: tuple[ExitPolicy, ...] | None = None
+    ) -> None:
+        """Take the scores that levels, by default all in `scored`, have on a sample; the rest as in SampleRun."""
         with self._lock:
-            if sample.levels == self._scored:
-                self._estimates.add(sample.scores, sample.weight, sample.heaviest)
-                self.since = min(self.since, at or self.since)
-
-    def settle(self, sample: ScoredSample, at: str | None = None) -> bool:
-        """Settle the bets on all levels that are tested; return whether that raised an alarm.
-
-        at: when the sample was run, ISO 8601 in UTC; by default now
-        """
-        with self._lock:
-            if self._goal is None or self._certificates is None or sample.levels != self._scored:
-                return False
-            found, alarms, window = self._certificates, int(self._certificates.alarms), self._window[0]
-            payoffs = self._goal.promise.payoffs(sample.scores)[0, self._indices]
-            found.settle(payoffs, sample.weight, sample.heaviest)
-            if int(found.window) != window or (at and int(found.samples) == 1):
-                self._window = int(found.window), at or self._timestamp()
-            return int(found.alarms) > alarms
+            self.samples += 1
+            is_alarm = False
+            if levels in (None, self._scored):  # else others are looked at since it was scored
+                self._estimates.add(scores, weight, heaviest)
+                is_alarm = self._settle(scores, weight, heaviest)
+        self._on_sample()
+        if is_alarm:
+            self._on_alarm()
 
     def test(self, goal: PromiseGoal | None) -> Standing | None:
         """Test for a goal from now on, None for none, and return how far that is. The same goal as before goes on.
@@ -186,6 +146,17 @@ class TrafficLevels:
 
     def _begin(self, goal: PromiseGoal) -> Certificates:
         return Certificates(len(self._to_certify), goal.terms, most_payoff=goal.promise.most_payoff)
+
+    def _settle(self, scores: Scores, weight: float, heaviest: float) -> bool:
+        """Settle the bets on all levels that are tested; return whether an alarm was raised."""
+        if self._goal is None or self._certificates is None:
+            return False
+        certificates, alarms = self._certificates, int(self._certificates.alarms)
+        payoffs = self._goal.promise.payoffs(scores)[0, self._indices]
+        certificates.settle(payoffs, weight, heaviest)
+        if int(certificates.window) != self._window[0]:
+            self._window = int(certificates.window), self._timestamp()
+        return int(certificates.alarms) > alarms
 
     def _certified(self) -> tuple[ExitPolicy, ...]:
         if self._certificates is None:

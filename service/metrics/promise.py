@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 from service.metrics.series import Series, or_nan
-
-SkipReason = Literal["unreadable", "other_levels", "no_room"]
-"""Why a sample of a replica is not counted, see `service.levels.pooled`."""
 
 
 class PromiseMetrics:
@@ -17,16 +12,6 @@ class PromiseMetrics:
         self._samples = series.counter("ner_promise_samples", "Sentences of the traffic that were run to full depth")
         self._alarms = series.counter(
             "ner_promise_alarms", "Alarms: a certified level was proven to break the promise, and went out of force"
-        )
-        skipped = series.counters(
-            "ner_promise_skipped_samples",
-            "Samples of replicas that could not be counted: of other levels or weights, no samples, or too many waited",
-            "reason",
-        )
-        self._skipped = {reason: skipped(reason) for reason in get_args(SkipReason)}
-        self._replicas = series.gauge(
-            "ner_promise_summed_replicas",
-            "Replicas whose samples are summed, by the latest ones; 0 while this server counts its own alone",
         )
         self._probability = series.gauge(
             "ner_promise_sample_probability", "Probability with which the next sentence is sampled"
@@ -68,10 +53,6 @@ class PromiseMetrics:
         """Count a sample that was run."""
         self._samples.inc()
 
-    def sample_skipped(self, reason: SkipReason) -> None:
-        """Count a sample that could not be counted."""
-        self._skipped[reason].inc()
-
     def labelled_counted(self) -> None:
         """Count a labelled sentence that was counted."""
         self._labelled.inc()
@@ -85,10 +66,6 @@ class PromiseMetrics:
         self._probability.set(probability)
         self._buffer.set(buffer_bytes)
         self._uncovered.set(uncovered)
-
-    def set_summed(self, replicas: int) -> None:
-        """Show over how many replicas samples are summed; called before every scrape."""
-        self._replicas.set(replicas)
 
     def set_promise(self, *, max_disagreement: float | None, certified: int, served_is_certified: bool) -> None:
         """Show what is promised, and what is certified for it; called before every scrape."""

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
-from itertools import takewhile
 from typing import Any
 
 from service.errors import BadInput, EngineFailed, PolicyConflict
@@ -47,8 +46,8 @@ class LivePolicy:
     Where replicas share the store, `follow` brings this one and the store to the same version, the higher of the two,
     and a change begins with that. Nothing else waits for the store, and the version in force never goes back: while the
     store is down, or has something that cannot be used here, the policy in force stays and changes are refused. A move
-    of the autopilot, or of what keeps a promise, is then no version but a matter of this replica: it has a queue of its
-    own, and counts samples in its own time.
+    of the autopilot, or of what keeps a promise, is then no version but a matter of this replica: it has a queue and
+    samples of its own.
     """
 
     def __init__(
@@ -161,12 +160,6 @@ class LivePolicy:
         A promise of a loss that is asked for from now on is worked out with it; one in force stays as it is.
         """
         self._gold_f1 = least
-
-    def goal_since(self) -> int:
-        """Return the version that asked first for what levels have to be certified for now, without a break since."""
-        history = self._history
-        goal = history[-1].after.to_certify
-        return [entry.version for entry in takewhile(lambda entry: entry.after.to_certify == goal, history[::-1])][-1]
 
     def levels_to_certify(self) -> tuple[ExitPolicy, ...]:
         """Return the operating points that are tested for a promise, the safest first; none if nothing can be."""

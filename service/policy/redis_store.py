@@ -87,10 +87,16 @@ class RedisStore:
 
         Nothing is connected yet. Raises BadInput for a URL that is none.
         """
-        self.name = without_secrets(url)
+        self.name = _without_secrets(url)
         self._key = f"ner:exit-policy:{{{model}}}"  # in braces: what is set aside stays on the same node of a cluster
         self._copy = copy
-        self._redis = client_of(url)
+        try:
+            self._redis = Redis.from_url(
+                url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
+            )
+            self._redis.connection_pool.make_connection()  # raises what it thinks of the options in the URL
+        except (ValueError, TypeError) as error:
+            raise BadInput(f"NER_POLICY_STORE={self.name!r} cannot be used: {error}; {_EXPECTED}") from None
         self._found: HistoryEntry | None = None  # what was read last; and below by which it is known, and when
         self._digest = ""
         self._micros = 0
@@ -203,23 +209,7 @@ class RedisStore:
 _EXPECTED = "expected redis://HOST:PORT/DATABASE, or rediss:// for TLS"
 
 
-def client_of(url: str) -> Redis:
-    """Return a client that never waits longer than TIMEOUT_S, nor tries twice; nothing is connected yet.
-
-    Raises BadInput for a URL that is none.
-    """
-    name = without_secrets(url)
-    try:
-        client = Redis.from_url(
-            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
-        )
-        client.connection_pool.make_connection()  # raises what it thinks of the options in the URL
-    except (ValueError, TypeError) as error:
-        raise BadInput(f"NER_POLICY_STORE={name!r} cannot be used: {error}; {_EXPECTED}") from None
-    return client
-
-
-def without_secrets(url: str) -> str:
+def _without_secrets(url: str) -> str:
     """Return the URL as it may be shown: scheme, host, port and path. Raises BadInput for what is no URL of Redis."""
     try:
         parts = urlsplit(url)

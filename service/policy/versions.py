@@ -101,12 +101,6 @@ class PolicyRecord:
             promise.to_json() if promise else None,
         )
 
-    @property
-    def to_certify(self) -> object:
-        """What levels had to be certified for, comparable with that of other records; None for nothing."""
-        objective = self.objective or {}
-        return self.promise or (objective.get("max_disagreement") if objective.get("certified") else None)
-
     def to_json(self) -> dict[str, Any]:
         """Return it as it is written, in a state file and in an answer."""
         asked = {"autopilot": self.objective, "promise": self.promise}

@@ -60,8 +60,6 @@ SERIES = {
     "ner_shadow_disagreement_bound": set(),
     "ner_promise_samples_total": set(),
     "ner_promise_alarms_total": set(),
-    "ner_promise_skipped_samples_total": {"reason"},
-    "ner_promise_summed_replicas": set(),
     "ner_promise_sample_probability": set(),
     "ner_promise_buffer_bytes": set(),
     "ner_promise_uncovered_sentences": set(),

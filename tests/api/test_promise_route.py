@@ -21,12 +21,10 @@ from tests.api.servers_ import (
     PATIENCE_S,
     ServerProcess,
     sample,
-    tiny_service,
     wait_until,
 )
 from tests.levels.promised_ import FASTEST, LEVELS, PROMISING, SAFE
 from tests.models_ import save_tiny_model
-from tests.policy.redis_ import RedisServer, needs_redis
 
 Start = Callable[..., TestClient]
 WISH = {"max_disagreement": 0.5, "confidence": 0.5}  # soon proven, by sentences in which nothing leaves early
@@ -77,8 +75,8 @@ def test_every_operating_point_is_measured_on_the_traffic(sampled: TestClient) -
     wait_until(lambda: sample(sampled, "ner_promise_samples_total") == 50)
     found = levels(sampled)
     assert found["promise"] is None
-    sampling = {name: found["sampling"][name] for name in ("samples", "waiting", "sentences", "uncovered", "summed")}
-    assert sampling == {"samples": 50, "waiting": 0, "sentences": 50, "uncovered": 0, "summed": None}
+    sampling = {name: found["sampling"][name] for name in ("samples", "waiting", "sentences", "uncovered")}
+    assert sampling == {"samples": 50, "waiting": 0, "sentences": 50, "uncovered": 0}
     assert [level["parameters"]["tau"] for level in found["levels"]] == [0.4, 0.2, 0.1]
     for level, point in zip(found["levels"], PROMISING.points, strict=True):
         assert (level["preset"], level["certified"]) == (point.preset, None)
@@ -218,35 +216,6 @@ def test_a_promise_is_kept_by_full_depth_until_a_level_is_certified(sampled: Tes
     assert (moved["by"], moved["before"]) == ("promise", asked["after"])
     assert moved["changed_by"].startswith("certified for a disagreement of at most 0.5")
     assert moved["after"]["promise"] == WISH and moved["after"]["tau"] in [level.tau for level in LEVELS]
-
-
-# of several replicas
-
-
-@needs_redis
-def test_servers_that_share_a_policy_sum_their_samples(
-    start: Start, promising_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.policy.redis_store.TIMEOUT_S", 60.0)  # half a second may be short on a busy machine
-    with RedisServer(tmp_path / "redis") as redis_server:
-        settings: dict[str, Any] = {"sample_fraction": 1.0, "shadow_fraction": 0.0, "policy_store": redis_server.url}
-        one = start(model=str(promising_folder), **settings)
-        other = start(tiny_service(promising_folder, tmp_path / "other", **settings))
-        change(one, WISH)
-        for client in (one, other):
-            wait_until(lambda client=client: levels(client)["promise"])
-            send(client, 4)
-        for client in (one, other):
-            wait_until(lambda client=client: levels(client)["promise"]["samples"] == 400)
-            wait_until(lambda client=client: client.get("/exit-policy").json()["updated_by"] == "promise")
-        assert levels(one)["promise"] == levels(other)["promise"] and levels(one)["levels"] == levels(other)["levels"]
-        for client in (one, other):
-            sampling = levels(client)["sampling"]
-            assert (sampling["samples"], sampling["waiting"]) == (200, 0)
-            assert sampling["summed"] == {"replicas": 2, "samples": 400, "alone": False}
-            assert sample(client, "ner_promise_samples_total") == 200
-            assert sample(client, "ner_promise_summed_replicas") == 2
-            assert sample(client, "ner_promise_skipped_samples_total", reason="other_levels") == 0
 
 
 # a real server

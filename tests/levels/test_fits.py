@@ -69,13 +69,10 @@ def test_evidence_begins_anew_since_the_points_were_chosen_by_what_was_seen_befo
 
 
 def test_a_sample_that_was_scored_for_other_levels_is_not_counted_for_these(process: Process) -> None:
-    process.levels.test(GOAL)
-    before = process.levels.score(agreeing())
+    before, scores = process.levels.scored, process.levels._scorer.score(agreeing().readings or [], [(0, 1)])
     process.keeper.install(fitted(0.1, 0.2), NUM_LAYERS)
-    process.levels.test(GOAL)
-    process.levels.take(before)
-    found = process.levels.standing()
-    assert measured(process) == {0} and found is not None and found.samples == 0
+    process.levels.take(scores, 1.0, 1.0, before)
+    assert process.levels.samples == 1 and measured(process) == {0}
 
 
 def test_the_way_back_is_an_earlier_fit_or_none(process: Process) -> None:

@@ -20,7 +20,6 @@ from service.policy.live import LivePolicy
 from service.policy.versions import PolicyState, PolicyVersion
 from tests.engine.scripted_ import DEADLINE_S
 from tests.exits.calibrations_ import ACCURATE, BALANCED, CALIBRATION, FAST
-from tests.levels.promised_ import PROMISING
 from tests.policy.live_ import change, record, refusal, start
 
 WISH = {"p95_ms": 100, "max_f1_loss": 4.0}  # levels: ACCURATE, BALANCED, FAST
@@ -286,16 +285,3 @@ def test_a_level_that_disagrees_too_often_is_closed_until_a_person_sets_it_anew(
     assert live.highest_level() == live.describe().highest_level == 1
     assert flies(move(live, BALANCED)) == (Objective(100, 4.0, 0.05), 1, 1)
     assert change(live, autopilot={"p95_ms": 90}).highest_level == 2
-
-
-def test_since_when_something_is_certified_is_known_over_changes_that_keep_it(tmp_path: Path) -> None:
-    live = start(tmp_path, calibration=PROMISING)
-    flight = {**WISH, "max_disagreement": 0.2, "certified": True}
-    asked: list[dict[str, Any]] = [{"max_disagreement": 0.1}] * 2 + [{"max_disagreement": 0.2}]
-    asked += [{"autopilot": changes} for changes in (flight, {"p95_ms": 90}, {"certified": False}, None)]
-    since = []
-    for changes in asked:
-        change(live, **changes)
-        since.append(live.goal_since())
-    assert since == [2, 2, 4, 5, 5, 7, 7]
-    assert start(tmp_path, calibration=PROMISING).goal_since() == 7

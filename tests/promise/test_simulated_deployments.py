@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.simulated_traffic import Deployments, Traffic, bursty, drifting, fleet, independent, simulate
+from benchmarks.simulated_traffic import Deployments, Traffic, bursty, drifting, independent, simulate
 from service.promise.agreement import Promise
 from service.promise.certificates import Terms
 from service.promise.wealth import DroppedWealth, even_shares
@@ -16,7 +16,6 @@ DEPLOYMENTS, FEW, STEPS, DELTA = 2_000, 400, 1_000, 0.05
 PROMISE = Promise(0.05)
 WHOLE, PARTS = Terms(DELTA, window=STEPS), Terms(DELTA, horizon=2, window=STEPS // 2)
 QUIET, PEAK = (0.965, 0.96), (0.93, 0.92)  # good in quiet times, bad on average
-FLEET = ((0.985, 0.98), (0.949, 0.94), (0.914, 0.9))  # of replicas: good at one, bad on the average of all
 GOOD, BAD = (0.98, 0.97), (0.945, 0.9)
 
 
@@ -51,11 +50,10 @@ def is_below_delta(found: Deployments) -> bool:
     [
         (independent(PROMISE, DEPLOYMENTS, (0.9495, 0.94)), WHOLE),
         (bursty(PROMISE, DEPLOYMENTS, QUIET, PEAK, weight=4, mean_steps=40), WHOLE),
-        (fleet(PROMISE, DEPLOYMENTS, FLEET, (1.0, 1.0, 1.6), mean_steps=5), WHOLE),
         (drifting(PROMISE, DEPLOYMENTS, GOOD, BAD, change=150, length=200), PARTS),
         (drifting(PROMISE, DEPLOYMENTS, BAD, GOOD, change=150, length=200), PARTS),
     ],
-    ids=["independent", "bursty", "fleet", "to worse", "to better"],
+    ids=["independent", "bursty", "to worse", "to better"],
 )
 def test_the_share_of_deployments_that_ever_certify_a_bad_level_is_below_delta(traffic: Traffic, terms: Terms) -> None:
     assert is_below_delta(run(traffic, terms))

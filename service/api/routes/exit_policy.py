@@ -24,7 +24,6 @@ from service.api.schemas.exit_policy import (
     LevelsOut,
     OperatingPointOut,
     ShadowOut,
-    SummedOut,
 )
 from service.api.schemas.ner import MOST_PARAMETERS
 from service.api.state import Service, service_of
@@ -32,7 +31,6 @@ from service.errors import BadInput
 from service.exits.disagreement import Disagreement
 from service.exits.operating_points import OperatingPoint
 from service.levels.on_traffic import Measured
-from service.levels.pooled import PooledSamples
 from service.policy.versions import HISTORY_LENGTH, HistoryEntry, PolicyState
 from service.promise.estimates import Estimate
 from service.promise.gold import GoldEstimate
@@ -162,7 +160,6 @@ def _levels(service: Service) -> dict[str, Any]:
             "sentences": samples.counts.offered,
             "uncovered": samples.counts.uncovered,
             "probability": samples.probability,
-            "summed": _summed(service.pooled) if service.pooled else None,
         }
         if samples
         else None,
@@ -180,10 +177,6 @@ def _levels(service: Service) -> dict[str, Any]:
             for point, policy in found
         ],
     }
-
-
-def _summed(pooled: PooledSamples) -> SummedOut:
-    return {"replicas": pooled.replicas, "samples": pooled.samples, "alone": pooled.fault is not None}
 
 
 def _gold(estimate: GoldEstimate) -> GoldOut:

@@ -247,16 +247,8 @@ class LevelOut(ParametersOfPoint):
     ]
 
 
-class SummedOut(TypedDict):
-    """The samples of replicas that share a policy, which are summed."""
-
-    replicas: Annotated[int, Field(description="of which the latest 1,000 samples are")]
-    samples: Annotated[int, Field(description="of all replicas that were counted here")]
-    alone: Annotated[bool, Field(description="whether this server counts its own alone just now, as Redis is away")]
-
-
 class SamplingOut(TypedDict):
-    """What this server has sampled since it started."""
+    """What has been sampled since the server started."""
 
     since: Time
     measured_since: Annotated[
@@ -267,7 +259,6 @@ class SamplingOut(TypedDict):
     sentences: Annotated[int, Field(description="of which the samples were drawn")]
     uncovered: Annotated[int, Field(description="of these, the ones for which there was no room")]
     probability: Annotated[Number, Field(description="with which the next sentence is drawn")]
-    summed: Annotated[SummedOut | None, Field(description="null where this server's own samples are all that counts")]
 
 
 class EvidenceOut(PromisedOut):
