@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from service.api.bodies import MOST_PARTS
 from service.api.state import Service
 from service.spans.types import Entity
 from tests.api.servers_ import ENTITY_TEXT, TINY_LABELS
@@ -303,6 +305,16 @@ def test_an_override_that_cannot_be_is_refused_by_name(
     client: TestClient, override: dict[str, Any], named: str
 ) -> None:
     assert named in refusal(client, 422, text="a", exit_policy=override)
+
+
+def test_a_large_body_of_very_many_parts_is_refused_and_brackets_in_a_text_are_none(client: TestClient) -> None:
+    headers = {"Content-Type": "application/json"}
+    text = json.dumps({"text": '\\" ' + "[{" * (MOST_PARTS // 2) + "["}).encode().ljust(70_000)
+    assert client.post("/ner", content=text, headers=headers).status_code == 200
+    parts = json.dumps({"text": "Anna", "x": [[]] * MOST_PARTS}).encode()
+    response = client.post("/ner", content=parts, headers=headers)
+    assert (response.status_code, response.json()["error_type"]) == (422, "BadInput")
+    assert f"{MOST_PARTS + 2} lists and objects; expected at most {MOST_PARTS}" in response.json()["error"]
 
 
 @pytest.mark.parametrize("padding", [0, 70_000])  # a large body is parsed elsewhere, where it may be nested deeper
