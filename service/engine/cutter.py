@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from service.engine.sequence import Priority
 from service.errors import NotReady
-from service.text.encoder import SLICE_CHARS
 
 IN_PLACE_CHARS = 512  # of a request whose texts are cut at once: half a millisecond, of the hardest some
 SHORT_CHARS = 8_192  # of a request whose texts are cut in the thread for short ones
@@ -78,11 +77,6 @@ class _Task:
     def size(self) -> int:
         return self.num_chars.bit_length()
 
-    @property
-    def held_chars(self) -> int:
-        """How many characters are held at a time once it has begun: of many texts, a slice."""
-        return min(self.num_chars, SLICE_CHARS)
-
 
 class _Lane:
     """A thread, and what it works on."""
@@ -139,7 +133,7 @@ class _Lane:
                 self._put_back(task)
             else:
                 with self._changed:
-                    self._begun_chars[task.size] -= task.held_chars
+                    self._begun_chars[task.size] -= task.num_chars
             del task  # it has the texts
 
     def _next(self) -> _Task:
@@ -147,8 +141,8 @@ class _Lane:
         full: set[int] = set()  # sizes; who comes later waits for the others of its size
         for number, task in self._new.items():
             begun = self._begun_chars[task.size]
-            if task.size not in full and (not begun or begun + task.held_chars <= BEGUN_CHARS):
-                self._begun_chars[task.size] += task.held_chars
+            if task.size not in full and (not begun or begun + task.num_chars <= BEGUN_CHARS):
+                self._begun_chars[task.size] += task.num_chars
                 return self._new.pop(number)
             full.add(task.size)
         return heapq.heappop(self._begun)

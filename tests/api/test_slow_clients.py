@@ -18,6 +18,7 @@ from tests.api.sockets_ import Answer, RawClient, ask, head, post
 
 Build = Callable[..., Service]
 Serve = Callable[..., str]
+ServeGated = Callable[..., tuple[Service, str]]
 TIMEOUT_S = 0.5
 GOOD = post(b'{"text": "Anna"}')
 IN_HEAD = GOOD[:20]
@@ -35,6 +36,18 @@ def serve(build: Build) -> Iterator[Serve]:
             return stack.enter_context(listening(service or build(**settings)))
 
         yield serve
+
+
+@pytest.fixture
+def serve_gated(build: Build, serve: Serve, gated: GatedStepper) -> ServeGated:
+    """Start a server of settings whose steps wait for the gate; -> its service and its URL."""
+
+    def serve_gated(**settings: Any) -> tuple[Service, str]:
+        service = build(**settings)
+        use_stepper(service, gated)
+        return service, serve(service)
+
+    return serve_gated
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +108,8 @@ def test_a_client_that_never_takes_its_answer_is_cut_off(strict: tuple[Service, 
         wait_until(lambda: value(service, "ner_connections") == 0)
 
 
-def test_the_time_that_the_service_takes_is_not_the_clients(build: Build, serve: Serve, gated: GatedStepper) -> None:
-    service = build(client_timeout_s=TIMEOUT_S)
-    use_stepper(service, gated)
-    url = serve(service)
+def test_the_time_that_the_service_takes_is_not_the_clients(serve_gated: ServeGated, gated: GatedStepper) -> None:
+    _, url = serve_gated(client_timeout_s=TIMEOUT_S)
     with RawClient(url) as client:
         client.send(post(SLOW))
         wait_until(gated.arrived.is_set)
@@ -128,12 +139,8 @@ def test_whoever_has_kept_the_service_waiting_longest_makes_room(serve: Serve) -
         assert in_head.read_answer().status == in_body.read_answer().status == 200
 
 
-def test_a_request_that_has_arrived_is_never_cut_off_to_make_room(
-    build: Build, serve: Serve, gated: GatedStepper
-) -> None:
-    service = build(max_connections=2)
-    use_stepper(service, gated)
-    url = serve(service)
+def test_a_request_that_has_arrived_is_never_cut_off_to_make_room(serve_gated: ServeGated, gated: GatedStepper) -> None:
+    service, url = serve_gated(max_connections=2)
     with RawClient(url) as first, RawClient(url) as second:
         first.send(post(SLOW))
         second.send(post(SLOW))
@@ -166,11 +173,9 @@ def test_requests_that_do_not_end_make_room_for_others(serve: Serve, unfinished:
 
 
 def test_requests_sent_ahead_of_their_answers_make_room_for_others(
-    build: Build, serve: Serve, gated: GatedStepper
+    serve_gated: ServeGated, gated: GatedStepper
 ) -> None:
-    service = build(queue_bytes=100_000)
-    use_stepper(service, gated)
-    url = serve(service)
+    service, url = serve_gated(queue_bytes=100_000)
     ahead = post(SLOW) + post(SLOW + b" " * 40_000)
     with ExitStack() as stack:
         clients = [stack.enter_context(RawClient(url)) for _ in range(3)]
@@ -188,11 +193,9 @@ def test_requests_sent_ahead_of_their_answers_make_room_for_others(
 
 
 def test_whoever_is_worked_on_is_not_cut_off_while_others_have_not_sent_their_requests(
-    build: Build, serve: Serve, gated: GatedStepper
+    serve_gated: ServeGated, gated: GatedStepper
 ) -> None:
-    service = build(queue_bytes=100_000)
-    use_stepper(service, gated)
-    url = serve(service)
+    service, url = serve_gated(queue_bytes=100_000)
     with RawClient(url) as ahead, RawClient(url) as first, RawClient(url) as second:
         ahead.send(post(SLOW) + post(SLOW + b" " * 40_000))
         wait_until(gated.arrived.is_set)
@@ -214,10 +217,8 @@ def test_answers_that_nobody_takes_make_room_for_others(build: Build, serve: Ser
         assert ask(url, GOOD).status == 200
 
 
-def test_bodies_that_are_worked_on_are_bounded_too(build: Build, serve: Serve, gated: GatedStepper) -> None:
-    service = build(queue_bytes=1_000)
-    use_stepper(service, gated)
-    url = serve(service)
+def test_bodies_that_are_worked_on_are_bounded_too(serve_gated: ServeGated, gated: GatedStepper) -> None:
+    service, url = serve_gated(queue_bytes=1_000)
     with RawClient(url) as client:
         client.send(post(SLOW + b" " * 800))
         wait_until(gated.arrived.is_set)
@@ -241,10 +242,9 @@ def test_a_thousand_silent_connections_keep_nobody_out(serve: Serve) -> None:
 # leaving
 
 
-def test_a_client_that_closes_its_side_has_left(build: Build, serve: Serve, gated: GatedStepper) -> None:
-    service = build()
-    use_stepper(service, gated)
-    with RawClient(serve(service)) as client:
+def test_a_client_that_closes_its_side_has_left(serve_gated: ServeGated, gated: GatedStepper) -> None:
+    service, url = serve_gated()
+    with RawClient(url) as client:
         client.send(post(SLOW))
         wait_until(gated.arrived.is_set)
         client.socket.shutdown(socket.SHUT_WR)
